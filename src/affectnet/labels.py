@@ -1,0 +1,49 @@
+"""The eight expressions, their order and colours, and the valence-arousal circumplex."""
+
+from typing import Final
+
+EXPRESSIONS: Final = (
+    "neutral",
+    "happiness",
+    "sadness",
+    "surprise",
+    "fear",
+    "disgust",
+    "anger",
+    "contempt",
+)
+"""AffectNet's order, used everywhere: index 0 is neutral, index 7 contempt."""
+
+N_EXPRESSIONS: Final = len(EXPRESSIONS)
+
+PROBABILITY_COLUMNS: Final = tuple(f"p_{name}" for name in EXPRESSIONS)
+"""The columns of `predictions.parquet` that hold the class probabilities."""
+
+COLOURS: Final[dict[str, str]] = {
+    "neutral": "#7f7f7f",
+    "happiness": "#e69f00",
+    "sadness": "#0072b2",
+    "surprise": "#56b4e9",
+    "fear": "#8a5fa8",
+    "disgust": "#009e73",
+    "anger": "#d55e00",
+    "contempt": "#a0522d",
+}
+"""One colour an expression in every figure; after Okabe and Ito's colour-blind-safe palette."""
+
+CIRCUMPLEX: Final[dict[str, tuple[float, float]]] = {
+    "neutral": (0.0, 0.0),
+    "happiness": (0.81, 0.51),
+    "sadness": (-0.63, -0.27),
+    "surprise": (0.40, 0.67),
+    "fear": (-0.64, 0.60),
+    "disgust": (-0.60, 0.35),
+    "anger": (-0.51, 0.59),
+    "contempt": (-0.23, 0.31),
+}
+"""Typical (valence, arousal) of each expression in [-1, 1].
+
+The values are the pleasure and arousal means that Russell and Mehrabian (1977), "Evidence for a
+three-factor theory of emotions", give for the emotion terms (happy, sad, surprised, afraid,
+disgusted, angry, contemptuous); neutral is the origin.
+"""
