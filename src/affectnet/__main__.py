@@ -1,0 +1,5 @@
+"""`python -m affectnet` is the `affectnet` command."""
+
+from affectnet.cli import run
+
+run()

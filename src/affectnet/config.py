@@ -1,0 +1,221 @@
+"""One flat frozen dataclass a command: each field is the flag, its default, its type and its help.
+
+No torch here: `affectnet --help` must answer at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+Augment = Literal["none", "described", "standard", "strong"]
+Monitor = Literal[
+    "val_accuracy",
+    "val_f1_macro",
+    "val_loss",
+    "val_valence_ccc",
+    "val_arousal_ccc",
+    "val_valence_rmse",
+    "val_arousal_rmse",
+]
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """Read a release (tar files or unpacked folders) into one dataset."""
+
+    sources: Positional[tuple[Path, ...]]
+    """The release: its training part, its test part, or both, in any order."""
+    out: Path
+    """Folder of the new dataset."""
+    release: Literal["auto", "affectnet"] = "auto"
+    """Which release the sources are; auto looks inside."""
+    val_fraction: float = 0.2
+    """Share of the training part that becomes the validation split, class by class."""
+    seed: int = 42
+    """Seed of the split; the same seed gives the same ids on every machine."""
+    max_per_class: int | None = None
+    """Keep at most this many training and validation faces of a class."""
+    check: Literal["decode", "header"] = "decode"
+    """How images are checked: decode each one, or only its header and end marker (faster)."""
+    soft: UseAppendAction[tuple[Path, ...]] = ()
+    """CSV file with `id` and one column a class: vote shares kept as soft labels (repeatable)."""
+    overwrite: bool = False
+    """Replace the dataset at --out; the old one stays whole until the new one is complete."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a backbone with heads for expression, valence and arousal."""
+
+    data: UseAppendAction[tuple[Path, ...]]
+    """Dataset folder made by `affectnet ingest` (repeat the flag to train on several)."""
+    backbone: str = "cvnet"
+    """cvnet, a named baseline (vgg19, resnet152, swin_v2, efficientnet_v2_l, regnet_y_32gf,
+    convnext_large) or any timm model."""
+    epochs: int = 10
+    """Passes over the training split."""
+    image_size: int | None = None
+    """Side of the square input in pixels; the backbone's own where not given."""
+    freeze: Literal["backbone", "none"] = "none"
+    """backbone: train only the heads; none: fine-tune everything."""
+    pretrained: bool = True
+    """Start the backbone from its pretrained weights (cvnet has none: it always starts fresh)."""
+    weights: Path | None = None
+    """Start from this file or folder instead: a timm checkpoint, or an earlier run's model/."""
+    name: str | None = None
+    """Name of the run; the backbone's where not given."""
+    runs: Path = Path("runs")
+    """Folder that holds the runs."""
+    resume: bool = False
+    """Go on from the last finished epoch of the run of this name."""
+    overwrite: bool = False
+    """Replace the run of this name."""
+    seed: int = 0
+    """Seed of the weights, the order of the faces and the augmentation."""
+
+    batch_size: int = 64
+    """Faces a step, over all devices."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Optimiser; sgd uses Nesterov momentum 0.9."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Weight decay, on weight matrices only (biases and norms have none)."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning-rate schedule after the warm-up."""
+    step_size: int = 40
+    """Epochs between two steps of --schedule step."""
+    gamma: float = 0.1
+    """Factor of each step of --schedule step."""
+    warmup_epochs: float = 0.5
+    """Epochs in which the learning rate rises from zero."""
+    clip_norm: float | None = 5.0
+    """Clip the gradient to this norm; None for no clipping."""
+    ema: float | None = None
+    """Keep an exponential moving average of the weights with this decay (0.999, say), and
+    validate, save and export the average."""
+
+    loss: Literal["cross_entropy", "logit_adjusted", "focal"] = "cross_entropy"
+    """Expression loss."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: weight each class by the inverse of its frequency in the training split."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over the classes."""
+    soft_labels: bool = False
+    """Train on the dataset's vote shares where it has them, instead of the majority label."""
+    va_loss: Literal["both", "ccc", "mse", "none"] = "both"
+    """Valence and arousal loss: CCC + MSE, one of them, or none."""
+    va_weight: float = 1.0
+    """Weight of the valence and arousal loss against the expression loss."""
+    sampler: Literal["natural", "sqrt", "balanced"] = "natural"
+    """How often a class is drawn: as in the data, by the square root of it, or evenly."""
+    dropout: float = 0.2
+    """Dropout before the heads."""
+    drop_path: float = 0.0
+    """Stochastic depth in the backbone."""
+
+    augment: Augment = "standard"
+    """Named augmentation set; `described` is the described system's, less its vertical flip."""
+    hflip: float | None = None
+    """Probability of a horizontal flip (the set's own where not given, as all that follow)."""
+    vflip: float | None = None
+    """Probability of a vertical flip. Every set has it off: faces are met upright, a flipped face
+    reverses the lift of brows and mouth corners that tells expressions apart, and the network
+    would spend capacity on pictures that it never meets."""
+    rotation: float | None = None
+    """Largest rotation in degrees, either way."""
+    scale: float | None = None
+    """Largest relative change of size, either way (0.1 is 10%)."""
+    shift: float | None = None
+    """Largest shift, either way, as a share of the side."""
+    blur: float | None = None
+    """Probability of a Gaussian blur (kernel 5)."""
+    brightness: float | None = None
+    """Largest relative change of brightness."""
+    contrast: float | None = None
+    """Largest relative change of contrast."""
+    saturation: float | None = None
+    """Largest relative change of saturation."""
+    erasing: float | None = None
+    """Probability that a random rectangle is erased."""
+
+    monitor: Monitor = "val_accuracy"
+    """Validation metric by which the best epoch is kept."""
+    keep_checkpoints: Literal["last", "all"] = "last"
+    """last: only the newest and the best; all: one of every epoch as well."""
+    cache: Literal["auto", "none", "ram"] = "auto"
+    """Keep decoded faces in memory: ram; auto does so where they take little room."""
+    workers: int | None = None
+    """Loader processes; chosen from the cores and the size of the data where not given."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """auto: bf16 on GPUs that have it, 32-bit elsewhere."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device kind."""
+    devices: int | None = None
+    """Devices a machine; all GPUs, or one CPU process, where not given."""
+    nodes: int = 1
+    """Machines."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score runs, saved models, or anybody's predictions."""
+
+    runs: Positional[tuple[Path, ...]] = ()
+    """Run folders or saved models; two or more are compared on the same faces."""
+    data: Path | None = None
+    """Dataset folder to predict on."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split to predict on."""
+    predictions: Path | None = None
+    """Anybody's predictions (CSV or Parquet) instead of runs."""
+    truth: Path | None = None
+    """What --predictions is scored against: a dataset folder, or a CSV or Parquet file."""
+    columns: UseAppendAction[tuple[str, ...]] = ()
+    """Another name for a column, as `expression_pred=label` (repeatable)."""
+    classes: tuple[str, ...] = ()
+    """Class order of numeric labels in --predictions where it is not AffectNet's."""
+    zero_rule: Literal["sign", "positive", "drop"] = "sign"
+    """SAGR at zero: zero is its own sign; counts as positive; or such faces are left out."""
+    resamples: int = 1000
+    """Bootstrap resamples of the 95% intervals; 0 for none."""
+    interval: Literal["percentile", "bca"] = "percentile"
+    """Kind of bootstrap interval."""
+    stratified: bool = False
+    """Resample within each true class."""
+    slices: tuple[str, ...] = ()
+    """Columns to score by, value by value."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    batch_size: int = 128
+    """Faces a forward pass."""
+    out: Path | None = None
+    """Where the scores go; the run's evaluation/SPLIT where not given."""
+    overwrite: bool = False
+    """Replace earlier scores of the same split."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write one self-contained HTML page about one or several evaluated runs."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Evaluated run folders."""
+    out: Path = Path("report.html")
+    """The page."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split whose evaluation is shown."""
+    overwrite: bool = False
+    """Replace the page at --out."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Draw faces, ingest, train two models, evaluate and report: all of it in two minutes."""
+
+    out: Path = Path("demo")
+    """Folder for everything that the demo writes."""
+    overwrite: bool = False
+    """Replace an earlier demo at --out."""

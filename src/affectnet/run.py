@@ -1,0 +1,97 @@
+"""The run folder: where everything that one training leaves behind has its name."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from affectnet.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names inside `runs/NAME/`. Nothing is created by asking for a name."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: the folder's own."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> Path:
+        """`config.yaml`: `affectnet train --config` on it repeats the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """`metrics.csv`: a row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `last.ckpt` and `best.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The state after the last finished epoch: what `--resume` goes on from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The state after the epoch that was best by the monitored validation metric."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """`model.safetensors` and `config.json` of the best epoch."""
+        return self.path / "model"
+
+    def evaluation(self, split: str) -> Path:
+        """`predictions.parquet`, `metrics.json` and figures of one split."""
+        return self.path / "evaluation" / split
+
+    def used(self) -> bool:
+        """Whether the folder exists and holds anything."""
+        return self.path.is_dir() and any(self.path.iterdir())
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise `RunError` where `path` exists and `overwrite` was not asked for."""
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} exists already; choose another --out, or add --overwrite")
+
+
+@contextmanager
+def write_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that is renamed over `path` on success and removed on failure.
+
+    The caller creates a file or a folder at the yielded path. Whatever stood at `path` before stays
+    whole until the new one is complete, so neither a full disk nor Ctrl-C costs the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    new, old = beside / "new", beside / "old"
+    try:
+        yield new
+        if path.is_dir():
+            # A folder cannot be renamed over a folder that holds files: step aside first.
+            path.rename(old)
+            try:
+                new.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+        else:
+            new.replace(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
