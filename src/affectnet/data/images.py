@@ -1,0 +1,83 @@
+"""Encoded image bytes to RGB pixels, and the check that they are whole."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from affectnet.errors import DataError
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before any memory is taken: a forged header must not cost 10 GB."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+
+def decode_image(data: bytes | memoryview, size: int | None = None) -> NDArray[np.uint8]:
+    """Decode an encoded image to RGB.
+
+    Plain JPEG goes through libjpeg-turbo, everything else through Pillow, which also turns the
+    picture as its EXIF orientation says. Grey images get three equal channels; transparency is
+    dropped. The interpreter lock is released while JPEGs are decoded, so threads help.
+
+    Args:
+        data: the encoded image; a memoryview is not copied on the JPEG path.
+        size: when given, the result is resized to a square of this side, bilinear with
+            antialiasing.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        DataError: the bytes are no image, are cut short, or hold over 64 million pixels.
+    """
+    pixels = _decode_jpeg(data)
+    if pixels is None:
+        pixels = _decode_with_pillow(data)
+    if size is not None and pixels.shape[:2] != (size, size):
+        resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized)
+    return pixels
+
+
+def _decode_jpeg(data: bytes | memoryview) -> NDArray[np.uint8] | None:
+    """Return RGB pixels, or None where libjpeg-turbo declines and Pillow shall have its try."""
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > MAX_PIXELS:
+            raise _too_large(width, height)
+        if colours in ("CMYK", "YCCK"):  # inverted or not, as an Adobe marker says: Pillow knows
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:  # also mere warnings, such as stray bytes between markers
+        return None
+    return pixels
+
+
+def _decode_with_pillow(data: bytes | memoryview) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(image.width, image.height)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits instead of scaling
+                return np.repeat((np.asarray(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing stumbled upon
+        reason = " ".join(str(error).split())
+        if "cannot identify image file" in reason:
+            reason = f"not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} image"
+        raise DataError(f"the image cannot be decoded: {reason}") from error
+
+
+def _too_large(width: int, height: int) -> DataError:
+    return DataError(
+        f"the image is {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read"
+    )

@@ -1,0 +1,129 @@
+"""Which face goes where, and how often it is drawn: splits, class caps, class and row weights."""
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affectnet.errors import ConfigError, suggest
+from affectnet.labels import N_EXPRESSIONS
+
+Sampling = Literal["natural", "balanced", "sqrt"]
+
+
+def stratified_split(
+    ids: Sequence[str], labels: NDArray[np.integer], fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose the validation rows, the same share of every class.
+
+    Within a class of n rows, rows are put in the order of sha256("SEED:ID") and the first
+    round(n * fraction) are taken (Python's `round`: halves go to the even number). So the choice
+    depends on the seed, the ids and the labels alone, on no machine's random numbers and on no
+    order of rows.
+
+    Args:
+        ids: n unique ids.
+        labels: integer (n,); any value is a stratum of its own, -1 (missing) too.
+        fraction: share of validation rows in [0, 1).
+        seed: any integer.
+
+    Returns:
+        bool (n,), True where the row is for validation.
+
+    Raises:
+        ConfigError: the fraction is not in [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"the validation fraction is {fraction}; it must be at least 0, below 1")
+    return _first_of_each_class(ids, labels, seed, lambda n: round(n * fraction))
+
+
+def cap_per_class(
+    ids: Sequence[str], labels: NDArray[np.integer], cap: int | None, seed: int
+) -> NDArray[np.bool_]:
+    """Keep at most `cap` rows of each class, chosen by the hash order of `stratified_split`.
+
+    A larger cap with the same seed keeps all that a smaller one keeps. Rows without a label (-1)
+    count as one class.
+
+    Returns:
+        bool (n,), True where the row is kept.
+
+    Raises:
+        ConfigError: the cap is below 1.
+    """
+    if cap is None:
+        return np.ones(len(ids), bool)
+    if cap < 1:
+        raise ConfigError(f"the cap is {cap} images a class; it must be at least 1")
+    # Another prefix than the split's, else the capped rows would be the validation rows first.
+    return _first_of_each_class(ids, labels, f"cap:{seed}", lambda n: min(n, cap))
+
+
+def _first_of_each_class(
+    ids: Sequence[str],
+    labels: NDArray[np.integer],
+    prefix: int | str,
+    take: Callable[[int], int],
+) -> NDArray[np.bool_]:
+    labels = np.asarray(labels)
+    if len(ids) != len(labels):
+        raise ValueError(f"{len(ids)} ids but {len(labels)} labels")
+    # 16 of the 32 bytes: enough that no two of a million ids share them.
+    keys = b"".join(sha256(f"{prefix}:{i}".encode()).digest()[:16] for i in ids)
+    words = np.frombuffer(keys, ">u8").reshape(len(ids), 2)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    chosen = np.zeros(len(ids), bool)
+    for label in np.unique(labels):
+        stratum = order[labels[order] == label]
+        chosen[stratum[: take(len(stratum))]] = True
+    return chosen
+
+
+def class_weights(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Weigh each class by the inverse of its frequency, for a weighted loss.
+
+    A class of n_c among n labelled rows and k present classes gets n / (k * n_c), so that the
+    mean weight over the rows is 1; an absent class gets 0. Missing labels (-1) do not count.
+
+    Returns:
+        float64 (8,).
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0], minlength=N_EXPRESSIONS).astype(np.float64)
+    present = counts > 0
+    weights = np.zeros(N_EXPRESSIONS)
+    if present.any():
+        weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+def sample_weights(labels: NDArray[np.integer], mode: Sampling | str) -> NDArray[np.float64]:
+    """Weigh each row for drawing with replacement.
+
+    'natural' draws all rows alike, 'balanced' all classes alike, 'sqrt' a class of n rows in
+    proportion to sqrt(n), half-way between. The mean weight is 1. Rows without a label (-1) keep
+    weight 1, so their share of the draws is their share of the rows.
+
+    Returns:
+        float64 (n,).
+
+    Raises:
+        ConfigError: the mode is none of the three.
+    """
+    labels = np.asarray(labels)
+    if mode not in get_args(Sampling):
+        raise ConfigError(
+            f"the sampler is '{mode}'{suggest(mode, get_args(Sampling))}; "
+            f"it may be {', '.join(get_args(Sampling))}"
+        )
+    weights = np.ones(len(labels))
+    labelled = labels >= 0
+    if mode == "natural" or not labelled.any():
+        return weights
+    counts = np.bincount(labels[labelled], minlength=N_EXPRESSIONS).astype(np.float64)
+    drawn = 1 / counts[labels[labelled]] if mode == "balanced" else counts[labels[labelled]] ** -0.5
+    weights[labelled] = drawn / drawn.mean()
+    return weights

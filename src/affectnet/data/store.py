@@ -1,0 +1,368 @@
+"""The dataset on disk: one Arrow file a split, memory-mapped, and `dataset.json` beside them."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from affectnet.data.images import decode_image
+from affectnet.errors import DataError, suggest
+from affectnet.labels import N_EXPRESSIONS
+
+__all__ = [
+    "SCHEMA",
+    "SPLITS",
+    "DatasetInfo",
+    "Face",
+    "Split",
+    "SplitWriter",
+    "decode_image",
+    "open_split",
+]
+
+SPLITS: Final = ("train", "val", "test")
+N_LANDMARKS: Final = 68
+BATCH_ROWS: Final = 1024
+INFO_NAME: Final = "dataset.json"
+DROPPED_NAME: Final = "dropped.csv"
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("expression", pa.int8()),
+        pa.field("valence", pa.float32()),
+        pa.field("arousal", pa.float32()),
+        pa.field("landmarks", pa.list_(pa.float32(), 2 * N_LANDMARKS)),
+        pa.field("soft", pa.list_(pa.float32(), N_EXPRESSIONS)),
+    ]
+)
+"""Columns of a split. Only `id` and `image` are always there; the rest may be null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face with what is known of it; None where the release says nothing.
+
+    `image` holds the encoded bytes, `expression` is 0-7 in the order of `labels.EXPRESSIONS`,
+    `valence` and `arousal` lie in [-1, 1], `landmarks` is float32 (68, 2) in pixels, x first,
+    `soft` is float32 (8,), the share of each expression, summing to 1.
+    """
+
+    id: str
+    image: bytes
+    expression: int | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    landmarks: NDArray[np.float32] | None = None
+    soft: NDArray[np.float32] | None = None
+
+
+class SplitWriter:
+    """Write the faces of one split to an Arrow file, in batches of 1024 rows.
+
+    A context manager: leaving it by an exception removes the file.
+
+    Args:
+        path: the file to write; its folder exists.
+        schema: `SCHEMA`, or `SCHEMA` with further columns behind it for `write_batch`.
+
+    Raises:
+        DataError: on `write`, when an id comes twice.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
+        self.path = path
+        self.rows = 0
+        self._pending: list[Face] = []
+        self._seen: set[str] = set()
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def write(self, face: Face) -> None:
+        """Add one face."""
+        if face.id in self._seen:
+            raise DataError(f"the id '{face.id}' comes twice in {self.path.name}; ids are unique")
+        self._seen.add(face.id)
+        self._pending.append(face)
+        if len(self._pending) == BATCH_ROWS:
+            self._flush()
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add ready-made rows; the caller vouches that their ids are unique."""
+        self._flush()
+        self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def _flush(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self.write_batch(_to_batch(pending))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._writer.close()
+            self._sink.close()
+        except BaseException:  # a disk that fills up while the footer is written, Ctrl-C
+            self.path.unlink(missing_ok=True)
+            raise
+        if kind is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _to_batch(faces: Sequence[Face]) -> pa.RecordBatch:
+    def scalars(name: str) -> pa.Array:
+        return pa.array([getattr(face, name) for face in faces], SCHEMA.field(name).type)
+
+    return pa.record_batch(
+        [
+            scalars("id"),
+            scalars("image"),
+            scalars("expression"),
+            scalars("valence"),
+            scalars("arousal"),
+            fixed_lists([face.landmarks for face in faces], 2 * N_LANDMARKS),
+            fixed_lists([face.soft for face in faces], N_EXPRESSIONS),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def fixed_lists(rows: Sequence[NDArray[np.float32] | None], width: int) -> pa.Array:
+    """Make a column of `width` float32 numbers a row, null where the row is None."""
+    values = np.zeros((len(rows), width), np.float32)
+    absent = np.ones(len(rows), bool)
+    for i, row in enumerate(rows):
+        if row is not None:
+            values[i] = np.asarray(row, np.float32).reshape(width)
+            absent[i] = False
+    return pa.FixedSizeListArray.from_arrays(values.reshape(-1), width, mask=pa.array(absent))
+
+
+class Split:
+    """One split of a dataset, memory-mapped: opening costs milliseconds, rows are never copied.
+
+    Labels are read once, on first use, as NumPy arrays over the whole split; images are looked up
+    row by row. Pickling carries the path alone, so worker processes, forked or spawned, share the
+    pages of the file.
+
+    Raises:
+        DataError: the file is missing, cut short, or lacks a column of `SCHEMA`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+            self.schema: pa.Schema = reader.schema
+            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{self.path} cannot be read as a split of a dataset ({error}); "
+                "make the dataset again with `affectnet ingest`"
+            ) from error
+        for wanted in SCHEMA:
+            index = self.schema.get_field_index(wanted.name)
+            if index < 0 or self.schema.field(index).type != wanted.type:
+                raise DataError(
+                    f"{self.path} has no column '{wanted.name}' of type {wanted.type}; "
+                    "make the dataset again with `affectnet ingest`"
+                )
+        ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
+        self._starts: list[int] = [0, *ends.tolist()]
+        self._images = [_binary_buffers(batch.column("image")) for batch in self._batches]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.path,)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __repr__(self) -> str:
+        return f"Split({str(self.path)!r}, rows={len(self)})"
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a split of {len(self)} rows")
+        batch = bisect_right(self._starts, row) - 1
+        return batch, row - self._starts[batch]
+
+    def image_bytes(self, row: int) -> memoryview:
+        """Return the encoded image of a row, as a view of the mapped file."""
+        batch, within = self._locate(row)
+        offsets, data = self._images[batch]
+        return data[offsets[within] : offsets[within + 1]]
+
+    def face(self, row: int) -> Face:
+        """Return everything known of a row; copies the image."""
+        batch, within = self._locate(row)
+        columns = self._batches[batch]
+        landmarks = self.landmarks(row)
+        soft = columns.column("soft")[within].as_py()
+        return Face(
+            id=columns.column("id")[within].as_py(),
+            image=bytes(self.image_bytes(row)),
+            expression=columns.column("expression")[within].as_py(),
+            valence=columns.column("valence")[within].as_py(),
+            arousal=columns.column("arousal")[within].as_py(),
+            landmarks=landmarks,
+            soft=None if soft is None else np.array(soft, np.float32),
+        )
+
+    def landmarks(self, row: int) -> NDArray[np.float32] | None:
+        """Return the 68 points of a row in pixels, float32 (68, 2), x first, or None."""
+        batch, within = self._locate(row)
+        column = self._batches[batch].column("landmarks")
+        if not column[within].is_valid:
+            return None
+        points: NDArray[np.float32] = column.slice(within, 1).flatten().to_numpy()
+        return points.reshape(N_LANDMARKS, 2)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return any column as Arrow has it, also those that a release adds to `SCHEMA`."""
+        if name not in self.schema.names:
+            raise DataError(
+                f"{self.path.name} has no column '{name}'{suggest(name, self.schema.names)}; "
+                f"it has {', '.join(self.schema.names)}"
+            )
+        chunks = [batch.column(name) for batch in self._batches]
+        return pa.chunked_array(chunks, self.schema.field(name).type)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        ids: list[str] = self.column("id").to_pylist()
+        return ids
+
+    @cached_property
+    def expression(self) -> NDArray[np.int8]:
+        """The expression of each row, int8 (n,), -1 where missing."""
+        return self._numbers("expression", -1)
+
+    @cached_property
+    def valence(self) -> NDArray[np.float32]:
+        """The valence of each row, float32 (n,) in [-1, 1], NaN where missing."""
+        return self._numbers("valence", np.nan)
+
+    @cached_property
+    def arousal(self) -> NDArray[np.float32]:
+        """The arousal of each row, float32 (n,) in [-1, 1], NaN where missing."""
+        return self._numbers("arousal", np.nan)
+
+    @cached_property
+    def soft(self) -> NDArray[np.float32]:
+        """The share of each expression in each row, float32 (n, 8), NaN where missing."""
+        result = np.full((len(self), N_EXPRESSIONS), np.nan, np.float32)
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            column = batch.column("soft")
+            known = column.is_valid().to_numpy(zero_copy_only=False)
+            result[start : start + len(column)][known] = (
+                column.flatten().to_numpy().reshape(-1, N_EXPRESSIONS)
+            )
+        return result
+
+    def _numbers(self, name: str, missing: float) -> NDArray[Any]:
+        column = self.column(name)
+        filled = column.fill_null(pa.scalar(missing, column.type))
+        values: NDArray[Any] = filled.to_numpy()
+        # One array for all users of the split: a change by one would be seen by the others.
+        values.flags.writeable = False
+        return values
+
+
+def _binary_buffers(
+    column: pa.LargeBinaryArray,
+) -> tuple[list[int] | NDArray[np.int64], memoryview]:
+    """Return the offsets and the bytes of a column without copying the bytes."""
+    _, offsets, data = column.buffers()
+    if data is None:
+        return np.zeros(len(column) + 1, np.int64), memoryview(b"")
+    view = np.frombuffer(offsets, np.int64, len(column) + 1, 8 * column.offset)
+    return view, memoryview(data)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `dataset.json` says of a dataset.
+
+    `counts` is split -> expression name -> faces, with 'unlabelled' for faces without expression;
+    `dropped` is reason -> rows; `content_hash` is a SHA-256 over ids, labels and image bytes that
+    does not depend on the order or packing of the source; `settings` are the choices made at
+    ingest, such as seed and validation fraction.
+    """
+
+    source: list[str]
+    release: str
+    counts: dict[str, dict[str, int]]
+    dropped: dict[str, int]
+    content_hash: str
+    version: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write `dataset.json` into the dataset's folder."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (folder / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read `dataset.json`.
+
+        Raises:
+            DataError: the folder holds no dataset, or the file is damaged.
+        """
+        path = Path(folder) / INFO_NAME
+        if not path.is_file():
+            raise _no_dataset(Path(folder))
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged ({error}); make the dataset again with `affectnet ingest`"
+            ) from error
+
+
+def open_split(dataset_dir: Path, split: str) -> Split:
+    """Open one split of a dataset folder.
+
+    Raises:
+        DataError: the folder is no dataset, or has no such split; the message names those it has.
+    """
+    folder = Path(dataset_dir)
+    if not (folder / INFO_NAME).is_file():
+        raise _no_dataset(folder)
+    path = folder / f"{split}.arrow"
+    if not path.is_file():
+        there = [name for name in SPLITS if (folder / f"{name}.arrow").is_file()]
+        raise DataError(
+            f"{folder} has no split '{split}'{suggest(split, there)}; it has "
+            f"{', '.join(there) or 'none'}"
+        )
+    return Split(path)
+
+
+def _no_dataset(folder: Path) -> DataError:
+    state = f"has no {INFO_NAME}" if folder.is_dir() else "does not exist"
+    return DataError(
+        f"{folder} is no dataset: it {state}; make one with "
+        f"`affectnet ingest SOURCE... --out {folder}`"
+    )

@@ -1,0 +1,241 @@
+import io
+import json
+import multiprocessing
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from affectnet.data.store import (
+    SCHEMA,
+    DatasetInfo,
+    Face,
+    Split,
+    SplitWriter,
+    open_split,
+)
+from affectnet.errors import DataError
+
+
+def jpeg(value: int, size: int = 16) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (value % 256, 255 - value % 256, 60)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def faces(n: int) -> list[Face]:
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(n):
+        soft = rng.random(8).astype(np.float32)
+        made.append(
+            Face(
+                id=f"face{i}",
+                image=jpeg(i) + bytes(i % 7),
+                expression=None if i % 5 == 0 else i % 8,
+                valence=None if i % 3 == 0 else float(np.float32(rng.uniform(-1, 1))),
+                arousal=None if i % 4 == 0 else float(np.float32(rng.uniform(-1, 1))),
+                landmarks=None if i % 2 else (rng.random((68, 2)) * 224).astype(np.float32),
+                soft=None if i % 6 == 0 else soft / soft.sum(),
+            )
+        )
+    return made
+
+
+def write(path, rows):
+    with SplitWriter(path) as writer:
+        for face in rows:
+            writer.write(face)
+    return Split(path)
+
+
+def same(a: Face, b: Face) -> bool:
+    def arrays(x, y):
+        return (x is None and y is None) or np.array_equal(x, y)
+
+    return (
+        (a.id, a.image, a.expression, a.valence, a.arousal)
+        == (b.id, b.image, b.expression, b.valence, b.arousal)
+        and arrays(a.landmarks, b.landmarks)
+        and arrays(a.soft, b.soft)
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 1023, 1024, 1025, 2500])
+def test_what_is_written_is_read(tmp_path, n):
+    rows = faces(n)
+    split = write(tmp_path / "train.arrow", rows)
+    assert len(split) == n
+    assert split.ids == [face.id for face in rows]
+    assert split.schema.equals(SCHEMA)
+    assert split.expression.dtype == np.int8
+    assert split.valence.dtype == split.arousal.dtype == split.soft.dtype == np.float32
+    assert split.soft.shape == (n, 8)
+    nan = float("nan")
+    for i, face in enumerate(rows):
+        assert bytes(split.image_bytes(i)) == face.image
+        assert split.expression[i] == (-1 if face.expression is None else face.expression)
+        for name in ("valence", "arousal"):
+            known = getattr(face, name)
+            np.testing.assert_equal(
+                getattr(split, name)[i], np.float32(nan if known is None else known)
+            )
+        np.testing.assert_array_equal(
+            split.soft[i], np.full(8, nan) if face.soft is None else face.soft
+        )
+    for i in {0, n // 2, n - 1} & set(range(n)):
+        assert same(split.face(i), rows[i])
+        assert (split.landmarks(i) is None) == (rows[i].landmarks is None)
+
+
+def test_batches_of_odd_lengths_are_found(tmp_path):
+    rows = faces(60)
+    whole = write(tmp_path / "whole.arrow", rows)
+    table = pa.table({name: whole.column(name) for name in SCHEMA.names}, schema=SCHEMA)
+    batch = table.combine_chunks().to_batches()[0]
+    with SplitWriter(tmp_path / "parts.arrow") as writer:
+        for start, stop in [(0, 1), (1, 1), (1, 30), (30, 31), (31, 60)]:
+            writer.write_batch(batch.slice(start, stop - start))
+    assert writer.rows == 60
+    parts = Split(tmp_path / "parts.arrow")
+    assert all(same(parts.face(i), rows[i]) for i in range(60))
+    np.testing.assert_array_equal(parts.soft, whole.soft)
+
+
+def test_rows_outside_the_split_are_refused(tmp_path):
+    split = write(tmp_path / "val.arrow", faces(3))
+    for row in (-1, 3):
+        with pytest.raises(IndexError, match=f"row {row} of a split of 3 rows"):
+            split.image_bytes(row)
+
+
+def test_images_are_views_of_the_mapped_file(tmp_path):
+    split = write(tmp_path / "val.arrow", faces(3))
+    before = pa.total_allocated_bytes()
+    views = [split.image_bytes(i) for i in range(3)]
+    assert pa.total_allocated_bytes() == before
+    assert all(view.readonly for view in views)
+    inner = {memoryview(view.obj).nbytes for view in views}
+    assert len(inner) == 1, "all rows of a batch are views of one buffer"
+
+
+def test_labels_cannot_be_changed_by_accident(tmp_path):
+    split = write(tmp_path / "val.arrow", faces(30))
+    with pytest.raises(ValueError, match="read-only"):
+        split.expression[0] = 3
+    assert split.expression is split.expression
+
+
+def _digest(split: Split) -> tuple[int, float, bytes]:
+    total = float(np.nansum(split.valence))
+    return (
+        len(split),
+        total,
+        b"".join(bytes(split.image_bytes(i)) for i in range(0, len(split), 97)),
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes_read_the_same(tmp_path, method):
+    split = write(tmp_path / "train.arrow", faces(1100))
+    assert len(pickle.dumps(split)) < 1000
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(_digest, [split, split]) == [_digest(split)] * 2
+
+
+def test_extra_columns_stay_readable(tmp_path):
+    schema = SCHEMA.append(pa.field("age", pa.int16()))
+    plain = write(tmp_path / "plain.arrow", faces(3))
+    columns = [plain.column(name).combine_chunks() for name in SCHEMA.names]
+    with SplitWriter(tmp_path / "more.arrow", schema) as writer:
+        columns.append(pa.array([30, None, 50], pa.int16()))
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    split = Split(tmp_path / "more.arrow")
+    assert split.column("age").to_pylist() == [30, None, 50]
+    with pytest.raises(DataError, match="no column 'valense'; did you mean 'valence'"):
+        split.column("valense")
+
+
+def write_then(path, rows, error=None):
+    with SplitWriter(path) as writer:
+        for face in rows:
+            writer.write(face)
+        if error:
+            raise error
+
+
+def test_an_id_comes_once(tmp_path):
+    with pytest.raises(DataError, match="'face0' comes twice"):
+        write_then(tmp_path / "t", faces(1) * 2)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_failed_writer_leaves_no_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write_then(tmp_path / "train.arrow", faces(1), KeyboardInterrupt())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_files_are_data_errors(tmp_path):
+    path = tmp_path / "train.arrow"
+    write(path, faces(50))
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], whole[: len(whole) // 2], b"x" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="affectnet ingest"):
+            Split(path)
+    with pytest.raises(DataError, match="affectnet ingest"):
+        Split(tmp_path / "absent.arrow")
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path):
+    table = pa.table({"id": ["a"], "image": pa.array([b"x"], pa.binary())})
+    with (
+        pa.OSFile(str(tmp_path / "t.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    with pytest.raises(DataError, match="no column 'image' of type large_binary"):
+        Split(tmp_path / "t.arrow")
+
+
+def info() -> DatasetInfo:
+    return DatasetInfo(
+        source=["a.tar", "b.tar"],
+        release="affectnet-8",
+        counts={"train": {"neutral": 3}},
+        dropped={"duplicate id": 1},
+        content_hash="00",
+        version="0",
+        settings={"seed": 42, "val_fraction": 0.2},
+    )
+
+
+def test_dataset_json_comes_back(tmp_path):
+    info().write(tmp_path)
+    assert DatasetInfo.read(tmp_path) == info()
+    assert json.loads((tmp_path / "dataset.json").read_text())["settings"]["seed"] == 42
+
+
+def test_open_split_names_what_there_is(tmp_path):
+    with pytest.raises(DataError, match=r"has no dataset.json.*affectnet ingest"):
+        open_split(tmp_path, "train")
+    with pytest.raises(DataError, match=r"does not exist.*affectnet ingest"):
+        open_split(tmp_path / "absent", "train")
+    info().write(tmp_path)
+    write(tmp_path / "train.arrow", faces(2))
+    write(tmp_path / "val.arrow", faces(1))
+    assert len(open_split(tmp_path, "train")) == 2
+    with pytest.raises(
+        DataError, match="no split 'vall'; did you mean 'val'\\?; it has train, val"
+    ):
+        open_split(tmp_path, "vall")
+
+
+def test_damaged_dataset_json_is_a_data_error(tmp_path):
+    for text in ("{", "[]", '{"source": []}', "\xff"):
+        (tmp_path / "dataset.json").write_text(text, encoding="latin-1")
+        with pytest.raises(DataError):
+            DatasetInfo.read(tmp_path)
