@@ -1,0 +1,167 @@
+"""What a run keeps while it trains: a row an epoch, the last and the best checkpoint."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from affectnet.errors import RunError, WeightsError
+from affectnet.models.affect_model import AffectModel
+from affectnet.run import RunFolder, write_beside
+
+COLUMNS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "train_f1_macro",
+    "train_valence_ccc",
+    "train_arousal_ccc",
+    "train_valence_rmse",
+    "train_arousal_rmse",
+    "val_loss",
+    "val_accuracy",
+    "val_f1_macro",
+    "val_valence_ccc",
+    "val_arousal_ccc",
+    "val_valence_rmse",
+    "val_arousal_rmse",
+)
+"""The columns of `metrics.csv`; a figure that is undefined leaves its cell empty."""
+
+
+class EpochLog(Checkpoint):
+    """Write a row of `metrics.csv` and one line on the terminal at the end of every epoch.
+
+    A `Checkpoint` by kind, so that Lightning runs it after the module has logged its figures.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Drop rows of epochs that the checkpoint resumed from has not seen."""
+        if trainer.is_global_zero and self.run.metrics.is_file():
+            kept = [row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch]
+            self._write(kept)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Append this epoch's row."""
+        if not trainer.is_global_zero:
+            return
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {name: f"{figures[name]:.8g}" for name in COLUMNS if name in figures}
+        row["epoch"] = str(trainer.current_epoch)
+        self._write([*self._rows(), row])
+        shown = ("train_loss", "val_loss", "val_accuracy", "val_valence_ccc", "val_arousal_ccc")
+        said = "  ".join(
+            f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown if name in figures
+        )
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {said}", flush=True)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.run.metrics.is_file():
+            return []
+        with self.run.metrics.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with write_beside(self.run.metrics) as new, new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write each checkpoint beside its place, then rename it.
+
+    Lightning's own writes to the system's temporary folder first, where the move may be a copy: a
+    full disk or a kill during that copy would cost the checkpoint that stood there.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Save `checkpoint` at `path`; the one that stood there lives until this one is whole."""
+        with write_beside(Path(path)) as new:
+            torch.save(checkpoint, new)
+
+
+def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Checkpoint]:
+    """The epoch's row first, then `best.ckpt`, then `last.ckpt` (which knows the best score)."""
+    folder = run.checkpoints.resolve()
+    smaller = monitor.endswith(("loss", "rmse"))
+    common: dict[str, Any] = {
+        "dirpath": folder,
+        "auto_insert_metric_name": False,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    every = ModelCheckpoint(filename="epoch-{epoch:03d}", save_top_k=-1, **common)
+    return [
+        EpochLog(run),
+        ModelCheckpoint(
+            filename="best", monitor=monitor, mode="min" if smaller else "max", **common
+        ),
+        *([every] if keep == "all" else []),
+        ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common),
+    ]
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights: validated, saved and exported in their place.
+
+    The decay warms up as min(decay, (1 + n) / (10 + n)) over the first n steps, so that the random
+    start is forgotten within a short run too.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+            n = int(steps)
+            weight = 1 - min(decay, (1 + n) / (10 + n))
+            return torch.lerp(old, new, weight) if old.is_floating_point() else new
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+
+def export_best(run: RunFolder, model: AffectModel) -> None:
+    """Write `model/` from `best.ckpt`.
+
+    Args:
+        run: a run with at least one finished epoch.
+        model: of the run's architecture; its weights are replaced.
+
+    Raises:
+        RunError: when there is no checkpoint.
+    """
+    state = read_checkpoint(run.best)["state_dict"]
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in state.items()
+        if name.startswith("model.")
+    }
+    model.load_state_dict(weights)
+    with write_beside(run.model) as new:
+        model.save_pretrained(new)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint of ours on the CPU, refusing pickles that hold more than plain data.
+
+    Raises:
+        RunError: when there is none.
+        WeightsError: when it cannot be read.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} is not there: the run has no finished epoch; train it first")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} is not a checkpoint of affectnet: {reason}") from error
+    return checkpoint

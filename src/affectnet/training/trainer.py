@@ -1,0 +1,74 @@
+"""Lightning's Trainer, set up for a run folder."""
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from affectnet.run import RunFolder
+from affectnet.training.keeping import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
+
+
+def device_settings(
+    accelerator: str = "auto", devices: int | None = None, nodes: int = 1, precision: str = "auto"
+) -> dict[str, Any]:
+    """Trainer arguments for the device; `precision="auto"` is bf16 on CUDA GPUs that have it."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
+    return {
+        "accelerator": accelerator,
+        "devices": devices or ("auto" if on_gpu else 1),
+        "num_nodes": nodes,
+        "precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision],
+        "enable_progress_bar": sys.stderr.isatty(),
+    }
+
+
+def make_trainer(
+    run: RunFolder,
+    *,
+    epochs: int,
+    monitor: str,
+    keep: str = "last",
+    ema: float | None = None,
+    clip_norm: float | None = None,
+    **devices: Any,
+) -> L.Trainer:
+    """A Trainer that keeps everything in `run` and takes no sampler of its own."""
+    quiet_lightning()
+    return L.Trainer(
+        max_epochs=epochs,
+        logger=TensorBoardLogger(run.tensorboard.parent, name="", version=run.tensorboard.name),
+        callbacks=[
+            *([MovingAverage(ema)] if ema else []),
+            *checkpoint_callbacks(run, monitor, keep),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        gradient_clip_val=clip_norm,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        deterministic="warn",
+        **devices,
+    )
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's hints about loaders and devices off the user's terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*Checkpoint directory.*exists and is not empty.*",
+        r".*Consider setting `persistent_workers=True`.*",
+        r".*The number of training batches.*is smaller than the logging interval.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*deterministic.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

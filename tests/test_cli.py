@@ -1,0 +1,143 @@
+"""The command line: help without torch, one line for each mistake, YAML and flags together."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affectnet import __version__, cli
+from affectnet.config import EvaluateConfig, TrainConfig
+from affectnet.errors import ConfigError
+
+
+def affectnet(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "affectnet", *args], capture_output=True, text=True, check=False
+    )
+
+
+def test_version_and_overview() -> None:
+    assert affectnet("--version").stdout == f"affectnet {__version__}\n"
+    overview = affectnet("--help")
+    assert overview.returncode == 0
+    assert all(f"  {name}" in overview.stdout for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_names_every_setting(name: str) -> None:
+    result = affectnet(name, "--help")
+    assert result.returncode == 0
+    for field in dataclasses.fields(cli.COMMANDS[name]):
+        if field.name not in ("sources", "runs"):
+            assert "--" + field.name.replace("_", "-") in result.stdout
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys; from affectnet import cli; cli.main(['train', '--help']);"
+        "heavy = {'torch', 'lightning', 'timm', 'pyarrow', 'sklearn', 'pandas'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["train", "--dta", "D"], "did you mean '--data'?"),
+        (["train", "--data", "D", "--lr", "four"], "--lr: could not convert string to float"),
+        (["train", "--data", "D", "--freeze", "most"], "('backbone', 'none')"),
+        (["train", "--data", "D", "--config", "none.yaml"], "there is no such file"),
+        (["train", "--data", "D", "--config"], "--config needs a file"),
+        (["ingest", "a.tar"], "missing: --out"),
+        (["train"], "--data"),
+        (["ingest", "no-such.tar", "--out", "D"], "no-such.tar"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = affectnet(*args)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoch: 3", "did you mean 'epochs'?"),
+        ("epochs: many", "--epochs"),
+        ("epochs: [1, 2", "not a YAML file"),
+        ("- epochs", "expected lines of `setting: value`"),
+        ("augment: {hflip: 1}", "not a mapping"),
+    ],
+)
+def test_a_mistake_in_yaml_is_named(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?").replace("[", r"\[")):
+        cli.parse("train", ["--data", "D", "--config", str(file)])
+
+
+def test_positional_settings_stay_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("runs: [a, b]")
+    with pytest.raises(ConfigError, match="belongs on the command line"):
+        cli.parse("evaluate", ["--config", str(file)])
+    assert cli.parse("evaluate", ["a", "b"]) == EvaluateConfig(runs=(Path("a"), Path("b")))
+
+
+def test_the_command_line_wins_wherever_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("data: [A, B]\nepochs: 3\npretrained: false\nlr: 0.01\nname: null\n")
+    before = cli.parse("train", ["--epochs", "7", "--pretrained", "--config", str(file)])
+    after = cli.parse("train", ["--config", str(file), "--epochs", "7", "--pretrained"])
+    assert before == after
+    assert before.epochs == 7
+    assert before.pretrained is True
+    assert before.lr == 0.01
+    assert before.data == (Path("A"), Path("B"))
+    assert before.name is None
+    replaced = cli.parse("train", ["--config", str(file), "--data", "C"])
+    assert replaced.data == (Path("C"),)
+    assert replaced.pretrained is False
+
+
+@given(
+    epochs=st.integers(1, 10**6),
+    lr=st.floats(1e-9, 10, allow_nan=False),
+    pretrained=st.booleans(),
+    freeze=st.sampled_from(["backbone", "none"]),
+    clip=st.none() | st.floats(0.1, 10),
+    name=st.text("abcXYZ-_.0123456789", min_size=1).filter(lambda s: not s.startswith("-")),
+)
+def test_a_config_survives_yaml(tmp_path_factory, epochs, lr, pretrained, freeze, clip, name):
+    wanted = TrainConfig(
+        data=(Path("a b"), Path("ü")),
+        epochs=epochs,
+        lr=lr,
+        pretrained=pretrained,
+        freeze=freeze,
+        clip_norm=clip,
+        name=name,
+    )
+    settings = {
+        key: [str(path) for path in value] if key == "data" else value
+        for key, value in dataclasses.asdict(wanted).items()
+    }
+    settings["runs"] = str(settings["runs"])
+    file = tmp_path_factory.mktemp("yaml") / "run.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert cli.parse("train", ["--config", str(file)]) == wanted

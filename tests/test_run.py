@@ -1,0 +1,64 @@
+"""The run folder's names, and writing beside."""
+
+from pathlib import Path
+
+import pytest
+
+from affectnet.errors import RunError
+from affectnet.run import RunFolder, refuse_existing, write_beside
+
+
+def test_names(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "first")
+    assert run.name == "first"
+    assert run.last == tmp_path / "first/checkpoints/last.ckpt"
+    assert run.evaluation("test") == tmp_path / "first/evaluation/test"
+    assert not run.used()
+    run.path.mkdir()
+    assert not run.used()
+    run.config.write_text("epochs: 1")
+    assert run.used()
+
+
+def test_a_file_is_replaced_only_when_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    with write_beside(path) as new:
+        new.write_text("old")
+    with pytest.raises(KeyboardInterrupt), write_beside(path) as new:
+        new.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    with write_beside(path) as new:
+        new.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_is_replaced_only_when_whole(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    for word in ("old", "new"):
+        with write_beside(path) as new:
+            new.mkdir()
+            (new / word).touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    with pytest.raises(OSError, match="full"), write_beside(path) as new:
+        new.mkdir()
+        raise OSError("full")
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_unmade_folder_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    (path / "kept").touch()
+    with pytest.raises(FileNotFoundError), write_beside(path):
+        pass
+    assert (path / "kept").exists()
+
+
+def test_existing_output_is_refused(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "new.html", overwrite=False)
+    with pytest.raises(RunError, match="--overwrite"):
+        refuse_existing(tmp_path, overwrite=False)
+    refuse_existing(tmp_path, overwrite=True)
