@@ -1,0 +1,231 @@
+"""`affectnet train`: run folder, refusals, missing targets, and surviving `kill -9`."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from affectnet.commands.train import augmentation, check, train
+from affectnet.config import TrainConfig
+from affectnet.data.store import SplitWriter, open_split
+from affectnet.errors import ConfigError, RunError, WeightsError
+from affectnet.models.affect_model import AffectModel
+from affectnet.run import RunFolder
+
+
+def small(data: Path, runs: Path, **settings: object) -> TrainConfig:
+    """Two epochs of a tiny timm backbone on the CPU."""
+    base = TrainConfig(
+        data=(data,),
+        backbone="resnet10t",
+        epochs=2,
+        image_size=32,
+        pretrained=False,
+        runs=runs,
+        batch_size=32,
+        workers=0,
+        accelerator="cpu",
+    )
+    return dataclasses.replace(base, **settings)
+
+
+def rows_of(run: RunFolder) -> list[dict[str, str]]:
+    with run.metrics.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run.last, weights_only=True)
+    return checkpoint.get("current_model_state", checkpoint["state_dict"])
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train(small(drawn, tmp_path_factory.mktemp("runs"), name="first", ema=0.99))
+
+
+def test_a_run_folder_holds_what_design_promises(trained: RunFolder) -> None:
+    assert trained.last.is_file()
+    assert trained.best.is_file()
+    assert list(trained.tensorboard.glob("events.*"))
+    assert [row["epoch"] for row in rows_of(trained)] == ["0", "1"]
+    assert all(float(row["val_accuracy"]) >= 0 for row in rows_of(trained))
+    saved = json.loads((trained.model / "config.json").read_text())
+    assert "neutral" in json.dumps(saved)
+    model = AffectModel.from_pretrained(trained.model)
+    best = torch.load(trained.best, weights_only=True)["state_dict"]
+    assert same(
+        dict(model.state_dict()),
+        {name.removeprefix("model."): value for name, value in best.items()},
+    )
+
+
+def test_config_yaml_repeats_the_run_to_the_bit(trained: RunFolder, tmp_path: Path) -> None:
+    saved = yaml.safe_load(trained.config.read_text())
+    saved |= {"runs": tmp_path, "data": tuple(map(Path, saved["data"]))}
+    again = train(TrainConfig(**saved))
+    assert same(weights_of(trained), weights_of(again))
+    assert rows_of(again) == rows_of(trained)
+
+
+def test_an_existing_run_is_not_overwritten(trained: RunFolder, drawn: Path) -> None:
+    before = trained.last.stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"--resume.*--overwrite.*--name"):
+        train(small(drawn, trained.path.parent, name="first"))
+    with pytest.raises(ConfigError, match=r"lr \(was 0.001, now 0.1\)"):
+        train(small(drawn, trained.path.parent, name="first", resume=True, lr=0.1, ema=0.99))
+    # A mistake found late must not have cost the run that --overwrite would replace.
+    with pytest.raises(ConfigError, match=r"did you mean|resnet"):
+        train(
+            small(drawn, trained.path.parent, name="first", overwrite=True, backbone="resnet10tt")
+        )
+    assert trained.last.stat().st_mtime_ns == before
+
+
+def test_overwrite_replaces(drawn: Path, tmp_path: Path) -> None:
+    config = small(drawn, tmp_path, epochs=1)
+    run = train(config)
+    (run.path / "leftover").touch()
+    train(dataclasses.replace(config, overwrite=True))
+    assert not (run.path / "leftover").exists()
+    assert len(rows_of(run)) == 1
+
+
+def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=(), epochs=0, lr=-1, ema=2, label_smoothing=1, hflip=3, weights=tmp_path / "none"
+    )
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    for flag in ("--data", "--epochs", "--lr", "--ema", "--label-smoothing", "hflip", "--weights"):
+        assert flag in str(caught.value)
+
+
+def test_single_settings_change_the_named_set() -> None:
+    config = TrainConfig(data=(Path("D"),), augment="described", rotation=10, vflip=0.5)
+    chosen = augmentation(config)
+    assert chosen.rotation == 10
+    assert chosen.vflip == 0.5
+    assert chosen.hflip == augmentation(TrainConfig(data=(), augment="described")).hflip
+
+
+def test_pretrained_weights_out_of_reach_name_the_ways_out(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"--no-pretrained.*--weights"):
+        train(small(drawn, tmp_path, pretrained=True))
+    assert not list(tmp_path.iterdir())
+
+
+def without(source: Path, out: Path, column: str) -> Path:
+    """The dataset with one target missing from every row."""
+    out.mkdir()
+    (out / "dataset.json").write_text((source / "dataset.json").read_text())
+    for name in ("train", "val", "test"):
+        split = open_split(source, name)
+        with SplitWriter(out / f"{name}.arrow") as writer:
+            for row in range(len(split)):
+                writer.write(dataclasses.replace(split.face(row), **{column: None}))
+    return out
+
+
+def test_without_valence_the_rest_is_trained(drawn: Path, tmp_path: Path) -> None:
+    data = without(drawn, tmp_path / "data", "valence")
+    row = rows_of(train(small(data, tmp_path / "runs", epochs=1)))[0]
+    assert row["val_valence_ccc"] == ""
+    assert row["val_arousal_ccc"] != ""
+    assert float(row["train_loss"]) > 0
+
+
+def test_without_expression_the_rest_is_trained(drawn: Path, tmp_path: Path) -> None:
+    data = without(drawn, tmp_path / "data", "expression")
+    with pytest.raises(ConfigError, match="--monitor val_valence_ccc"):
+        train(small(data, tmp_path / "runs", epochs=1))
+    run = train(small(data, tmp_path / "runs", epochs=1, monitor="val_valence_ccc"))
+    assert rows_of(run)[0]["val_accuracy"] == ""
+
+
+def test_a_frozen_backbone_stays_as_it_was(drawn: Path, tmp_path: Path) -> None:
+    run = train(small(drawn, tmp_path, freeze="backbone", epochs=2))
+    once = train(small(drawn, tmp_path, freeze="backbone", epochs=1, name="once"))
+    a, b = weights_of(run), weights_of(once)
+    backbone = [name for name in a if ".backbone." in name]
+    heads = [name for name in a if ".backbone." not in name]
+    assert backbone
+    assert all(torch.equal(a[name], b[name]) for name in backbone)
+    assert not all(torch.equal(a[name], b[name]) for name in heads)
+
+
+def test_training_goes_on_from_an_earlier_model(trained: RunFolder, drawn: Path, tmp_path) -> None:
+    run = train(small(drawn, tmp_path, weights=trained.model, epochs=1, lr=1e-9, warmup_epochs=0))
+    start = AffectModel.from_pretrained(trained.model).state_dict()
+    now = AffectModel.from_pretrained(run.model).state_dict()
+    for name, value in start.items():
+        if value.is_floating_point() and "running" not in name:
+            assert torch.allclose(value, now[name], atol=1e-5)
+
+
+def start_in_background(config_file: Path, *flags: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "affectnet", "train", "--config", str(config_file), *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+
+
+def wait_for_rows(run: RunFolder, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not (run.metrics.is_file() and len(rows_of(run)) >= count):
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline, "training did not start"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ema", [None, 0.99])
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_killed_and_resumed_ends_like_an_undisturbed_run(
+    drawn: Path, tmp_path: Path, delay: float, ema: float | None
+) -> None:
+    config = small(drawn, tmp_path, epochs=4, name="whole", drop_path=0.1, ema=ema)
+    whole = train(config)
+    file = tmp_path / "killed.yaml"
+    settings = yaml.safe_load(whole.config.read_text()) | {"name": "killed"}
+    file.write_text(yaml.safe_dump(settings))
+    killed = RunFolder(tmp_path / "killed")
+    process = start_in_background(file)
+    wait_for_rows(killed, 2, process)
+    time.sleep(delay)  # at once: about the epoch's end; later: in the middle of the next one
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(rows_of(killed))
+    assert done < 4
+    resumed = train(dataclasses.replace(config, name="killed", resume=True))
+    assert same(weights_of(resumed), weights_of(whole))
+    assert rows_of(resumed) == rows_of(whole)
+    assert same(
+        AffectModel.from_pretrained(resumed.model).state_dict(),
+        AffectModel.from_pretrained(whole.model).state_dict(),
+    )
+
+
+def test_resume_needs_only_the_name(trained: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from affectnet.cli import parse
+
+    monkeypatch.chdir(trained.path.parent)
+    config = parse("train", ["--resume", "--name", "first", "--runs", ".", "--epochs", "3"])
+    assert config.resume
+    assert config.epochs == 3
+    assert config.ema == 0.99
+    assert config.backbone == "resnet10t"
