@@ -1,0 +1,171 @@
+"""The settings of augmentation and the named sets; free of torch, for help texts and configs."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, Self, get_args
+
+from affectnet.errors import ConfigError, suggest
+
+Fill = Literal["black", "edge", "mirror"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied. Every setting's 0 turns that step off.
+
+    The steps run in the order of the fields. Labels never change: a mirrored face shows the same
+    expression, valence and arousal. Landmarks are not moved along; batches carry none.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    hflip: float = 0.0
+    """Share of the images mirrored left and right."""
+    vflip: float = 0.0
+    """Share of the images turned upside down. Off unless asked for: the described system lists
+    it, but no face reaches the model upside down, and the turn swaps the places of brows and
+    mouth, by which expressions are told apart."""
+    rotation: float = 0.0
+    """Largest rotation in degrees, 0 to 180; each image turns by a draw from -r to +r."""
+    scale: float = 0.0
+    """Largest change of size, 0 up to 1: a factor from 1-s to 1+s for each image."""
+    shift: float = 0.0
+    """Largest shift as a share of the side, 0 to 1, right or left and up or down."""
+    fill: Fill = "black"
+    """What shows where a moved image does not reach: black, its edge, or its mirror image."""
+    low_resolution: float = 0.0
+    """Share of the images shrunk and enlarged again, as if the face had been small."""
+    low_resolution_side: float = 0.25
+    """The smallest share of the side that shrinking leaves; each image draws from there to 1."""
+    blur: float = 0.0
+    """Share of the images blurred by a Gaussian of kernel 5."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation in pixels."""
+    exposure: float = 0.0
+    """Share of the images darkened or lightened in the middle tones (low light, glare)."""
+    exposure_gamma: tuple[float, float] = (0.5, 2.5)
+    """Range of the exponent of the pixel values, even in its logarithm; above 1 darkens."""
+    brightness: float = 0.0
+    """Largest change of brightness, 0 to 1: a factor from 1-b to 1+b for each image."""
+    contrast: float = 0.0
+    """Largest change of contrast, 0 to 1: distances to the mean grey times 1-c to 1+c."""
+    saturation: float = 0.0
+    """Largest change of saturation, 0 to 1: distances to each pixel's grey times 1-s to 1+s."""
+    grey: float = 0.0
+    """Share of the images made grey."""
+    noise: float = 0.0
+    """Share of the images that get Gaussian noise."""
+    noise_std: float = 0.08
+    """Largest standard deviation of the noise, where pixels run from 0 to 1."""
+    erasing: float = 0.0
+    """Share of the images of which one rectangle is painted over in a random colour."""
+    erasing_area: tuple[float, float] = (0.02, 0.15)
+    """Range of the rectangle's area as a share of the image; its sides' ratio is 1:3 to 3:1."""
+
+    def __post_init__(self) -> None:
+        for names, low, high, meaning in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if not low <= value <= high:
+                    raise ConfigError(
+                        f"the augmentation setting {name} is {value}; {meaning} {low} to {high}"
+                    )
+        for name, low, high in _PAIRS:
+            value = getattr(self, name)
+            if len(value) != 2 or not low <= value[0] <= value[1] <= high:
+                raise ConfigError(
+                    f"the augmentation setting {name} is {value}; it is a lowest and a highest "
+                    f"value, in this order, within {low} to {high}"
+                )
+        if self.fill not in get_args(Fill):
+            raise ConfigError(
+                f"the augmentation setting fill is '{self.fill}'"
+                f"{suggest(self.fill, get_args(Fill))}; it may be {', '.join(get_args(Fill))}"
+            )
+
+    def with_overrides(self, **settings: Any) -> Self:
+        """Return a copy with the settings that are not None put in place.
+
+        Raises:
+            ConfigError: there is no such setting, or its value is out of range.
+        """
+        names = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in names:
+                raise ConfigError(
+                    f"there is no augmentation setting '{name}'{suggest(name, names)}; "
+                    f"there are {', '.join(names)}"
+                )
+        return replace(self, **{name: v for name, v in settings.items() if v is not None})
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels move by anything but whole flips."""
+        return max(self.rotation, self.scale, self.shift) > 0
+
+
+_SHARES = ("hflip", "vflip", "low_resolution", "blur", "exposure", "grey", "noise", "erasing")
+_RANGES: Final = (
+    (_SHARES, 0, 1, "it is the share of images that it changes, from"),
+    (("rotation",), 0, 180, "it is in degrees, from"),
+    (("scale",), 0, 0.9, "it is a change of the factor 1, from"),
+    (("shift",), 0, 1, "it is a share of the side, from"),
+    (("brightness", "contrast", "saturation"), 0, 1, "it is a change of the factor 1, from"),
+    (("low_resolution_side",), 0.01, 1, "it is a share of the side, from"),
+    (("noise_std",), 0, 1, "it is a standard deviation of pixels, from"),
+)
+_PAIRS: Final = (
+    ("blur_sigma", 0.01, 100),
+    ("exposure_gamma", 0.1, 10),
+    ("erasing_area", 0.001, 0.9),
+)
+
+AUGMENTATIONS: Final[dict[str, Augmentation]] = {
+    "none": Augmentation(),
+    "described": Augmentation(hflip=0.5, rotation=45, blur=1.0),
+    "standard": Augmentation(
+        hflip=0.5,
+        rotation=15,
+        scale=0.1,
+        shift=0.06,
+        fill="edge",
+        brightness=0.25,
+        contrast=0.25,
+        saturation=0.2,
+        erasing=0.2,
+    ),
+    "strong": Augmentation(
+        hflip=0.5,
+        rotation=25,
+        scale=0.2,
+        shift=0.1,
+        fill="edge",
+        low_resolution=0.15,
+        blur=0.15,
+        exposure=0.25,
+        brightness=0.35,
+        contrast=0.35,
+        saturation=0.4,
+        grey=0.1,
+        noise=0.15,
+        erasing=0.4,
+        erasing_area=(0.02, 0.25),
+    ),
+}
+"""The sets by name. 'described' holds the described system's: mirror, rotation up to 45 degrees,
+blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
+'strong' adds the faults of photos as they come: small, dark, noisy, grey, covered."""
+
+
+def named_augmentation(name: str) -> Augmentation:
+    """Look up one of `AUGMENTATIONS`.
+
+    Raises:
+        ConfigError: there is no set of that name.
+    """
+    if name not in AUGMENTATIONS:
+        raise ConfigError(
+            f"there is no augmentation '{name}'{suggest(name, AUGMENTATIONS)}; "
+            f"there are {', '.join(AUGMENTATIONS)}"
+        )
+    return AUGMENTATIONS[name]
