@@ -296,7 +296,7 @@ def _binary_buffers(
     if data is None:
         return np.zeros(len(column) + 1, np.int64), memoryview(b"")
     view = np.frombuffer(offsets, np.int64, len(column) + 1, 8 * column.offset)
-    return view, memoryview(data)
+    return view, memoryview(data).cast("B")  # simplejpeg takes unsigned bytes only
 
 
 @dataclass(frozen=True)
