@@ -1,0 +1,169 @@
+"""Faces by row number: pixels decoded a batch at a time, labels with their gaps marked."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from affectnet.data.images import decode_into
+from affectnet.data.store import Split
+from affectnet.errors import DataError
+
+Batch = dict[str, Tensor]
+"""A batch: `image` uint8 (B, 3, S, S); `index` int64 (B,), the row in the split; `expression`
+int64 (B,), -1 where missing; `valence` and `arousal` float32 (B,) and `soft` float32 (B, 8), NaN
+where missing."""
+
+
+class JoinedSplit:
+    """The same split of several datasets, one behind the other, read like one `Split`.
+
+    Row numbers run on from one dataset to the next. What a dataset lacks is missing in its rows
+    and nowhere else. Ids are written `DATASET/ID`, DATASET being the name of its folder.
+    """
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.parts = tuple(splits)
+        self._starts = [0, *np.cumsum([len(part) for part in self.parts]).tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def image_bytes(self, row: int) -> memoryview:
+        """Return the encoded image of a row, as a view of the mapped file."""
+        part, within = self._locate(row)
+        return part.image_bytes(within)
+
+    def landmarks(self, row: int) -> NDArray[np.float32] | None:
+        """Return the 68 points of a row in pixels, float32 (68, 2), x first, or None."""
+        part, within = self._locate(row)
+        return part.landmarks(within)
+
+    def describe(self, row: int) -> str:
+        """Name a row for a message."""
+        return describe(*self._locate(row))
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        return [f"{part.path.parent.name}/{name}" for part in self.parts for name in part.ids]
+
+    @cached_property
+    def expression(self) -> NDArray[np.int8]:
+        """The expression of each row, int8 (n,), -1 where missing."""
+        return self._joined(lambda part: part.expression)
+
+    @cached_property
+    def valence(self) -> NDArray[np.float32]:
+        """The valence of each row, float32 (n,) in [-1, 1], NaN where missing."""
+        return self._joined(lambda part: part.valence)
+
+    @cached_property
+    def arousal(self) -> NDArray[np.float32]:
+        """The arousal of each row, float32 (n,) in [-1, 1], NaN where missing."""
+        return self._joined(lambda part: part.arousal)
+
+    @cached_property
+    def soft(self) -> NDArray[np.float32]:
+        """The share of each expression in each row, float32 (n, 8), NaN where missing."""
+        return self._joined(lambda part: part.soft)
+
+    def _joined(self, take: Callable[[Split], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([take(part) for part in self.parts])
+
+    def _locate(self, row: int) -> tuple[Split, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} rows")
+        which = bisect_right(self._starts, row) - 1
+        return self.parts[which], row - self._starts[which]
+
+
+AnySplit = Split | JoinedSplit
+
+
+def describe(split: AnySplit, row: int) -> str:
+    """Name a row for a message."""
+    if isinstance(split, JoinedSplit):
+        return split.describe(row)
+    return f"the face '{split.ids[row]}' (row {row} of {split.path})"
+
+
+class FaceDataset(Dataset[Batch]):
+    """The faces of a split at one size; indexed by a list of rows, it returns their `Batch`.
+
+    Images lie in memory as height, width, colour (torch's channels_last), as the decoder writes
+    them; the shape is (B, 3, S, S) all the same. It pickles by the paths of its files, so worker
+    processes may be forked or spawned.
+
+    Args:
+        split: where the faces are.
+        size: side of the square images in pixels; others are resized.
+        cache: decoded faces, uint8 (k, S, S, 3), on any device, or None to decode on demand.
+        cached_rows: the row of each of the k faces; all rows where not given.
+
+    Raises:
+        DataError: on access, naming the face, when an image cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        split: AnySplit,
+        size: int,
+        *,
+        cache: Tensor | None = None,
+        cached_rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.split = split
+        self.size = size
+        self._cache = cache
+        self._slots: NDArray[np.int64] | None = None
+        if cached_rows is not None:
+            self._slots = np.full(len(split), -1)
+            self._slots[cached_rows] = np.arange(len(cached_rows))
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, rows: int | Sequence[int]) -> Batch:
+        if isinstance(rows, int):
+            return {name: values[0] for name, values in self.__getitems__([rows]).items()}
+        return self.__getitems__(rows)
+
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        at = np.asarray(rows, np.int64)
+        return {
+            "image": self.images(at),
+            "index": torch.from_numpy(at),
+            "expression": torch.from_numpy(self.split.expression[at].astype(np.int64)),
+            "valence": torch.from_numpy(self.split.valence[at]),
+            "arousal": torch.from_numpy(self.split.arousal[at]),
+            "soft": torch.from_numpy(self.split.soft[at]),
+        }
+
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the pixels of some rows, uint8 (n, 3, S, S)."""
+        if self._cache is not None:
+            slots = torch.from_numpy(rows if self._slots is None else self._slots[rows])
+            pixels = self._cache.index_select(0, slots.to(self._cache.device))
+        else:
+            pixels = torch.empty((len(rows), self.size, self.size, 3), dtype=torch.uint8)
+            if get_worker_info() is not None:
+                # Decoded where the main process will read it, a batch is not copied once more.
+                pixels.share_memory_()  # type: ignore[no-untyped-call]
+            self.decode(rows, pixels.numpy())
+        return pixels.permute(0, 3, 1, 2)
+
+    def decode(self, rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+        """Decode some rows into uint8 (n, S, S, 3)."""
+        for row, target in zip(rows.tolist(), pixels, strict=True):
+            data = self.split.image_bytes(row)
+            try:
+                decode_into(data, target)
+            except DataError as error:
+                raise DataError(f"{describe(self.split, row)}: {error}") from error
