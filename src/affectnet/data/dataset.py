@@ -123,7 +123,7 @@ class FaceDataset(Dataset[Batch]):
         self.size = size
         self._cache = cache
         self._slots: NDArray[np.int64] | None = None
-        if cached_rows is not None:
+        if cache is not None and cached_rows is not None:
             self._slots = np.full(len(split), -1)
             self._slots[cached_rows] = np.arange(len(cached_rows))
 
