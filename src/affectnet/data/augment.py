@@ -44,7 +44,9 @@ def step_generator(seed: int, *counters: int) -> torch.Generator:
 
     With a fresh one for each step, a run that is resumed draws what it would have drawn.
     """
-    state = np.random.SeedSequence([seed, *counters]).generate_state(1, np.uint64)
+    # Counters as the spawn key: in a plain list of numbers (0, 0) would equal (0, 0, 0).
+    sequence = np.random.SeedSequence(seed, spawn_key=counters)
+    state = sequence.generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
