@@ -1,0 +1,40 @@
+"""Figures for the paper, each a pure function from arrays to a matplotlib Figure.
+
+All share one look (`style`): the colours of `labels.COLOURS`, readable in print and by
+colour-blind readers. What is missing from the arrays is said in the figure; nothing raises for
+being too little.
+"""
+
+from affectnet.report.figures.affect_error import error_by_region, predicted_against_true
+from affectnet.report.figures.circumplex import affect_density, affect_scatter, residual_arrows
+from affectnet.report.figures.expression import (
+    class_distribution,
+    confusion_counts,
+    confusion_matrix,
+)
+from affectnet.report.figures.faces import gallery, sample_grid
+from affectnet.report.figures.probability import (
+    precision_recall_curves,
+    reliability_diagram,
+    roc_curves,
+)
+from affectnet.report.figures.style import save_figure
+from affectnet.report.figures.training import learning_curves
+
+__all__ = [
+    "affect_density",
+    "affect_scatter",
+    "class_distribution",
+    "confusion_counts",
+    "confusion_matrix",
+    "error_by_region",
+    "gallery",
+    "learning_curves",
+    "precision_recall_curves",
+    "predicted_against_true",
+    "reliability_diagram",
+    "residual_arrows",
+    "roc_curves",
+    "sample_grid",
+    "save_figure",
+]
