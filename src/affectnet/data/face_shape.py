@@ -149,7 +149,7 @@ def landmarks(person: Identity, muscles: Muscles) -> Points:
     in-the-Wild Challenge").
     """
     points = np.zeros((68, 3))
-    points[0:17, :2] = _jaw(person, muscles)
+    points[0:17, :2] = _jaw(person, 0.6 * muscles.gap - 0.03 * muscles.unit(17))
     points[17:22, :2] = _brow(person, muscles, -1)
     points[22:27, :2] = _brow(person, muscles, 1)[::-1]
     points[27:36] = _nose(person, muscles)
@@ -160,11 +160,10 @@ def landmarks(person: Identity, muscles: Muscles) -> Points:
     return points
 
 
-def _jaw(person: Identity, muscles: Muscles) -> Points:
+def _jaw(person: Identity, drop: float) -> Points:
     angle = np.linspace(0, np.pi, 17)
     power = 2 / person.squareness
     cos, sin = np.cos(angle), np.sin(angle).clip(0)
-    drop = 0.6 * muscles.gap - 0.03 * muscles.unit(17)
     x = -person.width * np.sign(cos) * np.abs(cos) ** power
     y = 0.02 + (person.chin - 0.02) * sin**power + drop * sin**2
     return np.stack([x, y], axis=1)
@@ -263,16 +262,18 @@ class Pose:
         """Draw a pose that keeps every landmark in a square picture, whatever the expression."""
         lean, turn, nod, near, right, down = variety * rng.uniform(-1, 1, 6)
         free = cls(np.deg2rad(20) * lean, np.deg2rad(24) * turn, np.deg2rad(10) * nod, 1, 0, 0)
-        # The widest any expression gets: brows all the way up, jaw all the way down.
-        wide = person.width
-        x = wide * np.array([-1, -0.9, -0.55, 0, 0.55, 0.9, 1, 0.85, -0.85])
-        y = [0, 1.4, 1.9, person.chin + 0.42, 1.9, 1.4, 0, person.brow - 0.4, person.brow - 0.4]
-        box = free.project(np.stack([x, np.array(y), np.zeros(9)], axis=1))
+        # The furthest any expression gets: jaw all the way down, brows all the way up.
+        open_wide = _jaw(person, 0.42)
+        high_brows = np.array([[-0.9, person.brow - 0.36], [0.9, person.brow - 0.36]])
+        outline = np.concatenate([_jaw(person, 0.0), open_wide, high_brows])
+        box = free.project(np.column_stack([outline, np.zeros(len(outline))]))
         low, high = box.min(axis=0), box.max(axis=0)
-        scale = min((0.325 + 0.03 * near) * size, 0.97 * size / float((high - low).max()))
-        room = size - scale * (high - low)
+        # A sixty-fourth of the side stays free all round: half a pixel of the smallest picture.
+        inner = size * 31 / 32
+        scale = min((0.325 + 0.03 * near) * size, 0.97 * inner / float((high - low).max()))
+        room = inner - scale * (high - low)
         at = room * (0.5 + 0.5 * np.clip(np.array([right, 0.6 * down + 0.1]), -0.95, 0.95))
-        shift = at - scale * low - 0.5
+        shift = at + size / 64 - scale * low - 0.5
         return cls(free.roll, free.yaw, free.pitch, scale, float(shift[0]), float(shift[1]))
 
     def project(self, points: Points) -> Points:
