@@ -52,6 +52,11 @@ class RunFolder:
         return self.checkpoints / "best.ckpt"
 
     @property
+    def start(self) -> Path:
+        """The model before its first epoch; gone when training is complete."""
+        return self.checkpoints / "start"
+
+    @property
     def model(self) -> Path:
         """`model.safetensors` and `config.json` of the best epoch."""
         return self.path / "model"

@@ -17,7 +17,7 @@ from affectnet.data.splits import class_weights
 from affectnet.errors import AffectNetError, ConfigError, RunError
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder, write_beside
-from affectnet.training.keeping import read_checkpoint, trained_model
+from affectnet.training.keeping import export_best, keep_start, read_checkpoint
 from affectnet.training.module import AffectModule, Optimisation
 from affectnet.training.trainer import device_settings, make_trainer
 
@@ -103,6 +103,7 @@ def train(config: TrainConfig) -> RunFolder:
     if config.overwrite and run.used():
         shutil.rmtree(run.path)
     _write_config(config, run)
+    keep_start(run, model)
     trainer = make_trainer(
         run,
         epochs=config.epochs,
@@ -120,7 +121,8 @@ def train(config: TrainConfig) -> RunFolder:
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        trained_model(run)
+        export_best(run)
+        shutil.rmtree(run.start, ignore_errors=True)
         print(f"best model: {run.model}")
         where = " ".join(f"--data {path}" for path in config.data)
         print(f"next: affectnet evaluate {run.path} {where}")

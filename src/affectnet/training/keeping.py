@@ -129,22 +129,39 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=True, avg_fn=average)
 
 
-def export_best(run: RunFolder, model: AffectModel) -> None:
-    """Write `model/` from `best.ckpt`.
+def keep_start(run: RunFolder, model: AffectModel) -> None:
+    """Keep the model as it starts: its architecture, and the weights that will stay frozen.
 
-    Args:
-        run: a run with at least one finished epoch.
-        model: of the run's architecture; its weights are replaced.
+    A run that is killed can then be exported without its pretrained weights being fetched again,
+    and checkpoints need not repeat weights that do not change.
+    """
+    with write_beside(run.start) as new:
+        model.save_pretrained(new)
+
+
+def export_best(run: RunFolder) -> None:
+    """Write `model/` from `best.ckpt`, unless the one there is of that checkpoint already.
 
     Raises:
-        RunError: when there is no checkpoint.
+        RunError: when no epoch was finished.
+        WeightsError: when the checkpoint cannot be read.
     """
+    saved = run.model / "config.json"
+    if not run.best.is_file() and not saved.is_file():
+        raise RunError(
+            f"{run.path} has no finished epoch and no model/; train it first, or go on with "
+            "`affectnet train --resume`"
+        )
+    if not run.best.is_file():
+        return
+    if saved.is_file() and saved.stat().st_mtime_ns >= run.best.stat().st_mtime_ns:
+        return
     state = read_checkpoint(run.best)["state_dict"]
-    weights = {
-        name.removeprefix("model."): value
-        for name, value in state.items()
-        if name.startswith("model.")
-    }
+    model = AffectModel.from_pretrained(run.start if run.start.is_dir() else run.model)
+    weights = model.state_dict()
+    for name, value in state.items():
+        if name.startswith("model."):
+            weights[name.removeprefix("model.")] = value
     model.load_state_dict(weights)
     with write_beside(run.model) as new:
         model.save_pretrained(new)
