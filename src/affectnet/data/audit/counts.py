@@ -1,0 +1,231 @@
+"""Which published release a dataset is, by its counts, and where it differs from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affectnet.data.audit.findings import Finding, info, problem, several, warning
+from affectnet.data.audit.releases import ALPHABETICAL, REDUCED_COPY, RELEASES, Part, Release
+from affectnet.labels import EXPRESSIONS
+
+TOPIC = "counts"
+Counts = NDArray[np.int64]
+
+
+class Match(IntEnum):
+    """How the counts of a part relate to the published ones, best first."""
+
+    SAME = 0
+    SHORT = 1
+    """Some faces fewer, no more than ingest dropped."""
+    CAPPED = 2
+    PERMUTED = 3
+    RELABELLED = 4
+    """The same total, other counts by class."""
+    FEWER = 5
+    """No class larger than published."""
+    OTHER = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One part of the release beside the same faces of the dataset; `actual` is (8,)."""
+
+    part: Part
+    actual: Counts
+    match: Match
+
+    @property
+    def where(self) -> str:
+        """The splits that hold the part: `train + val`."""
+        return " + ".join(self.part.splits)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What the counts say: the release (None when unknown), each part of it, the sentences."""
+
+    release: Release | None
+    comparisons: tuple[Comparison, ...]
+    findings: tuple[Finding, ...]
+
+
+def recognise(
+    counts: Mapping[str, Counts], named: str = "", dropped: int = 0, cap: int | None = None
+) -> Recognition:
+    """Find the release whose published counts these are, and say where they differ.
+
+    Args:
+        counts: split -> faces of each expression, int (8,).
+        named: the release that ingest took the source for; decides where counts do not.
+        dropped: rows that ingest left out.
+        cap: the most faces a class that ingest was asked to keep.
+    """
+    ranked = []
+    for place, release in enumerate(RELEASES):
+        comparisons = _compare(release, counts, dropped)
+        if not comparisons:
+            continue
+        best = min(c.match for c in comparisons)
+        family = _is_family(named, release)
+        if best <= Match.RELABELLED or family:
+            matches = [c.match for c in comparisons]
+            distance = sum(int(np.abs(c.actual - c.part.counts).sum()) for c in comparisons)
+            strong = best > Match.RELABELLED
+            ranked.append((strong, min(matches), sum(matches), not family, distance, place))
+    if not ranked:
+        return Recognition(None, (), (_unknown(counts),))
+    release = RELEASES[min(ranked)[-1]]
+    comparisons = _compare(release, counts, dropped)
+    findings = [info(TOPIC, f"by its counts this is {release.title}")]
+    if all(c.match >= Match.FEWER for c in comparisons):
+        findings = [info(TOPIC, f"ingest read this as {release.title}; the counts do not tell")]
+    for comparison in comparisons:
+        findings.append(_sentence(comparison, release, cap))
+        if comparison.match is Match.SAME and comparison.part.note:
+            findings.append(info(TOPIC, comparison.part.note))
+    for part in release.parts:
+        if not any(split in counts for split in part.splits):
+            findings.append(
+                info(TOPIC, f"the {part.title} ({part.total:,} faces) is not in this dataset")
+            )
+    return Recognition(release, tuple(comparisons), tuple(findings))
+
+
+def _is_family(named: str, release: Release) -> bool:
+    return named.replace("_", "").replace("+", "plus").lower().startswith(release.family)
+
+
+def _compare(release: Release, counts: Mapping[str, Counts], dropped: int) -> list[Comparison]:
+    comparisons = []
+    for part in release.parts:
+        there = [counts[split] for split in part.splits if split in counts]
+        if there:
+            actual = np.sum(there, axis=0).astype(np.int64)
+            comparisons.append(Comparison(part, actual, _match(actual, part, dropped)))
+    return comparisons
+
+
+def _match(actual: Counts, part: Part, dropped: int) -> Match:
+    published = np.array(part.counts)
+    if np.array_equal(actual, published):
+        return Match.SAME
+    missing = published - actual
+    if (missing >= 0).all() and missing.sum() <= dropped:
+        return Match.SHORT
+    cap = int(actual.max())
+    # A class under the cap with its very number is what tells a capped release from a sample.
+    if np.array_equal(actual, np.minimum(published, cap)) and (actual < cap)[published > 0].any():
+        return Match.CAPPED
+    if np.array_equal(np.sort(actual), np.sort(published)):
+        return Match.PERMUTED
+    if actual.sum() == published.sum():
+        return Match.RELABELLED
+    return Match.FEWER if (missing >= 0).all() else Match.OTHER
+
+
+def _sentence(comparison: Comparison, release: Release, cap: int | None) -> Finding:
+    part, actual = comparison.part, comparison.actual
+    total = int(actual.sum())
+    title = f"the {part.title} of {release.title}"
+    faces = f"{comparison.where}: {several(total, 'face')}"
+    match comparison.match:
+        case Match.SAME:
+            return info(TOPIC, f"{faces}, class by class as published for {title}")
+        case Match.SHORT:
+            return info(
+                TOPIC,
+                f"{faces}, {part.total - total:,} fewer than the {part.total:,} of {title}: no "
+                "more than ingest dropped, and dropped.csv says why",
+            )
+        case Match.CAPPED:
+            most = int(actual.max())
+            if cap == most:
+                return info(
+                    TOPIC, f"{faces}: {title} with at most {most:,} a class, as ingest was asked"
+                )
+            return warning(
+                TOPIC,
+                f"{faces}: {title} capped at {most:,} a class before it came here; figures on it "
+                "are not comparable with those on the whole release",
+            )
+        case Match.PERMUTED:
+            return problem(TOPIC, f"{faces} as in {title}, {_permutation(actual, part)}")
+        case Match.RELABELLED:
+            return problem(
+                TOPIC,
+                f"{faces}, the total of {title}, but other counts by class "
+                f"({_differences(actual, part)}): a relabelled copy, not the labels that others "
+                "report on",
+            )
+        case Match.FEWER | Match.OTHER:
+            return _other(comparison, faces, title, release)
+
+
+def _other(comparison: Comparison, faces: str, title: str, release: Release) -> Finding:
+    part, total = comparison.part, int(comparison.actual.sum())
+    if (
+        release.family == "affectnet"
+        and "train" in part.splits
+        and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]
+    ):
+        return problem(
+            TOPIC,
+            f"{faces}: one of the reduced copies of about 30,000 faces that go round as AffectNet, "
+            f"not the {part.total:,} of {title}; figures on it are not comparable",
+        )
+    if comparison.match is Match.FEWER:
+        return warning(
+            TOPIC,
+            f"{faces} of the {part.total:,} of {title}: a sample, not the whole; figures on it are "
+            "not comparable with published ones",
+        )
+    return warning(
+        TOPIC,
+        f"{faces}, where {title} has {part.total:,} ({_differences(comparison.actual, part)}): "
+        "another release, or a changed one",
+    )
+
+
+def _unknown(counts: Mapping[str, Counts]) -> Finding:
+    total = int(sum(c.sum() for name, c in counts.items() if name != "test"))
+    classes = np.sum([*counts.values()], axis=0) > 0 if counts else np.zeros(8, bool)
+    if classes.sum() >= 7 and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]:
+        return warning(
+            TOPIC,
+            f"no published release has these counts; if these {total:,} training faces came as "
+            "AffectNet, they are one of the reduced copies of about 30,000, not its 287,651",
+        )
+    return info(TOPIC, "no published release that this audit knows has these counts")
+
+
+def _differences(actual: Sequence[int] | Counts, part: Part, most: int = 3) -> str:
+    """The classes that differ most: `neutral 70,000 where 74,874 are published`."""
+    order = np.argsort([-abs(int(a) - p) for a, p in zip(actual, part.counts, strict=True)])
+    said = [
+        f"{EXPRESSIONS[i]} {int(actual[i]):,} where {part.counts[i]:,} are published"
+        for i in order[:most]
+        if actual[i] != part.counts[i]
+    ]
+    return "; ".join(said)
+
+
+def _permutation(actual: Counts, part: Part) -> str:
+    alphabetical = [part.counts[EXPRESSIONS.index(name)] for name in ALPHABETICAL]
+    if np.array_equal(actual, alphabetical):
+        return (
+            "but its classes are numbered alphabetically (0 anger, 1 contempt, ...) and were read "
+            "in AffectNet's order: every label is wrong; ingest it again with its class order"
+        )
+    moved = [
+        f"{EXPRESSIONS[i]} has the published count of {EXPRESSIONS[part.counts.index(int(n))]}"
+        for i, n in enumerate(actual)
+        if n != part.counts[i]
+    ]
+    return (
+        f"but under other names ({'; '.join(moved[:3])}): the class order was taken wrongly, so "
+        "labels are wrong; ingest it again with its class order"
+    )
