@@ -1,0 +1,310 @@
+"""The model: a backbone, and heads for expression, valence and arousal."""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, cast
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from affectnet import __version__
+from affectnet.errors import ConfigError, RunError, WeightsError
+from affectnet.labels import EXPRESSIONS
+from affectnet.models.backbones import Preprocessing, create_backbone, resolve_name
+from affectnet.models.weights import (
+    CONFIG,
+    WEIGHTS,
+    explain_mismatch,
+    hub_fault,
+    read_weights,
+    some,
+)
+from affectnet.run import write_beside
+
+FORMAT: Final = 1
+"""Number of the layout of `config.json`; raised when an older affectnet could not read it."""
+
+_logger = logging.getLogger("affectnet")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class AffectOutput(NamedTuple):
+    """Predictions for a batch of B faces."""
+
+    logits: Tensor
+    """Expression logits, shape (B, K), in the order of `AffectModel.classes`."""
+    valence: Tensor
+    """Valence, shape (B,), in [-1, 1]."""
+    arousal: Tensor
+    """Arousal, shape (B,), in [-1, 1]."""
+
+
+class Heads(nn.Module):
+    """Dropout, an optional hidden layer, and one linear layer a task."""
+
+    def __init__(self, features: int, classes: int, dropout: float, hidden: int | None) -> None:
+        super().__init__()
+        self.neck = nn.Sequential(nn.Dropout(dropout))
+        if hidden is not None:
+            self.neck.extend([nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout)])
+        self.expression = nn.Linear(hidden or features, classes)
+        self.valence_arousal = nn.Linear(hidden or features, 2)
+
+    def forward(self, features: Tensor) -> AffectOutput:
+        """Map features (B, F) to predictions."""
+        x = self.neck(features)
+        valence, arousal = torch.tanh(self.valence_arousal(x)).unbind(dim=1)
+        return AffectOutput(self.expression(x), valence, arousal)
+
+
+class AffectModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="affectnet",
+    pipeline_tag="image-classification",
+    tags=["facial-expression-recognition", "valence", "arousal"],
+):
+    """A backbone with heads for expression, valence and arousal.
+
+    Args:
+        backbone_name: `cvnet`, a named baseline, or a timm model.
+        pretrained: start the backbone from ImageNet weights (`cvnet` has none).
+        weights: start from this instead: a timm checkpoint, or the `model/` folder or
+            `model.safetensors` of an earlier run with the same backbone, whose heads are taken too
+            where they have the same shape; a warning names those that have not.
+        image_size: side of the input in pixels; the backbone's own where None.
+        dropout: dropout before the heads, [0, 1).
+        drop_path: stochastic depth in the backbone, [0, 1).
+        hidden: width of a hidden layer shared by the heads; None for none.
+        classes: the expressions that the model tells apart: all, or some in the same order.
+
+    Raises `ConfigError` and `WeightsError` as `create_backbone`.
+    """
+
+    def __init__(
+        self,
+        backbone_name: str,
+        *,
+        pretrained: bool = False,
+        weights: Path | None = None,
+        image_size: int | None = None,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        hidden: int | None = None,
+        classes: Sequence[str] = EXPRESSIONS,
+    ) -> None:
+        super().__init__()
+        if tuple(classes) != tuple(name for name in EXPRESSIONS if name in classes):
+            raise ConfigError(
+                f"classes are {', '.join(classes) or 'none'}; allowed are all or some of "
+                f"{', '.join(EXPRESSIONS)}, in this order"
+            )
+        self.backbone_name = backbone_name
+        self.architecture = resolve_name(backbone_name)
+        self.classes = tuple(classes)
+        self.hidden = hidden
+        self.dropout = dropout
+        self.temperature: float | None = None
+        """Divides the logits before the softmax where calibrated; None where not."""
+        self.frozen = False
+        self.preprocessing: Preprocessing
+        self.backbone, self.preprocessing = create_backbone(
+            backbone_name,
+            pretrained=pretrained,
+            weights=weights,
+            image_size=image_size,
+            drop_path=drop_path,
+        )
+        self.num_features: int = cast(Any, self.backbone).num_features
+        self.heads = Heads(self.num_features, len(self.classes), dropout, hidden)
+        if weights is not None:
+            self._take_heads(weights)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, S, S) to features (B, num_features)."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    def forward(self, images: Tensor) -> AffectOutput:
+        """Map RGB images (B, 3, S, S), normalised as `preprocessing` says, to predictions."""
+        output: AffectOutput = self.heads(self.features(images))
+        return output
+
+    def freeze_backbone(self) -> Self:
+        """Train only the heads: no gradient for the backbone, its batch norms and dropout at rest.
+
+        Batch norms would otherwise go on following the batches, and the features with them.
+        """
+        self.frozen = True
+        self.backbone.requires_grad_(False)
+        return self.train(self.training)
+
+    def unfreeze_backbone(self) -> Self:
+        """Train everything."""
+        self.frozen = False
+        self.backbone.requires_grad_(True)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, a frozen backbone staying in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """Everything that prediction needs, as written into `config.json`."""
+        return {
+            "format": FORMAT,
+            "affectnet_version": __version__,
+            "backbone": self.backbone_name,
+            "architecture": self.architecture,
+            "classes": list(self.classes),
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "temperature": self.temperature,
+            "preprocessing": {"colour_order": "RGB", **asdict(self.preprocessing)},
+        }
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Write `model.safetensors` and `config.json` into a folder, replacing it when complete.
+
+        The weights file carries the config in its header as well, so it may travel alone.
+        """
+        config = json.dumps(self.config(), indent=2)
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
+        }
+        with write_beside(Path(save_directory)) as folder:
+            folder.mkdir()
+            save_file(tensors, folder / WEIGHTS, {"format": "pt", "affectnet": config})
+            (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, model: str | Path, *, revision: str | None = None
+    ) -> Self:
+        """Load a model in evaluation mode, on the CPU.
+
+        Args:
+            model: a `model/` folder, or `owner/name` on the Hugging Face Hub.
+            revision: branch, tag or commit on the hub.
+
+        Raises `RunError` where there is no such model or its `config.json` is incomplete, of other
+        classes or of a newer affectnet; `WeightsError` where the weights are missing, damaged, do
+        not fit, or cannot be downloaded.
+        """
+        folder = _find_model(model, revision)
+        config = _read_config(folder / CONFIG)
+        try:
+            facts = dict(config["preprocessing"])
+            order = facts.pop("colour_order")
+            preprocessing = Preprocessing(
+                **facts | {"mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
+            )
+            loaded = cls(
+                config["architecture"],
+                image_size=preprocessing.size,
+                dropout=config["dropout"],
+                hidden=config["hidden"],
+                classes=config["classes"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{folder / CONFIG} is incomplete or damaged ({error}); "
+                "save the model again with this affectnet"
+            ) from error
+        if order != "RGB":
+            raise RunError(f"{folder / CONFIG} says colour order {order}; affectnet reads RGB only")
+        loaded.backbone_name = config["backbone"]
+        loaded.preprocessing = preprocessing
+        loaded.temperature = config["temperature"]
+        file = read_weights(folder / WEIGHTS)
+        detail = explain_mismatch(file.tensors, loaded.state_dict())
+        if detail:
+            raise WeightsError(
+                f"{file.path} does not fit the model that {CONFIG} beside it describes ({detail}); "
+                "the two files must come from the same run"
+            )
+        loaded.load_state_dict(file.tensors)
+        return loaded.eval()
+
+    def _take_heads(self, weights: Path) -> None:
+        """Start the heads from an affectnet file too, where they have the same shape."""
+        file = read_weights(weights)
+        if not file.is_affectnet:
+            return
+        own, given = self.heads.state_dict(), file.under("heads.")
+        fits = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
+        # Rows mean classes: the same number of other classes would be another head.
+        if (file.config or {}).get("classes", list(self.classes)) != list(self.classes):
+            fits = {n: t for n, t in fits.items() if not n.startswith("expression.")}
+        self.heads.load_state_dict(own | fits)
+        fresh = [name for name in own if name not in fits]
+        if fresh:
+            _logger.warning(
+                "%s: these parts of the heads do not fit and start fresh: %s",
+                file.path,
+                some(fresh, len(fresh)),
+            )
+
+
+def _find_model(model: str | Path, revision: str | None) -> Path:
+    """The folder of a saved model, fetched from the hub where it is not here."""
+    path = Path(model)
+    if path.is_dir():
+        missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+        if not missing:
+            return path
+        inside = path / "model"
+        if (inside / CONFIG).is_file():
+            raise RunError(f"{path} is a run, not a model; give {inside}")
+        if missing == [WEIGHTS]:
+            raise WeightsError(f"{path} holds {CONFIG} but no {WEIGHTS}; copy both, or train again")
+        raise RunError(
+            f"{path} holds no {' and no '.join(missing)}; give a folder `model/` of a run"
+        )
+    if path.exists() or not _HUB_ID.fullmatch(str(model)):
+        raise RunError(
+            f"no model at {model}; give a folder `model/` of a run, or owner/name on the hub"
+        )
+    fault = hub_fault(str(model), CONFIG, revision)
+    try:
+        files = [
+            # Without the hub, what was downloaded earlier serves.
+            hf_hub_download(str(model), name, revision=revision, local_files_only=fault is not None)
+            for name in (WEIGHTS, CONFIG)
+        ]
+    except OSError as error:
+        reason = str(fault or error).strip().splitlines()[0]
+        raise WeightsError(
+            f"there is no folder {model}, and the model of that name on the hub cannot be had "
+            f"({reason}); check the name and the network, or give a folder `model/` of a run"
+        ) from error
+    return Path(files[0]).parent
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        form, classes = config["format"], config["classes"]
+        newer = form > FORMAT
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is no config of an affectnet model ({error})") from error
+    if newer:
+        raise RunError(
+            f"{path} was written by affectnet {config.get('affectnet_version')}, which is newer "
+            f"than this one ({__version__}); upgrade affectnet"
+        )
+    if classes != [name for name in EXPRESSIONS if name in classes]:
+        raise RunError(
+            f"{path} has the classes {', '.join(map(str, classes))}; affectnet's order is "
+            f"{', '.join(EXPRESSIONS)}, and a model may have all or some of them in this order"
+        )
+    return dict(config)

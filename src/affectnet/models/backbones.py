@@ -1,0 +1,305 @@
+"""Backbones: CVNet, six named baselines, and every other image model of timm."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg, split_model_name_tag
+from torch import nn
+
+from affectnet.errors import ConfigError, WeightsError, suggest
+from affectnet.models import cvnet
+from affectnet.models.weights import (
+    WeightsFile,
+    explain_mismatch,
+    find_pretrained,
+    read_weights,
+    some,
+    unavailable,
+)
+
+CVNET: Final = "cvnet"
+
+BASELINES: Final[dict[str, str]] = {
+    "vgg19": "vgg19.tv_in1k",
+    "resnet152": "resnet152.a1h_in1k",
+    "swin_v2": "swinv2_base_window8_256.ms_in1k",
+    "efficientnet_v2_l": "tf_efficientnetv2_l.in21k_ft_in1k",
+    "regnet_y_32gf": "regnety_320.tv2_in1k",
+    "convnext_large": "convnext_large.fb_in22k_ft_in1k",
+}
+"""The described system's baselines, each the timm model and ImageNet weights that it stands for."""
+
+_BUILD_FAULTS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
+"""What timm's models raise for a size or an argument that they cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a face picture becomes the backbone's input; written into `config.json`.
+
+    The picture (RGB, the face already cropped) is resized as a whole to `size` x `size` by
+    `interpolation`, scaled to [0, 1], and normalised by `mean` and `std`. `crop_pct` is 1.0: the
+    border that ImageNet evaluation cuts off would be chin and brow here.
+
+    `margin` (share of the face box added on each side when a detector cropped the face) and
+    `alignment` (how the face was turned upright) are None where the data came already cropped.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+    margin: float | None = None
+    alignment: str | None = None
+
+
+def resolve_name(name: str) -> str:
+    """Turn a backbone's name into `cvnet` or a timm model with its weights' tag.
+
+    Raises `ConfigError` that names the nearest right name.
+    """
+    if name == CVNET:
+        return name
+    wanted = BASELINES.get(name, name)
+    arch, tag = split_model_name_tag(wanted)
+    if not timm.is_model(arch):
+        near = suggest(name, (CVNET, *BASELINES, *timm.list_models()))
+        raise ConfigError(
+            f"unknown backbone '{name}'{near}; choose {CVNET}, {', '.join(BASELINES)}, or a model "
+            "of timm.list_models()"
+        )
+    try:
+        cfg = get_pretrained_cfg(wanted)
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_models(f"{arch}.*", pretrained=True)]
+        raise ConfigError(
+            f"backbone '{arch}' has no weights called '{tag}'{suggest(tag, tags)}; "
+            + (f"there are {some(tags, 8)}" if tags else "leave the tag out")
+        ) from error
+    return f"{arch}.{cfg.tag}" if cfg is not None and cfg.tag else arch
+
+
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool,
+    weights: Path | None = None,
+    image_size: int | None = None,
+    drop_path: float = 0.0,
+) -> tuple[nn.Module, Preprocessing]:
+    """Create a backbone that maps faces (B, 3, S, S) to features (B, num_features).
+
+    Args:
+        name: `cvnet`, one of `BASELINES`, or a timm model, with or without its weights' tag.
+        pretrained: load the ImageNet weights that timm knows; `cvnet` has none and starts fresh.
+        weights: load this instead: a timm checkpoint, or what affectnet saved from the same
+            backbone (its heads are not looked at here).
+        image_size: side of the input in pixels; the backbone's own where None.
+        drop_path: probability of skipping a residual branch in training, [0, 1).
+
+    Raises `ConfigError` for a name, a size or a drop path that the backbone cannot take, and
+    `WeightsError` where the weights cannot be had or do not fit; weights are never left out in
+    silence.
+    """
+    file = read_weights(weights) if weights is not None else None
+    full = resolve_name(name)
+    if full == CVNET:
+        model, preprocessing = _create_cvnet(image_size, drop_path)
+        if file is not None and not file.is_affectnet:
+            _load(model, file.tensors, name, file)
+    else:
+        model, preprocessing = _create_timm(
+            name, full, pretrained and file is None, file, image_size, drop_path
+        )
+    if file is not None and file.is_affectnet:
+        refuse_other_backbone(file, full)
+        _load(model, file.under("backbone."), name, file)
+        preprocessing = _as_trained(preprocessing, file)
+    return model, preprocessing
+
+
+def refuse_other_backbone(file: WeightsFile, full: str) -> None:
+    """Raise `WeightsError` where affectnet saved the file from another backbone than `full`."""
+    saved = (file.config or {}).get("architecture")
+    if saved is not None and saved.partition(".")[0] != full.partition(".")[0]:
+        raise WeightsError(
+            f"{file.path} holds the backbone {saved}, not {full}; train with --backbone "
+            f"{(file.config or {}).get('backbone', saved)}, or give other weights"
+        )
+
+
+def _create_cvnet(image_size: int | None, drop_path: float) -> tuple[nn.Module, Preprocessing]:
+    size = cvnet.DEFAULT_SIZE if image_size is None else image_size
+    if not cvnet.SMALLEST <= size <= cvnet.LARGEST:
+        raise ConfigError(
+            f"cvnet takes faces of {cvnet.SMALLEST} to {cvnet.LARGEST} px, not {size}; "
+            "give another --image-size"
+        )
+    return cvnet.CVNet(drop_path=drop_path), Preprocessing(size, cvnet.MEAN, cvnet.STD)
+
+
+def _create_timm(
+    name: str,
+    full: str,
+    pretrained: bool,
+    file: WeightsFile | None,
+    image_size: int | None,
+    drop_path: float,
+) -> tuple[nn.Module, Preprocessing]:
+    cfg = get_pretrained_cfg(full)
+    if cfg is None:
+        raise ConfigError(f"timm tells no input size for '{name}'; choose another backbone")
+    options: dict[str, Any] = {}
+    if image_size is not None and cfg.fixed_input_size:
+        options["img_size"] = image_size
+    if drop_path > 0:
+        options["drop_path_rate"] = drop_path
+    size = image_size or int(cfg.input_size[-1])
+    # Tried on the meta device first, which costs no memory: a wrong size is told before a download.
+    features = _feature_width(name, full, size, options)
+
+    if file is not None and not file.is_affectnet:
+        model = _load_timm_file(name, full, file, options)
+    elif pretrained:
+        model = _load_timm_pretrained(name, full, cfg, options)
+    else:
+        model = timm.create_model(full, pretrained=False, num_classes=0, **options)
+    model.num_features = features
+    preprocessing = Preprocessing(size, _three(cfg.mean), _three(cfg.std), cfg.interpolation)
+    return cast(nn.Module, model), preprocessing
+
+
+def _feature_width(name: str, full: str, size: int, options: dict[str, Any]) -> int:
+    """Channels of the features, found by a forward pass without numbers.
+
+    timm's own `num_features` is not that for models with a hidden layer before the classifier.
+    """
+    try:
+        return _meta_forward(full, size, options)
+    except _BUILD_FAULTS as error:
+        plain = {key: value for key, value in options.items() if key != "drop_path_rate"}
+        if plain != options and _fits(full, size, plain):
+            raise ConfigError(f"backbone '{name}' has no drop path; set it to 0") from error
+        sizes = list(_sizes_near(full, size, plain))
+        allowed = (
+            f"sizes that work: {', '.join(map(str, sizes))}"
+            if sizes
+            else "give another --image-size"
+        )
+        raise ConfigError(f"backbone '{name}' cannot take faces of {size} px; {allowed}") from error
+
+
+def _meta_forward(full: str, size: int, options: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        model = timm.create_model(full, pretrained=False, num_classes=0, **options).eval()
+        return int(model(torch.empty(1, 3, size, size)).shape[1])
+
+
+def _fits(full: str, size: int, options: dict[str, Any]) -> bool:
+    try:
+        _meta_forward(full, size, options)
+    except _BUILD_FAULTS:
+        return False
+    return True
+
+
+def _sizes_near(full: str, size: int, options: dict[str, Any]) -> Iterable[int]:
+    """The nearest sizes that work, below and above, among multiples of 16 and the model's own."""
+    cfg = get_pretrained_cfg(full)
+    own = int(cfg.input_size[-1]) if cfg is not None else 224
+    grid = {*range(32, 513, 16), own}
+    below = sorted((s for s in grid if s < size), reverse=True)
+    above = sorted(s for s in grid if s > size)
+    found: set[int] = set()
+    for side in (below, above):
+        for s in side:
+            if _fits(full, s, options | ({"img_size": s} if "img_size" in options else {})):
+                found.add(s)
+                break
+    if _fits(full, own, options | ({"img_size": own} if "img_size" in options else {})):
+        found.add(own)
+    return sorted(found)
+
+
+def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any]) -> Any:
+    """Create a model with timm's weights: from the hub's cache, or downloaded."""
+    cached = find_pretrained(full, cfg)
+    overlay = {"file": cached} if cached else None
+    try:
+        # Created with the classifier of the weights, so that timm loads them strictly: without one
+        # it would skip whatever does not match.
+        model: Any = timm.create_model(
+            full, pretrained=True, pretrained_cfg_overlay=overlay, **options
+        )
+    except (OSError, RuntimeError) as error:
+        raise unavailable(name, error) from error
+    model.reset_classifier(0)
+    return model
+
+
+def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, Any]) -> Any:
+    """Create a model with the weights of a timm checkpoint, its classifier left behind."""
+    cfg: Any = get_pretrained_cfg(full)
+    heads = cfg.classifier if isinstance(cfg.classifier, tuple | list) else [cfg.classifier]
+    rows = [file.tensors[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in file.tensors]
+    with torch.device("meta"):
+        headless = timm.create_model(full, pretrained=False, num_classes=0, **options).state_dict()
+    overlay: dict[str, Any] = {"file": str(file.path), "label_offset": 0}
+    if rows:
+        classes = rows[0]
+        overlay["num_classes"] = classes
+    elif set(file.tensors) <= set(headless):
+        classes = 0
+        overlay["classifier"] = None
+    else:
+        # Names as another library gives them: timm translates those it knows.
+        classes = cfg.num_classes
+    try:
+        model: Any = timm.create_model(
+            full, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **options
+        )
+    except (*_BUILD_FAULTS, KeyError) as error:
+        body = {
+            key: value
+            for key, value in file.tensors.items()
+            if not any(key.startswith(f"{head}.") for head in heads)
+        }
+        detail = explain_mismatch(body, headless) or str(error).splitlines()[0]
+        raise WeightsError(
+            f"{file.path} does not fit the backbone {name} ({detail}); give weights of {full}"
+        ) from error
+    model.reset_classifier(0)
+    return model
+
+
+def _load(model: nn.Module, tensors: dict[str, Any], name: str, file: WeightsFile) -> None:
+    detail = explain_mismatch(tensors, model.state_dict())
+    if detail:
+        raise WeightsError(f"{file.path} does not fit the backbone {name} ({detail})")
+    model.load_state_dict(tensors)
+
+
+def _as_trained(preprocessing: Preprocessing, file: WeightsFile) -> Preprocessing:
+    """Normalise as the weights were trained; only the size is the caller's."""
+    saved = (file.config or {}).get("preprocessing")
+    if not isinstance(saved, dict):
+        return preprocessing
+    return replace(
+        preprocessing,
+        mean=_three(saved["mean"]),
+        std=_three(saved["std"]),
+        interpolation=saved["interpolation"],
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+__all__ = ["BASELINES", "CVNET", "Preprocessing", "create_backbone", "resolve_name"]

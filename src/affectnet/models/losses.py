@@ -1,0 +1,236 @@
+"""Losses for expression, valence and arousal, with rows that lack a label left out.
+
+Pure functions of tensors. A row without a label adds neither loss nor gradient; a batch without any
+gives exactly zero, never NaN. No function waits for the GPU: masks are multiplied in, not indexed.
+"""
+
+from typing import Final, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ExpressionLoss = Literal["cross_entropy", "logit_adjusted", "focal"]
+AffectLoss = Literal["both", "ccc", "mse", "none"]
+
+NO_SPREAD: Final = 1e-8
+"""CCC's denominator under which predictions and targets count as one and the same constant."""
+
+
+class Output(Protocol):
+    """What a model returns: logits (B, K); valence and arousal (B,) in [-1, 1]."""
+
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def valence(self) -> Tensor: ...
+    @property
+    def arousal(self) -> Tensor: ...
+
+
+def ccc_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """One minus the concordance correlation coefficient of a batch.
+
+    CCC = 2 cov(x, y) / (var x + var y + (mean x - mean y)^2) with population variances (Lin 1989,
+    "A concordance correlation coefficient to evaluate reproducibility").
+
+    Args:
+        pred: predictions, shape (B,).
+        target: true values, shape (B,); NaN where missing.
+
+    Returns a scalar in [0, 2], in float32 or wider. It is zero, and so is its gradient, where CCC
+    is undefined: with fewer than two labelled rows, and where predictions and targets are all one
+    and the same number (0/0).
+
+    The mean of CCC over batches is not the CCC over all rows: a batch's own means and variances
+    stand in for the dataset's, so small batches (under about 32) understate it. Under several
+    processes each one computes it over its own part of the batch.
+    """
+    pred, target, known = _known(pred, target)
+    n = known.sum()
+    # Deviations from the mean first, squares after: no digits cancel.
+    mean_p, mean_t = pred.sum() / n.clamp(min=1), target.sum() / n.clamp(min=1)
+    dev_p = torch.where(known, pred - mean_p, 0)
+    dev_t = torch.where(known, target - mean_t, 0)
+    covariance = (dev_p * dev_t).sum() / n.clamp(min=1)
+    spread = (dev_p.square().sum() + dev_t.square().sum()) / n.clamp(min=1)
+    denominator = spread + (mean_p - mean_t).square()
+    defined = (n > 1) & (denominator > NO_SPREAD)
+    # The inner `where` keeps 0/0 out of the backward pass, where it would turn into NaN.
+    ccc = 2 * covariance / torch.where(defined, denominator, 1)
+    return torch.where(defined, 1 - ccc, 0)
+
+
+def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of predictions (B,) over the rows whose target (B,) is not NaN."""
+    pred, target, known = _known(pred, target)
+    return (pred - target).square().sum() / known.sum().clamp(min=1)
+
+
+def expression_loss(
+    logits: Tensor,
+    expression: Tensor,
+    soft: Tensor | None = None,
+    *,
+    kind: ExpressionLoss = "cross_entropy",
+    weight: Tensor | None = None,
+    class_counts: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 2.0,
+    logit_tau: float = 1.0,
+) -> Tensor:
+    """Cross entropy over K expressions: weighted, logit-adjusted, focal, with soft labels.
+
+    With target shares q (one-hot, or the vote shares where given, smoothed: (1 - s) q + s / K),
+    class weights w and p = softmax(z), a row's loss is
+
+        sum_k w_k q_k (1 - p_k)^gamma (-log p_k),
+
+    gamma being 0 except for `focal` (Lin et al. 2017, "Focal loss for dense object detection",
+    eq. 4); for `logit_adjusted`, z = logits + tau log(class prior), so that the plain logits fit
+    classes that are equally frequent (Menon et al. 2021, "Long-tail learning via logit
+    adjustment", eq. 10). The batch's loss is the sum over rows, divided by the sum of the rows'
+    weights sum_k w_k q_k (before smoothing), which for labels is what `cross_entropy` of PyTorch
+    gives.
+
+    Args:
+        logits: shape (B, K).
+        expression: class indices, shape (B,), negative where missing.
+        soft: vote shares that sum to one, shape (B, K); a row that holds NaN falls back on its
+            class index.
+        kind: `cross_entropy`, `logit_adjusted` (needs `class_counts`) or `focal`.
+        weight: weight of each class, shape (K,).
+        class_counts: faces of each class in the training data, shape (K,); 0 counts as 1.
+        label_smoothing: share of the target spread evenly over the classes, [0, 1).
+        focal_gamma: gamma of `focal`.
+        logit_tau: tau of `logit_adjusted`.
+
+    Returns a scalar, at least 0, in float32 or wider; zero with zero gradient for a batch without
+    any label. Raises `ValueError` where `logit_adjusted` has no `class_counts`.
+    """
+    logits = _wide(logits)
+    classes = logits.shape[1]
+    labelled = expression >= 0
+    target = F.one_hot(expression.clamp(min=0).long(), classes).to(logits.dtype)
+    if soft is not None:
+        voted = soft.isfinite().all(dim=1)
+        target = torch.where(voted[:, None], soft.to(logits.dtype), target)
+        labelled = labelled | voted
+    weights = torch.ones_like(logits[0]) if weight is None else weight.to(logits)
+    row_weights = torch.where(labelled, (target * weights).sum(dim=1), 0)
+
+    # Rows without a label may hold anything, NaN included: they leave before the softmax.
+    scores = torch.where(labelled[:, None], logits, 0)
+    if kind == "logit_adjusted":
+        if class_counts is None:
+            raise ValueError("kind='logit_adjusted' needs class_counts")
+        counts = class_counts.to(logits).clamp(min=1)
+        scores = scores + logit_tau * (counts / counts.sum()).log()
+    log_p = scores.log_softmax(dim=1)
+    losses = -log_p
+    if kind == "focal" and focal_gamma > 0:
+        # 1 - p by expm1, exact where p is near one; the floor keeps the power's slope finite at 0.
+        losses = losses * (-torch.expm1(log_p)).clamp(min=1e-12) ** focal_gamma
+    smoothed = (1 - label_smoothing) * target + label_smoothing / classes
+    rows = torch.where(labelled, (smoothed * weights * losses).sum(dim=1), 0)
+    total = row_weights.sum()
+    return torch.where(total > 0, rows.sum() / torch.where(total > 0, total, 1), 0)
+
+
+def affect_loss(
+    output: Output,
+    batch: dict[str, Tensor],
+    *,
+    kind: ExpressionLoss = "cross_entropy",
+    class_weights: Tensor | None = None,
+    class_counts: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 2.0,
+    logit_tau: float = 1.0,
+    soft: bool = False,
+    va_loss: AffectLoss = "both",
+    va_weight: float = 1.0,
+    expression_weight: float = 1.0,
+    log_variances: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Sum the losses of the three tasks; a task without a label in the batch adds nothing.
+
+    Args:
+        output: of an `AffectModel`.
+        batch: `expression` (B,) int, -1 where missing; `valence`, `arousal` (B,) and `soft` (B, K),
+            NaN where missing.
+        kind, class_weights, class_counts, label_smoothing, focal_gamma, logit_tau: as in
+            `expression_loss`.
+        soft: train on the vote shares where there are any.
+        va_loss: `both` (1 - CCC plus mean squared error), `ccc`, `mse` or `none`.
+        va_weight: fixed weight of the valence loss, and of the arousal loss.
+        expression_weight: fixed weight of the expression loss.
+        log_variances: learned task weights instead: s = log sigma^2 of expression, valence and
+            arousal, shape (3,), a parameter that starts at zero. The total becomes
+            sum_t c_t exp(-s_t) L_t + s_t / 2 over the tasks that the batch has labels for, with
+            c 1 for classification and 1/2 for regression (Kendall et al. 2018, "Multi-task
+            learning using uncertainty to weigh losses", eq. 7 to 10), times the fixed weights.
+
+    Returns `loss`, the total to minimise, and the single losses before weighting: `expression`,
+    `valence`, `arousal`. All are scalars.
+    """
+    votes = batch["soft"] if soft else None
+    losses = {
+        "expression": expression_loss(
+            output.logits,
+            batch["expression"],
+            votes,
+            kind=kind,
+            weight=class_weights,
+            class_counts=class_counts,
+            label_smoothing=label_smoothing,
+            focal_gamma=focal_gamma,
+            logit_tau=logit_tau,
+        ),
+        "valence": _regression_loss(output.valence, batch["valence"], va_loss),
+        "arousal": _regression_loss(output.arousal, batch["arousal"], va_loss),
+    }
+    fixed = {"expression": expression_weight, "valence": va_weight, "arousal": va_weight}
+    if log_variances is None:
+        total = sum((fixed[task] * losses[task] for task in losses), torch.zeros(()))
+    else:
+        regresses = va_loss != "none"
+        labelled = {
+            "expression": _any_label(batch["expression"] >= 0, votes),
+            "valence": batch["valence"].isfinite().any() & regresses,
+            "arousal": batch["arousal"].isfinite().any() & regresses,
+        }
+        total = torch.zeros(())
+        for s, (task, loss) in zip(log_variances, losses.items(), strict=True):
+            scale = 1.0 if task == "expression" else 0.5
+            # Without a label s / 2 alone would push the weight without bound.
+            weighted = torch.where(labelled[task], scale * torch.exp(-s) * loss + s / 2, 0)
+            total = total.to(weighted) + fixed[task] * weighted
+    return {"loss": total, **losses}
+
+
+def _regression_loss(pred: Tensor, target: Tensor, kind: AffectLoss) -> Tensor:
+    if kind == "none":
+        # Zero, yet tied to the head: processes that share gradients wait for every parameter.
+        return torch.where(torch.zeros_like(pred, dtype=torch.bool), _wide(pred), 0).sum()
+    if kind == "ccc":
+        return ccc_loss(pred, target)
+    if kind == "mse":
+        return mse_loss(pred, target)
+    return ccc_loss(pred, target) + mse_loss(pred, target)
+
+
+def _any_label(hard: Tensor, votes: Tensor | None) -> Tensor:
+    return hard.any() if votes is None else hard.any() | votes.isfinite().all(dim=1).any()
+
+
+def _known(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Predictions and targets with zeros where the target is missing, and the mask of the rest."""
+    known = target.isfinite()
+    pred = torch.where(known, _wide(pred), 0)
+    return pred, torch.where(known, target.to(pred), 0), known
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32: variances and logarithms of half-precision numbers lose their meaning."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
