@@ -66,7 +66,7 @@ def recognise(
     """
     ranked = []
     for place, release in enumerate(RELEASES):
-        comparisons = _compare(release, counts, dropped)
+        comparisons = _compare(release, counts, dropped, cap)
         if not comparisons:
             continue
         best = min(c.match for c in comparisons)
@@ -79,7 +79,7 @@ def recognise(
     if not ranked:
         return Recognition(None, (), (_unknown(counts),))
     release = RELEASES[min(ranked)[-1]]
-    comparisons = _compare(release, counts, dropped)
+    comparisons = _compare(release, counts, dropped, cap)
     findings = [info(TOPIC, f"by its counts this is {release.title}")]
     if all(c.match >= Match.FEWER for c in comparisons):
         findings = [info(TOPIC, f"ingest read this as {release.title}; the counts do not tell")]
@@ -99,26 +99,33 @@ def _is_family(named: str, release: Release) -> bool:
     return named.replace("_", "").replace("+", "plus").lower().startswith(release.family)
 
 
-def _compare(release: Release, counts: Mapping[str, Counts], dropped: int) -> list[Comparison]:
+def _compare(
+    release: Release, counts: Mapping[str, Counts], dropped: int, cap: int | None
+) -> list[Comparison]:
     comparisons = []
     for part in release.parts:
         there = [counts[split] for split in part.splits if split in counts]
         if there:
             actual = np.sum(there, axis=0).astype(np.int64)
-            comparisons.append(Comparison(part, actual, _match(actual, part, dropped)))
+            comparisons.append(Comparison(part, actual, _match(actual, part, dropped, cap)))
     return comparisons
 
 
-def _match(actual: Counts, part: Part, dropped: int) -> Match:
+def _match(actual: Counts, part: Part, dropped: int, cap: int | None) -> Match:
     published = np.array(part.counts)
     if np.array_equal(actual, published):
         return Match.SAME
+    most = int(actual.max())
+    # A class under the cap with its very number is what tells a capped release from a sample.
+    capped = np.array_equal(actual, np.minimum(published, most)) and (
+        bool((actual < most)[published > 0].any())
+    )
+    if capped and cap == most:
+        return Match.CAPPED
     missing = published - actual
     if (missing >= 0).all() and missing.sum() <= dropped:
         return Match.SHORT
-    cap = int(actual.max())
-    # A class under the cap with its very number is what tells a capped release from a sample.
-    if np.array_equal(actual, np.minimum(published, cap)) and (actual < cap)[published > 0].any():
+    if capped:
         return Match.CAPPED
     if np.array_equal(np.sort(actual), np.sort(published)):
         return Match.PERMUTED

@@ -24,12 +24,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release: `family` is what ingest may call it, `source` where the figures come from."""
+    """One release: `family` is what ingest may call it, `source` where the figures come from.
+
+    `side` is that of its square images, in pixels, where they all have one size.
+    """
 
     family: str
     title: str
     parts: tuple[Part, ...]
     source: str
+    side: int | None = None
 
 
 _AFFECTNET_TRAINING: Final = (74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750)
@@ -53,6 +57,7 @@ RELEASES: Final = (
             Part(("test",), "validation part", (500,) * 7 + (499,), _3999),
         ),
         "the release's own annotation files, counted",
+        224,
     ),
     Release(
         "affectnet",
@@ -62,6 +67,7 @@ RELEASES: Final = (
             Part(("test",), "validation part", (*(500,) * 7, 0)),
         ),
         "AffectNet-8 without its eighth class",
+        224,
     ),
     Release(
         "affectnet",
@@ -80,6 +86,7 @@ RELEASES: Final = (
             Part(("test",), "validation part", _FERPLUS_VALIDATION),
         ),
         "the majority rule of Barsoum et al. 2016 applied to the votes, counted",
+        48,
     ),
     Release(
         "ferplus",
@@ -90,6 +97,7 @@ RELEASES: Final = (
         ),
         "the majority rule of Barsoum et al. 2016 applied to the votes, counted; its test part has "
         "3,137 faces",
+        48,
     ),
     Release(
         "rafdb",
@@ -99,6 +107,7 @@ RELEASES: Final = (
             Part(("test",), "test part", (680, 1_185, 478, 329, 74, 160, 162, 0)),
         ),
         "the release's list_patition_label.txt, counted",
+        100,
     ),
 )
 """Earlier entries win a tie."""

@@ -55,7 +55,7 @@ class Rows:
 
     def split_of(self, row: int) -> str:
         """Return the name of a row's split."""
-        return self.splits[self.split[row]]
+        return self.splits[int(self.split[row])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ class Scan:
     @property
     def readable(self) -> NDArray[np.bool_]:
         """Whether the image of each row can be decoded."""
-        return self.kind != ""
+        readable: NDArray[np.bool_] = self.kind != ""
+        return readable
 
     @property
     def plain(self) -> NDArray[np.bool_]:
