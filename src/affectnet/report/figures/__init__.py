@@ -18,7 +18,7 @@ from affectnet.report.figures.probability import (
     reliability_diagram,
     roc_curves,
 )
-from affectnet.report.figures.style import save_figure
+from affectnet.report.figures.style import known, save_figure
 from affectnet.report.figures.training import learning_curves
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "confusion_matrix",
     "error_by_region",
     "gallery",
+    "known",
     "learning_curves",
     "precision_recall_curves",
     "predicted_against_true",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from numpy.typing import NDArray
 
+from affectnet.evaluation.metrics import ccc, rmse
 from affectnet.report.figures.plane import LIMIT
 from affectnet.report.figures.style import (
     FULL_WIDTH,
@@ -90,18 +91,6 @@ def _against(axes: Axes, truth: Floats, preds: Floats) -> None:
     axes.legend(loc="upper left", handlelength=1.6)
 
 
-def rmse(truth: Floats, preds: Floats) -> float:
-    """Root of the mean squared difference of (n,) and (n,), n > 0."""
-    return float(np.sqrt(np.mean((preds - truth) ** 2)))
-
-
-def ccc(truth: Floats, preds: Floats) -> float:
-    """Concordance of (n,) and (n,), 2 cov / (var + var + (mean - mean)^2); NaN without spread."""
-    cov = float(np.mean((truth - truth.mean()) * (preds - preds.mean())))
-    below = float(truth.var() + preds.var() + (truth.mean() - preds.mean()) ** 2)
-    return 2 * cov / below if below > 0 else np.nan
-
-
 def region_of(valence: Floats, arousal: Floats) -> NDArray[np.int64]:
     """The region (n,) of each point: 0 the centre, 1-8 the middle ring, 9-16 the outer ring.
 
@@ -150,7 +139,8 @@ def error_by_region(
             for index in range(len(values)):
                 inside = region == index
                 if inside.sum() >= FEWEST:
-                    values[index] = score(truth[usable][inside], preds[usable][inside])
+                    known_score = score(truth[usable][inside], preds[usable][inside])
+                    values[index] = np.nan if known_score is None else known_score
             _wheel(axes, values, worst_is_high=figure_name == "RMSE")
     return figure
 

@@ -61,7 +61,9 @@ def affect_density(
         linewidths=0.2,
         rasterized=True,
     )
-    bar = figure.colorbar(hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)")
+    bar = figure.colorbar(
+        hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)", format="%d"
+    )
     bar.outline.set_visible(False)
     means = {}
     for c, name in enumerate(EXPRESSIONS):
@@ -196,7 +198,8 @@ def residual_arrows(
 
     The plane is cut into `cells` x `cells` squares by the annotation. Each arrow runs from the
     mean annotation of a square's faces to their mean prediction; its head is as large as the
-    square is full; squares of fewer than five faces have none. Arrows that all point to the middle show a model that plays safe.
+    square is full; squares of fewer than five faces have none. Arrows that all point to the middle
+    show a model that plays safe.
 
     Args:
         valence, arousal: (n,) annotated, NaN where missing.

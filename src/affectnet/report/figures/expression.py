@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from affectnet.evaluation import metrics as evaluation
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report.figures.style import (
     CLASS_COLOURS,
@@ -119,6 +120,5 @@ def _cell_texts(count: float, share: float, show: str) -> tuple[str, str]:
 def confusion_counts(truth: NDArray[Any], preds: NDArray[Any]) -> NDArray[np.int64]:
     """Count the faces (8, 8) of true class i predicted as class j; -1 marks a missing label."""
     both = (truth >= 0) & (preds >= 0)
-    cells = truth[both].astype(np.int64) * N_EXPRESSIONS + preds[both]
-    counts = np.bincount(cells, minlength=N_EXPRESSIONS**2)
-    return counts.reshape(N_EXPRESSIONS, N_EXPRESSIONS)
+    matrix = evaluation.confusion_matrix(truth[both], preds[both], N_EXPRESSIONS)
+    return matrix.astype(np.int64)

@@ -143,12 +143,12 @@ def _curves(
         number = "–" if given is None else f"{given:.3f}"
         (line,) = axes.plot(x, y, **look, label=f"{name}  {number}", gid=f"curve-{name}")
         entries.append(line)
-    axes.legend(
+    # A legend of the figure, not of the axes: then the layout keeps room for it.
+    axes.figure.legend(
         handles=entries,
         title=title,
         alignment="left",
-        loc="center left",
-        bbox_to_anchor=(1.02, 0.5),
+        loc="outside right center",
         handlelength=2.2,
     )
 

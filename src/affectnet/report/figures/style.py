@@ -66,6 +66,7 @@ _PARAMETERS: Final[dict[str, Any]] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # a run may be called $loss$
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,

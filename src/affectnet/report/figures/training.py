@@ -112,6 +112,11 @@ def _run(
     return drawn
 
 
+def _legible(name: str) -> str:
+    """A legend leaves out what begins with `_`: put a mark of no width in front."""
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
 def _legend(runs: list[str]) -> list[Line2D]:
     entries = [
         Line2D(
@@ -120,7 +125,7 @@ def _legend(runs: list[str]) -> list[Line2D]:
             color=RUN_COLOURS[i % 6],
             marker=RUN_MARKERS[i % 6],
             markerfacecolor="none",
-            label=name,
+            label=_legible(name),
         )
         for i, name in enumerate(runs)
     ]

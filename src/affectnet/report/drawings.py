@@ -1,0 +1,257 @@
+"""The figures of a run with their titles and alternative texts: for the page, and as files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.report import figures, words
+from affectnet.report.choice import most_confident
+from affectnet.report.faces import FaceSource, datasets_of
+from affectnet.report.runs import EvaluatedRun, Predictions, figure_of, read_run
+from affectnet.run import write_beside
+
+GALLERY_FACES = 18
+NO_EXPRESSION = "no face has both a true and a predicted expression"
+NO_PROBABILITIES = "the predictions hold no class probabilities"
+NO_AFFECT = "no face has annotated and predicted valence and arousal"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure yet to be drawn.
+
+    Attributes:
+        name: of its file, and of its anchor in the page.
+        caption: how to read it, a sentence or two.
+        alt: what it shows, for who cannot see it.
+        missing: why it cannot show anything; empty where it can.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[], Figure]
+    missing: str = ""
+
+
+def run_drawings(run: EvaluatedRun) -> list[Drawing]:
+    """All figures that a run's predictions give, those without data among them."""
+    return [*_of_expression(run), *_of_affect(run)]
+
+
+def _of_expression(run: EvaluatedRun) -> list[Drawing]:
+    p = run.predictions
+    scored = p.labelled & np.isfinite(p.probabilities).all(axis=1)
+    no_labels = "" if p.labelled.any() else NO_EXPRESSION
+    no_curves = no_labels or ("" if scored.any() else NO_PROBABILITIES)
+    counts = figures.confusion_counts(p.expression, p.expression_pred)
+    truth, probabilities = p.expression[scored], p.probabilities[scored]
+    return [
+        Drawing(
+            "confusion",
+            "Which expression is taken for which",
+            "A row is a true expression and adds up to 100%; the small number counts faces.",
+            words.alt_confusion(run),
+            lambda: figures.confusion_matrix(counts),
+            no_labels,
+        ),
+        Drawing(
+            "reliability",
+            "Can its confidence be trusted?",
+            "Points under the dotted line: surer than right. Below: how often each confidence is "
+            "given.",
+            "Reliability diagram: share of right answers over confidence.",
+            lambda: figures.reliability_diagram(
+                probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+            ),
+            no_curves,
+        ),
+        Drawing(
+            "roc",
+            "ROC curves",
+            "One expression against the other seven; the dotted line is chance.",
+            words.alt_areas(run, "ROC curve", "auc_roc"),
+            lambda: figures.roc_curves(truth, probabilities, areas_of(run, "auc_roc")),
+            no_curves,
+        ),
+        Drawing(
+            "precision-recall",
+            "Precision and recall",
+            "How clean the answers stay as more of an expression is found.",
+            words.alt_areas(run, "Precision-recall curve", "auc_pr"),
+            lambda: figures.precision_recall_curves(truth, probabilities, areas_of(run, "auc_pr")),
+            no_curves,
+        ),
+    ]
+
+
+def areas_of(run: EvaluatedRun, figure: str) -> dict[str, float | None] | None:
+    """The areas by class that metrics.json has; None where it has none."""
+    areas = {
+        name: figure_of(run.metrics, "expression", "per_class", name, figure)[0]
+        for name in EXPRESSIONS
+    }
+    return areas if any(area is not None for area in areas.values()) else None
+
+
+def _of_affect(run: EvaluatedRun) -> list[Drawing]:
+    p = run.predictions
+    truth = (p.valence, p.arousal)
+    preds = (p.valence_pred, p.arousal_pred)
+    both = figures.known(*truth, *preds)
+    either = [figures.known(t, q).any() for t, q in zip(truth, preds, strict=True)]
+    placed = figures.known(*preds).any()
+    return [
+        Drawing(
+            "circumplex",
+            "Where it puts the faces",
+            "A dot is a face at its predicted valence and arousal, coloured by true expression.",
+            words.alt_affect(run, "Predicted valence and arousal of each face on the circumplex."),
+            lambda: figures.affect_scatter(p.expression, *truth, *preds),
+            "" if placed else NO_AFFECT,
+        ),
+        Drawing(
+            "residuals",
+            "Which way it errs",
+            "Arrows lead from where faces are annotated to where the model puts them, on average. "
+            "Arrows to the middle: a model that plays safe.",
+            words.alt_affect(run, "Mean arrows from annotated to predicted valence and arousal."),
+            lambda: figures.residual_arrows(*truth, *preds),
+            "" if both.any() else NO_AFFECT,
+        ),
+        Drawing(
+            "predicted-true",
+            "Predicted against annotated",
+            "The darker, the more faces. On the dotted line the prediction is perfect.",
+            words.alt_affect(run, "Predicted over annotated valence, and arousal."),
+            lambda: figures.predicted_against_true(*truth, *preds),
+            "" if any(either) else NO_AFFECT,
+        ),
+        Drawing(
+            "regions",
+            "Where on the circumplex it errs most",
+            "Darker is worse: a higher RMSE, a lower CCC. Within one region the annotation varies "
+            "little, so CCC is lower than over all faces. Fewer than five faces: blank.",
+            words.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
+            lambda: figures.error_by_region(*truth, *preds),
+            "" if both.any() else NO_AFFECT,
+        ),
+    ]
+
+
+def truth_drawing(run: EvaluatedRun) -> Drawing:
+    """Where the annotations of the run's faces lie, the same for all runs on these faces."""
+    p = run.predictions
+    n = int(figures.known(p.valence, p.arousal).sum())
+    return Drawing(
+        "annotations",
+        "Where the annotated faces lie",
+        "The darker, the more faces. An ellipse reaches one standard deviation from the mean of "
+        "its expression.",
+        f"Density of {n:,} annotated faces on the circumplex, with an ellipse an expression.",
+        lambda: figures.affect_density(p.valence, p.arousal, p.expression),
+        "" if n else "no face has annotated valence and arousal",
+    )
+
+
+def history_drawing(runs: Sequence[EvaluatedRun]) -> Drawing:
+    """How training went, all runs in one figure."""
+    histories = {run.name: run.history for run in runs if len(run.history.get("epoch", ()))}
+    return Drawing(
+        "learning-curves",
+        "Epoch by epoch",
+        "Solid: validation, with a mark at its best. Dashed: training.",
+        words.alt_history(runs),
+        lambda: figures.learning_curves(histories),
+        "" if histories else "no run has a metrics.csv with epochs",
+    )
+
+
+def save_run_figures(
+    run_folder: Path,
+    split: str = "test",
+    datasets: Sequence[Path] = (),
+    formats: Sequence[str] = ("png",),
+    dpi: int = 300,
+) -> list[Path]:
+    """Fill `evaluation/SPLIT/figures/` of an evaluated run; return the files.
+
+    An earlier folder of figures stays whole until the new one is complete. Galleries are drawn
+    where the dataset is found, and figures without data are left out.
+
+    Args:
+        datasets: where the images are; what the run's files name, where not given.
+        formats: of `png`, `pdf` and `svg`.
+        dpi: of PNG.
+
+    Raises:
+        RunError: the run has no evaluation of the split.
+    """
+    run = read_run(Path(run_folder), split)
+    drawings = [*run_drawings(run), truth_drawing(run), history_drawing([run])]
+    drawings += gallery_drawings(run, FaceSource(datasets or datasets_of(run), split))
+    todo = [drawing for drawing in drawings if not drawing.missing]
+    target = run.folder.evaluation(split) / "figures"
+    names: list[str] = []
+    with write_beside(target) as new:
+        new.mkdir()
+        for drawing in tqdm(todo, desc="figures", unit="figure", leave=False, disable=None):
+            saved = figures.save_figure(drawing.draw(), new, drawing.name, formats, dpi)
+            names += [path.name for path in saved]
+    return [target / name for name in names]
+
+
+def gallery_drawings(run: EvaluatedRun, source: FaceSource) -> list[Drawing]:
+    """The most confidently right and wrong faces, and some of each expression."""
+    p = run.predictions
+    drawings = []
+    for kind, title in (("wrong", "Most confidently wrong"), ("right", "Most confidently right")):
+        rows = most_confident(p, "wrong" if kind == "wrong" else "right", GALLERY_FACES)
+        missing = source.problem or ("" if len(rows) else f"no face is {kind}")
+        drawings.append(
+            Drawing(
+                f"most-confidently-{kind}",
+                title,
+                "",
+                f"{title} faces of {run.name}.",
+                _gallery(p, rows, source, title),
+                missing,
+            )
+        )
+    samples = [np.flatnonzero(p.expression == c)[:8] for c in range(N_EXPRESSIONS)]
+    drawings.append(
+        Drawing(
+            "samples",
+            "Faces of each expression",
+            "",
+            "A row of faces for each true expression.",
+            lambda: figures.sample_grid(
+                [
+                    [one for row in rows if (one := source.pixels(p.ids[row])) is not None]
+                    for rows in samples
+                ]
+            ),
+            source.problem,
+        )
+    )
+    return drawings
+
+
+def _gallery(
+    p: Predictions, rows: np.ndarray, source: FaceSource, title: str
+) -> Callable[[], Figure]:
+    return lambda: figures.gallery(
+        [source.pixels(p.ids[row]) for row in rows],
+        p.expression[rows],
+        p.expression_pred[rows],
+        p.confidence[rows],
+        np.stack([p.valence[rows], p.arousal[rows]], axis=1),
+        np.stack([p.valence_pred[rows], p.arousal_pred[rows]], axis=1),
+        title=title,
+    )

@@ -1,0 +1,346 @@
+"""The report: one HTML file with everything in it, over one or several evaluated runs."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from tqdm import tqdm
+
+from affectnet import __version__
+from affectnet.data.store import DatasetInfo
+from affectnet.errors import DataError
+from affectnet.labels import COLOURS, EXPRESSIONS
+from affectnet.report import figures, tables, words
+from affectnet.report.choice import fair_sample, for_gallery, most_confident
+from affectnet.report.drawings import Drawing, history_drawing, run_drawings, truth_drawing
+from affectnet.report.faces import Album, FaceSource, datasets_of
+from affectnet.report.runs import EvaluatedRun, figure_of, read_runs
+from affectnet.report.svg import inline_svg
+from affectnet.run import refuse_existing, write_beside
+
+PICTURE_BUDGET = 4_500_000
+"""Characters of all thumbnails together: with the figures the page stays under 10 MB."""
+SAMPLE_FACES = 600
+GALLERY_FACES = 400
+STRIP_FACES = 12
+MOST_DRAWN_RUNS = 8
+"""Runs beyond these are in the tables and curves only, or the figures would fill the page."""
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """A drawn figure of the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of faces of one kind, written into the page without any script."""
+
+    title: str
+    faces: list[dict[str, Any]]
+
+
+@dataclass
+class ShownRun:
+    """All that the page shows of one run."""
+
+    name: str
+    anchor: str
+    n: int
+    figures: list[ShownFigure] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
+    image_problem: str = ""
+
+
+def write_report(
+    runs: Sequence[Path], out: Path, split: str = "test", overwrite: bool = False
+) -> Path:
+    """Write the page over these run folders to `out`; return `out`.
+
+    Raises:
+        RunError: a run is missing or not evaluated on `split`, or `out` exists and `overwrite` was
+            not asked for.
+    """
+    refuse_existing(out, overwrite)
+    html = render_page(read_runs(runs, split))
+    with write_beside(out) as new:
+        new.write_text(html, encoding="utf-8")
+    return out
+
+
+def render_page(runs: Sequence[EvaluatedRun]) -> str:
+    """Return the whole page over these runs of one split."""
+    sources = _sources(runs)
+    album = Album(PICTURE_BUDGET)
+    shown, explored = [], []
+    drawn = list(runs[:MOST_DRAWN_RUNS])
+    bar = tqdm(total=len(drawn) * 9 + 2, desc="report", unit="part", leave=False, disable=None)
+    with bar:
+        for i, run in enumerate(drawn):
+            # The strips come before any explorer, so that the budget reaches every run's.
+            one = ShownRun(run.name, f"run-{i + 1}", len(run.predictions))
+            _draw(run_drawings(run), one.anchor, one.figures, one.missing, bar)
+            one.strips = _strips(run, sources[i], album)
+            one.image_problem = sources[i].problem
+            shown.append(one)
+        for i, run in enumerate(drawn):
+            explored.append(_explored(run, sources[i], album, len(drawn)))
+            bar.update()
+        common: list[ShownFigure] = []
+        not_drawn: list[str] = []
+        _draw([history_drawing(runs), truth_drawing(runs[0])], "all", common, not_drawn, bar)
+    payload = {
+        "classes": EXPRESSIONS,
+        "colours": [COLOURS[name] for name in EXPRESSIONS],
+        "faces": album.pictures,
+        "runs": explored,
+    }
+    infos = _infos(sources)
+    counts = {k: v for info in infos[:1] for k, v in _counts(info).items()}
+    distribution: list[ShownFigure] = []
+    if counts:
+        drawing = Drawing(
+            "distribution",
+            "How many faces there are of each expression",
+            "",
+            "Faces of each expression by split: "
+            + "; ".join(f"{split} {sum(c):,}" for split, c in counts.items()),
+            lambda: figures.class_distribution(counts),
+        )
+        _draw([drawing], "all", distribution, [], None)
+    environment = Environment(
+        loader=PackageLoader("affectnet.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        title=_title(runs),
+        split=runs[0].split,
+        made=date.today().isoformat(),
+        version=__version__,
+        names=[run.name for run in runs],
+        tiles=_tiles(runs),
+        summary=words.summary(runs),
+        categorical=tables.categorical_table(runs),
+        continuous=tables.continuous_table(runs),
+        per_class=tables.per_class_table(runs),
+        expressions=EXPRESSIONS,
+        colours=COLOURS,
+        runs=shown,
+        undrawn=[run.name for run in runs[MOST_DRAWN_RUNS:]],
+        common={one.name: one for one in [*common, *distribution]},
+        not_drawn=not_drawn,
+        album=album,
+        infos=infos,
+        settings=_settings(runs),
+        protocols=_protocols(runs),
+        versions=_versions(),
+        payload=embed_json(payload),
+        style=_asset("page.css"),
+        scripts=[_asset("theme.js"), _asset("explore.js")],
+    )
+
+
+def embed_json(value: object) -> Markup:
+    """Return JSON that may stand inside a `<script>` element, whatever strings it holds.
+
+    No `<`, `>` or `&` is left, so no string can end the element or open a comment.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _sources(runs: Sequence[EvaluatedRun]) -> list[FaceSource]:
+    """A source of images a run; runs on the same dataset share one."""
+    known: dict[tuple[Path, ...], FaceSource] = {}
+    sources = []
+    for run in runs:
+        folders = tuple(datasets_of(run))
+        if folders not in known:
+            known[folders] = FaceSource(folders, run.split)
+        sources.append(known[folders])
+    return sources
+
+
+def _draw(
+    drawings: Sequence[Drawing],
+    anchor: str,
+    into: list[ShownFigure],
+    missing: list[str],
+    bar: "tqdm[Any] | None",
+) -> None:
+    for drawing in drawings:
+        if drawing.missing:
+            said = f"{drawing.title}: {drawing.missing}"
+            missing.append(said)
+        else:
+            svg = inline_svg(drawing.draw(), f"{anchor}-{drawing.name}", drawing.alt)
+            into.append(ShownFigure(drawing.name, drawing.title, drawing.caption, svg))
+        if bar is not None:
+            bar.update()
+
+
+def _strips(run: EvaluatedRun, source: FaceSource, album: Album) -> list[Strip]:
+    strips = []
+    for kind, title in (("wrong", "Most confidently wrong"), ("right", "Most confidently right")):
+        rows = most_confident(run.predictions, "wrong" if kind == "wrong" else "right", STRIP_FACES)
+        faces = [_face(run, int(row), source, album) for row in rows]
+        for face in faces:
+            face["picture"] = None if face["f"] is None else album.pictures[face["f"]]
+            face["right"] = kind == "right"
+        strips.append(Strip(title, faces))
+    return strips
+
+
+def _explored(run: EvaluatedRun, source: FaceSource, album: Album, n_runs: int) -> dict[str, Any]:
+    """What the interactive part knows of a run: a fair sample and the telling faces."""
+    sample = fair_sample(run.predictions, SAMPLE_FACES)
+    telling = for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs))
+    in_sample = set(sample.tolist())
+    # The telling faces first: where the budget runs out, the sample goes without pictures.
+    rows = dict.fromkeys([*telling.tolist(), *sample.tolist()])
+    faces = []
+    for row in rows:
+        face = _face(run, row, source, album)
+        face["s"] = int(row in in_sample)
+        faces.append(face)
+    return {"name": run.name, "n": len(run.predictions), "rows": faces}
+
+
+def _face(run: EvaluatedRun, row: int, source: FaceSource, album: Album) -> dict[str, Any]:
+    """One face for the page: short keys, for there are thousands."""
+    p = run.predictions
+    return {
+        "id": p.ids[row],
+        "f": album.add(source, p.ids[row]),
+        "t": int(p.expression[row]),
+        "p": int(p.expression_pred[row]),
+        "c": _short(p.confidence[row]),
+        "q": [_short(value) for value in p.probabilities[row]],
+        "v": _short(p.valence[row]),
+        "a": _short(p.arousal[row]),
+        "vp": _short(p.valence_pred[row]),
+        "ap": _short(p.arousal_pred[row]),
+    }
+
+
+def _short(value: float) -> float | None:
+    return round(float(value), 3) if np.isfinite(value) else None
+
+
+def _tiles(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    """The four figures that people look for first, of the best run."""
+    best = words.best_run(runs)
+    tiles = []
+    for label, keys, share in (
+        ("Accuracy", ("expression", "accuracy"), True),
+        ("Macro F1", ("expression", "f1_macro"), False),
+        ("Valence CCC", ("valence", "ccc"), False),
+        ("Arousal CCC", ("arousal", "ccc"), False),
+    ):
+        value, low, high = figure_of(best.metrics, *keys)
+        if value is None:
+            continue
+        form = words.per_cent if share else "{:.3f}".format
+        tiles.append(
+            {
+                "label": label,
+                "value": form(value),
+                "interval": "" if low is None or high is None else f"{form(low)} – {form(high)}",
+                "guess": None
+                if (guess := words.baseline_value(best.metrics, *keys)) is None
+                else form(guess),
+                "run": best.name if len(runs) > 1 else "",
+            }
+        )
+    return tiles
+
+
+def _title(runs: Sequence[EvaluatedRun]) -> str:
+    names = [run.name for run in runs]
+    if len(names) > 3:
+        return f"{len(names)} runs"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _infos(sources: Sequence[FaceSource]) -> list[DatasetInfo]:
+    infos: list[DatasetInfo] = []
+    for source in dict.fromkeys(sources):
+        try:
+            infos += [info for info in source.infos() if info not in infos]
+        except DataError:
+            continue  # the images are there; only what dataset.json would add is not
+    return infos
+
+
+def _counts(info: DatasetInfo) -> dict[str, list[int]]:
+    return {
+        split: [int(counts.get(name, 0)) for name in EXPRESSIONS]
+        for split, counts in info.counts.items()
+    }
+
+
+def _settings(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    """One row a setting, one value a run; `differs` where the runs do not agree."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    rows = []
+    for key in keys:
+        values = [_plain(run.config[key]) if key in run.config else "–" for run in runs]
+        rows.append({"name": key, "values": values, "differs": len(set(values)) > 1})
+    return rows
+
+
+def _protocols(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    """How each run was scored, runs that agree together."""
+    groups: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        known = run.metrics.get("protocol")
+        lines = {str(k): _plain(v) for k, v in known.items()} if isinstance(known, dict) else {}
+        group = groups.setdefault(json.dumps(lines), {"runs": [], "lines": lines})
+        group["runs"].append(run.name)
+    return [group for group in groups.values() if group["lines"]]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {v}" for k, v in value.items()) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _versions() -> dict[str, str]:
+    """The versions that made this page."""
+    packages = ("numpy", "pyarrow", "matplotlib", "torch", "timm", "lightning")
+    found = {"affectnet": __version__, "Python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _asset(name: str) -> Markup:
+    """A file of the package that goes into the page as it is."""
+    return Markup((resources.files("affectnet.report") / "templates" / name).read_text("utf-8"))

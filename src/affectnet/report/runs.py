@@ -1,0 +1,295 @@
+"""What the report knows of a run: its settings, its epochs, its predictions and its scores."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from affectnet.errors import RunError
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
+from affectnet.run import RunFolder
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PREDICTIONS_NAME = "predictions.parquet"
+METRICS_NAME = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One split's truth and predictions, row by row.
+
+    `expression` and `expression_pred` are (n,), -1 where missing; `valence`, `arousal` and their
+    predictions (n,), NaN where missing; `probabilities` (n, 8), NaN where none were given.
+    """
+
+    ids: list[str]
+    expression: Ints
+    valence: Floats
+    arousal: Floats
+    probabilities: Floats
+    expression_pred: Ints
+    valence_pred: Floats
+    arousal_pred: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def confidence(self) -> Floats:
+        """The probability of the predicted expression, (n,), NaN where unknown."""
+        column = np.clip(self.expression_pred, 0, None)
+        own = np.take_along_axis(self.probabilities, column[:, None], axis=1)[:, 0]
+        return np.where(self.expression_pred >= 0, own, np.nan)
+
+    @cached_property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Whether a face has both a true and a predicted expression, (n,)."""
+        return np.asarray((self.expression >= 0) & (self.expression_pred >= 0))
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the predicted expression is the true one, (n,); False where either is missing."""
+        return np.asarray(self.labelled & (self.expression == self.expression_pred))
+
+    @cached_property
+    def affect_error(self) -> Floats:
+        """Distance on the plane between annotation and prediction, (n,), NaN where unknown."""
+        return np.hypot(self.valence_pred - self.valence, self.arousal_pred - self.arousal)
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run folder with the evaluation of one split.
+
+    Attributes:
+        name: the folder's name, made longer where two runs of a report would share it.
+        config: config.yaml, empty where there is none.
+        history: column of metrics.csv -> (epochs,) values, NaN where a cell is empty.
+        metrics: metrics.json as it is.
+    """
+
+    name: str
+    folder: RunFolder
+    split: str
+    config: dict[str, Any]
+    history: dict[str, Floats]
+    predictions: Predictions
+    metrics: dict[str, Any]
+
+
+def read_runs(paths: Sequence[Path], split: str) -> list[EvaluatedRun]:
+    """Read several run folders, with names that tell them apart.
+
+    Raises:
+        RunError: as `read_run`; also when no run or the same run twice is given.
+    """
+    if not paths:
+        raise RunError("no run given; name one or several run folders: `affectnet report RUN...`")
+    places = [Path(path).resolve() for path in paths]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise RunError(f"the run {paths[i]} is given twice; name each run once")
+    return [
+        read_run(Path(path), split, name)
+        for path, name in zip(paths, _distinct_names(places), strict=True)
+    ]
+
+
+def _distinct_names(places: list[Path]) -> list[str]:
+    """Folder names, with as many parents in front as it takes to tell them apart."""
+    for depth in range(1, max(len(place.parts) for place in places) + 1):
+        names = ["/".join(place.parts[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            return names
+    return [str(place) for place in places]
+
+
+def read_run(path: Path, split: str, name: str = "") -> EvaluatedRun:
+    """Read a run folder and its evaluation of `split`.
+
+    `config.yaml` and `metrics.csv` may be absent: predictions scored by themselves have neither.
+
+    Raises:
+        RunError: the folder is missing, has no evaluation of the split, or a file is damaged.
+    """
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise RunError(f"there is no run folder {path}; runs are made by `affectnet train`")
+    evaluation = folder.evaluation(split)
+    missing = [
+        file for file in (PREDICTIONS_NAME, METRICS_NAME) if not (evaluation / file).is_file()
+    ]
+    if missing:
+        raise RunError(_not_evaluated(folder, split, missing))
+    return EvaluatedRun(
+        name=name or folder.name,
+        folder=folder,
+        split=split,
+        config=_read_config(folder.config),
+        history=read_history(folder.metrics),
+        predictions=read_predictions(evaluation / PREDICTIONS_NAME),
+        metrics=_read_metrics(evaluation / METRICS_NAME),
+    )
+
+
+def _not_evaluated(folder: RunFolder, split: str, missing: list[str]) -> str:
+    parent = folder.evaluation(split).parent
+    there = sorted(p.parent.name for p in parent.glob(f"*/{METRICS_NAME}"))
+    others = f" (it has {', '.join(there)}: choose with --split)" if there else ""
+    return (
+        f"the run {folder.path} has no evaluation of split '{split}'{others}: "
+        f"{' and '.join(missing)} not found under evaluation/{split}; "
+        f"run `affectnet evaluate {folder.path} --data DATASET --split {split}` first"
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} is not YAML ({' '.join(str(error).split())}); mend it or remove it"
+        ) from error
+    if not isinstance(known, dict):
+        raise RunError(f"{path} holds no `setting: value` lines; mend it or remove it")
+    return {str(key): value for key, value in known.items()}
+
+
+def read_history(path: Path) -> dict[str, Floats]:
+    """Read metrics.csv: column -> (epochs,) values, NaN where a cell is empty or no number.
+
+    Empty where the file is absent.
+
+    Raises:
+        RunError: the file has no `epoch` column.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        columns = reader.fieldnames or []
+    if "epoch" not in columns:
+        raise RunError(f"{path} has no column 'epoch'; it is not the metrics.csv of a run")
+    return {
+        column: np.array([_number(row.get(column)) for row in rows], np.float64)
+        for column in columns
+        if column
+    }
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); run `affectnet evaluate` again") from error
+    if not isinstance(known, dict):
+        raise RunError(f"{path} holds no scores; run `affectnet evaluate` again")
+    return known
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read predictions.parquet.
+
+    Columns other than `id` may be absent or null; a missing truth or prediction is marked as
+    `Predictions` says.
+
+    Raises:
+        RunError: not a Parquet file, no `id` column, ids that repeat, or values out of range.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{path} cannot be read ({reason}); run `affectnet evaluate` again"
+        ) from error
+    if "id" not in table.column_names:
+        raise RunError(f"{path} has no column 'id'; it has {', '.join(table.column_names)}")
+    ids = [str(one) for one in table.column("id").to_pylist()]
+    if len(set(ids)) < len(ids):
+        raise RunError(f"{path} names a face twice; ids are unique within a split")
+
+    def numbers(name: str, low: float, high: float, missing: float = np.nan) -> Floats:
+        if name not in table.column_names:
+            return np.full(len(ids), missing)
+        try:
+            column = table.column(name).cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise RunError(f"{path}: column '{name}' does not hold numbers") from error
+        values: Floats = column.fill_null(np.nan).to_numpy()
+        if not bool(((values >= low) & (values <= high) | np.isnan(values)).all()):
+            raise RunError(f"{path}: column '{name}' goes outside [{low:g}, {high:g}]")
+        return np.where(np.isnan(values), missing, values)
+
+    def classes(name: str) -> Ints:
+        values = numbers(name, -1, N_EXPRESSIONS - 1, missing=-1)
+        if (values % 1).any():
+            raise RunError(
+                f"{path}: column '{name}' holds fractions; classes are 0 to {N_EXPRESSIONS - 1}, "
+                f"in the order {', '.join(EXPRESSIONS)}"
+            )
+        return values.astype(np.int64)
+
+    probabilities = np.stack(
+        [numbers(name, -1e-6, 1 + 1e-6) for name in PROBABILITY_COLUMNS], axis=1
+    )
+    return Predictions(
+        ids=ids,
+        expression=classes("expression"),
+        valence=numbers("valence", -1, 1),
+        arousal=numbers("arousal", -1, 1),
+        probabilities=np.clip(probabilities, 0, 1),
+        expression_pred=classes("expression_pred"),
+        # A regression head without tanh may leave the scale: that is a finding, not a fault.
+        valence_pred=numbers("valence_pred", -1e6, 1e6),
+        arousal_pred=numbers("arousal_pred", -1e6, 1e6),
+    )
+
+
+def figure_of(
+    metrics: dict[str, Any], *keys: str
+) -> tuple[float | None, float | None, float | None]:
+    """Value, low and high of a score, each None where absent; `keys` lead to it."""
+    known: Any = metrics
+    for key in keys:
+        known = known.get(key) if isinstance(known, dict) else None
+    if isinstance(known, dict):
+        value, low, high = (_finite(known.get(part)) for part in ("value", "low", "high"))
+        return value, low, high
+    return _finite(known), None, None
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def reason_of(metrics: dict[str, Any], *keys: str) -> str:
+    """Why a score is undefined, empty where nothing is said."""
+    known: Any = metrics
+    for key in keys:
+        known = known.get(key) if isinstance(known, dict) else None
+    return str(known.get("reason") or "") if isinstance(known, dict) else ""
