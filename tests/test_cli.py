@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ def test_version_and_overview() -> None:
 def test_help_names_every_setting(name: str) -> None:
     result = affectnet(name, "--help")
     assert result.returncode == 0
+    hints = typing.get_type_hints(cli.COMMANDS[name], include_extras=True)
     for field in dataclasses.fields(cli.COMMANDS[name]):
-        if field.name not in ("sources", "runs"):
+        if cli._POSITIONAL not in getattr(hints[field.name], "__metadata__", ()):
             assert "--" + field.name.replace("_", "-") in result.stdout
 
 

@@ -21,6 +21,7 @@ from affectnet.errors import AffectNetError, ConfigError, suggest
 
 COMMANDS: dict[str, type] = {
     "ingest": config.IngestConfig,
+    "audit": config.AuditConfig,
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "report": config.ReportConfig,
@@ -30,7 +31,10 @@ _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-def
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0 done, 2 a mistake to mend, 130 interrupted."""
+    """Run one command and return the exit status.
+
+    0 done, 1 done and fault found (`audit --strict`), 2 a mistake to mend, 130 interrupted.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
@@ -50,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse(name, args[1:])
         if settings is not None:
             command = importlib.import_module(f"affectnet.commands.{name}")
-            getattr(command, name)(settings)
+            result = getattr(command, name)(settings)
+            # A command that finds fault, `audit --strict`, says so by its status.
+            return result if isinstance(result, int) else 0
     except AffectNetError as error:
         return _fail(prog, str(error), 2)
     except BrokenPipeError:

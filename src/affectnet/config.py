@@ -219,3 +219,24 @@ class DemoConfig:
     """Folder for everything that the demo writes."""
     overwrite: bool = False
     """Replace an earlier demo at --out."""
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Check a dataset: counts, labels, images, duplicates, leaks, likely wrong labels."""
+
+    data: Positional[Path]
+    """Dataset folder made by `affectnet ingest`."""
+    out: Path | None = None
+    """A page with pictures (.html), or every finding in full (.json)."""
+    strict: bool = False
+    """Exit with status 1 when there is a problem (warnings do not count)."""
+    predictions: Path | None = None
+    """A model's predictions.parquet (or CSV) for faces it was not trained on: the most likely wrong
+    labels are found with it."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split that --predictions is for, where its ids do not tell."""
+    show: int = 10
+    """Most rows of each list on the terminal."""
+    overwrite: bool = False
+    """Replace the file at --out."""

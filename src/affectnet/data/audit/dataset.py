@@ -28,6 +28,15 @@ DUPLICATES = "duplicates"
 LABELS = "labels"
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table of counts: faces of each expression, and which differ, both (8,)."""
+
+    title: str
+    counts: NDArray[np.int64]
+    differs: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Audit:
     """Everything that an audit measured of the dataset in `folder`.
@@ -66,6 +75,25 @@ class Audit:
         """Return the encoded image of a row."""
         split = self.rows.split_of(row)
         return self.splits[split].image_bytes(row - self.rows.start(split))
+
+    def count_columns(self) -> list[Column]:
+        """Return the counts by class as columns: each part's splits, their sum, the published."""
+        columns = []
+        compared: set[str] = set()
+        for pair in self.recognition.comparisons:
+            own = [split for split in pair.part.splits if split in self.counts]
+            differs = pair.actual != np.array(pair.part.counts)
+            alone = len(own) == 1
+            same = np.zeros(N_EXPRESSIONS, bool)
+            columns += [Column(name, self.counts[name], differs if alone else same) for name in own]
+            if not alone:
+                columns.append(Column(pair.where, pair.actual, differs))
+            columns.append(Column("published", np.array(pair.part.counts), same))
+            compared |= set(own)
+        rest = [name for name in self.counts if name not in compared]
+        return columns + [
+            Column(name, self.counts[name], np.zeros(N_EXPRESSIONS, bool)) for name in rest
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, every list complete, as JSON can hold it."""

@@ -80,7 +80,7 @@ RELEASES: Final = (
     ),
     Release(
         "ferplus",
-        "FER+ (2016, majority), validation part as test",
+        "FER+ by majority (2016), its validation part as test",
         (
             Part(("train", "val"), "training part", _FERPLUS_TRAINING),
             Part(("test",), "validation part", _FERPLUS_VALIDATION),
@@ -90,7 +90,7 @@ RELEASES: Final = (
     ),
     Release(
         "ferplus",
-        "FER+ (2016, majority)",
+        "FER+ by majority (2016)",
         (
             Part(("train",), "training part", _FERPLUS_TRAINING),
             Part(("val",), "validation part", _FERPLUS_VALIDATION),

@@ -1,0 +1,208 @@
+"""`affectnet audit`: what a dataset is, and what is wrong with it, in plain sentences."""
+
+import json
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from affectnet.config import AuditConfig
+from affectnet.data.audit.affect import BINS
+from affectnet.data.audit.dataset import Audit, audit_dataset, expression_name
+from affectnet.data.audit.findings import Severity, several
+from affectnet.errors import ConfigError
+from affectnet.labels import EXPRESSIONS
+from affectnet.report.audit_page import render_audit
+from affectnet.run import refuse_existing, write_beside
+
+_STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.PROBLEM: "bold red"}
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def audit(config: AuditConfig) -> int:
+    """Audit a dataset, print what was found, and write the page where one is asked for.
+
+    Returns:
+        The exit status: 1 with `strict` when a finding is a problem, else 0.
+
+    Raises:
+        ConfigError: `out` is neither .html nor .json.
+        DataError: there is no dataset, or the predictions do not belong to it.
+        RunError: `out` exists and `overwrite` was not asked for.
+    """
+    kind = config.out.suffix.lower() if config.out else ""
+    if config.out:
+        if kind not in (".html", ".json"):
+            raise ConfigError(f"--out {config.out} is given; a page is .html, all findings .json")
+        refuse_existing(config.out, config.overwrite)
+    found = audit_dataset(config.data, config.predictions, config.split)
+    _print(found, Console(), max(0, config.show))
+    if config.out:
+        text = (
+            json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+            if kind == ".json"
+            else render_audit(found)
+        )
+        with write_beside(config.out) as new:
+            new.write_text(text + "\n", encoding="utf-8")
+        print(f"written: {config.out}")
+    return int(config.strict and not found.passed)
+
+
+def _print(audit: Audit, console: Console, show: int) -> None:
+    console.print(_counts(audit))
+    if audit.affect.n:
+        console.print(_affect(audit))
+        for name, counts in (("valence", audit.affect.valence), ("arousal", audit.affect.arousal)):
+            console.print(f"{name}  -1 {_bars(counts.tolist())} 1", highlight=False)
+    for table in (_duplicates(audit, show), _contradictions(audit, show), _suspects(audit, show)):
+        if table is not None:
+            console.print(table)
+    console.print()
+    for finding in audit.findings:
+        line = Text(f"{finding.severity:>7}  ", style=_STYLES[finding.severity])
+        line.append(finding.text, style="default")
+        console.print(line, soft_wrap=True)
+    problems, warnings = audit.number(Severity.PROBLEM), audit.number(Severity.WARNING)
+    console.print(
+        f"\n{several(problems, 'problem')}, {several(warnings, 'warning')} in "
+        f"{several(len(audit.rows), 'face')}",
+        highlight=False,
+    )
+
+
+def _table(title: str, *columns: str, numbers: int = 0) -> Table:
+    """A table whose last `numbers` columns are flush right."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD
+    )
+    for i, column in enumerate(columns):
+        right = i >= len(columns) - numbers
+        table.add_column(column, justify="right" if right else "left", no_wrap=numbers > 0)
+    return table
+
+
+def _counts(audit: Audit) -> Table:
+    columns = audit.count_columns()
+    release = audit.recognition.release
+    table = _table(
+        f"faces by class and split, beside {release.title}" if release else "faces by class",
+        "expression",
+        *(column.title for column in columns),
+        numbers=len(columns),
+    )
+    for i, name in enumerate(EXPRESSIONS):
+        cells = [
+            Text(f"{column.counts[i]:,}", style="yellow" if column.differs[i] else "")
+            for column in columns
+        ]
+        table.add_row(name, *cells)
+    table.add_section()
+    table.add_row("all", *(f"{column.counts.sum():,}" for column in columns))
+    return table
+
+
+def _affect(audit: Audit) -> Table:
+    table = _table(
+        "valence and arousal, mean ± standard deviation",
+        "expression",
+        "faces",
+        "valence",
+        "arousal",
+        numbers=3,
+    )
+    affect = audit.affect
+    for i, name in enumerate(EXPRESSIONS):
+        if affect.class_n[i]:
+            table.add_row(
+                name,
+                f"{affect.class_n[i]:,}",
+                *(
+                    f"{mean:+.2f} ± {std:.2f}"
+                    for mean, std in zip(affect.class_mean[i], affect.class_std[i], strict=True)
+                ),
+            )
+    return table
+
+
+def _bars(counts: list[int]) -> str:
+    """A histogram in one line; whatever is not empty shows."""
+    top = max(max(counts), 1)
+    assert len(counts) == BINS
+    return "".join(_BARS[-(-n * (len(_BARS) - 1) // top)] for n in counts)
+
+
+def _duplicates(audit: Audit, show: int) -> Table | None:
+    groups = audit.duplicates[:show]
+    if not groups:
+        return None
+    table = _table(
+        _first("pictures more than once", len(groups), len(audit.duplicates)),
+        *("bond", "splits", "faces"),
+    )
+    for group in groups:
+        names = [
+            f"{audit.name(row)} {expression_name(int(audit.rows.expression[row]))}"
+            for row in group.rows[:4]
+        ]
+        more = len(group.rows) - len(names)
+        faces = ", ".join(names) + (f" and {more} more" if more else "")
+        splits = Text(" + ".join(group.splits), style="red" if group.leak else "")
+        table.add_row(group.kind, splits, Text(faces))
+    return table
+
+
+def _contradictions(audit: Audit, show: int) -> Table | None:
+    some = audit.contradictions[:show]
+    if not some:
+        return None
+    table = _table(
+        _first("valence or arousal against expression", len(some), len(audit.contradictions)),
+        "face",
+        "expression",
+        "rule broken",
+        "valence",
+        "arousal",
+        numbers=2,
+    )
+    for found in some:
+        table.add_row(
+            Text(audit.name(found.row)),
+            found.rule.expression,
+            str(found.rule),
+            f"{audit.rows.valence[found.row]:+.2f}",
+            f"{audit.rows.arousal[found.row]:+.2f}",
+        )
+    return table
+
+
+def _suspects(audit: Audit, show: int) -> Table | None:
+    if audit.suspects is None or not len(audit.suspects.rows[:show]):
+        return None
+    found = audit.suspects.found
+    rows = audit.suspects.rows[:show]
+    table = _table(
+        _first("likely wrong labels", len(rows), len(audit.suspects.rows)),
+        "face",
+        "label",
+        "more likely",
+        "margin",
+        numbers=1,
+    )
+    for i, row in enumerate(rows.tolist()):
+        table.add_row(
+            Text(audit.name(row)),
+            expression_name(int(audit.rows.expression[row])),
+            EXPRESSIONS[found.suggested[i]],
+            f"{found.margin[i]:+.2f}",
+        )
+    return table
+
+
+def _first(title: str, shown: int, there: int) -> str:
+    return (
+        title
+        if shown == there
+        else f"{title} (the first {shown} of {there:,}; --out FILE.json has all)"
+    )
