@@ -38,8 +38,8 @@ def fair_sample(preds: Predictions, most: int) -> Rows:
 
     The choice depends on the ids alone, so runs over the same faces show the same ones.
     """
-    order = sorted(range(len(preds)), key=lambda row: (crc32(preds.ids[row].encode()), row))
-    return np.array(sorted(order[:most]), dtype=np.int64)
+    keys = np.array([crc32(face.encode()) for face in preds.ids], dtype=np.int64)
+    return np.argsort(keys, kind="stable")[:most]
 
 
 def for_gallery(preds: Predictions, most: int) -> Rows:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report import figures, words
-from affectnet.report.choice import most_confident
+from affectnet.report.choice import fair_sample, most_confident
 from affectnet.report.faces import FaceSource, datasets_of
 from affectnet.report.runs import EvaluatedRun, Predictions, figure_of, read_run
 from affectnet.run import write_beside
@@ -30,6 +30,7 @@ class Drawing:
         caption: how to read it, a sentence or two.
         alt: what it shows, for who cannot see it.
         missing: why it cannot show anything; empty where it can.
+        wide: fills the width of a page, having several panels.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Drawing:
     alt: str
     draw: Callable[[], Figure]
     missing: str = ""
+    wide: bool = False
 
 
 def run_drawings(run: EvaluatedRun) -> list[Drawing]:
@@ -132,6 +134,7 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
             words.alt_affect(run, "Predicted over annotated valence, and arousal."),
             lambda: figures.predicted_against_true(*truth, *preds),
             "" if any(either) else NO_AFFECT,
+            wide=True,
         ),
         Drawing(
             "regions",
@@ -141,6 +144,7 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
             words.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
             lambda: figures.error_by_region(*truth, *preds),
             "" if both.any() else NO_AFFECT,
+            wide=True,
         ),
     ]
 
@@ -170,6 +174,7 @@ def history_drawing(runs: Sequence[EvaluatedRun]) -> Drawing:
         words.alt_history(runs),
         lambda: figures.learning_curves(histories),
         "" if histories else "no run has a metrics.csv with epochs",
+        wide=True,
     )
 
 
@@ -224,23 +229,27 @@ def gallery_drawings(run: EvaluatedRun, source: FaceSource) -> list[Drawing]:
                 missing,
             )
         )
-    samples = [np.flatnonzero(p.expression == c)[:8] for c in range(N_EXPRESSIONS)]
-    drawings.append(
-        Drawing(
-            "samples",
-            "Faces of each expression",
-            "",
-            "A row of faces for each true expression.",
-            lambda: figures.sample_grid(
-                [
-                    [one for row in rows if (one := source.pixels(p.ids[row])) is not None]
-                    for rows in samples
-                ]
-            ),
-            source.problem,
-        )
+    return [*drawings, sample_drawing(run, source)]
+
+
+def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Drawing:
+    """Some faces of each true expression, chosen by id: telling nothing of the model."""
+    p = run.predictions
+    order = fair_sample(p, len(p))
+    rows = [order[p.expression[order] == c][:each] for c in range(N_EXPRESSIONS)]
+
+    def draw() -> Figure:
+        images = [[source.pixels(p.ids[row]) for row in own] for own in rows]
+        return figures.sample_grid([[one for one in own if one is not None] for own in images])
+
+    return Drawing(
+        "samples",
+        "Faces of each expression",
+        "Chosen at random, by what they are annotated as.",
+        f"{each} faces of each annotated expression.",
+        draw,
+        source.problem,
     )
-    return drawings
 
 
 def _gallery(

@@ -20,7 +20,13 @@ from affectnet.errors import DataError
 from affectnet.labels import COLOURS, EXPRESSIONS
 from affectnet.report import figures, tables, words
 from affectnet.report.choice import fair_sample, for_gallery, most_confident
-from affectnet.report.drawings import Drawing, history_drawing, run_drawings, truth_drawing
+from affectnet.report.drawings import (
+    Drawing,
+    history_drawing,
+    run_drawings,
+    sample_drawing,
+    truth_drawing,
+)
 from affectnet.report.faces import Album, FaceSource, datasets_of
 from affectnet.report.runs import EvaluatedRun, figure_of, read_runs
 from affectnet.report.svg import inline_svg
@@ -43,6 +49,7 @@ class ShownFigure:
     title: str
     caption: str
     svg: Markup
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,21 +95,32 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
     album = Album(PICTURE_BUDGET)
     shown, explored = [], []
     drawn = list(runs[:MOST_DRAWN_RUNS])
-    bar = tqdm(total=len(drawn) * 9 + 2, desc="report", unit="part", leave=False, disable=None)
+    bar = tqdm(total=len(drawn) * 9 + 3, desc="report", unit="part", leave=False, disable=None)
     with bar:
         for i, run in enumerate(drawn):
-            # The strips come before any explorer, so that the budget reaches every run's.
+            # The strips first, then all telling faces, then the samples: where the budget runs out,
+            # the least telling go without a picture.
             one = ShownRun(run.name, f"run-{i + 1}", len(run.predictions))
             _draw(run_drawings(run), one.anchor, one.figures, one.missing, bar)
             one.strips = _strips(run, sources[i], album)
             one.image_problem = sources[i].problem
             shown.append(one)
-        for i, run in enumerate(drawn):
-            explored.append(_explored(run, sources[i], album, len(drawn)))
+        telling = [_telling(run, len(drawn)) for run in drawn]
+        for rows, run, source in zip(telling, drawn, sources, strict=False):
+            for row in rows:
+                album.add(source, run.predictions.ids[row])
+        for rows, run, source in zip(telling, drawn, sources, strict=False):
+            explored.append(_explored(run, rows, source, album))
             bar.update()
         common: list[ShownFigure] = []
         not_drawn: list[str] = []
-        _draw([history_drawing(runs), truth_drawing(runs[0])], "all", common, not_drawn, bar)
+        _draw(
+            [history_drawing(runs), truth_drawing(runs[0]), sample_drawing(runs[0], sources[0])],
+            "all",
+            common,
+            not_drawn,
+            bar,
+        )
     payload = {
         "classes": EXPRESSIONS,
         "colours": [COLOURS[name] for name in EXPRESSIONS],
@@ -120,6 +138,7 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
             "Faces of each expression by split: "
             + "; ".join(f"{split} {sum(c):,}" for split, c in counts.items()),
             lambda: figures.class_distribution(counts),
+            wide=True,
         )
         _draw([drawing], "all", distribution, [], None)
     environment = Environment(
@@ -193,7 +212,9 @@ def _draw(
             missing.append(said)
         else:
             svg = inline_svg(drawing.draw(), f"{anchor}-{drawing.name}", drawing.alt)
-            into.append(ShownFigure(drawing.name, drawing.title, drawing.caption, svg))
+            into.append(
+                ShownFigure(drawing.name, drawing.title, drawing.caption, svg, drawing.wide)
+            )
         if bar is not None:
             bar.update()
 
@@ -210,13 +231,18 @@ def _strips(run: EvaluatedRun, source: FaceSource, album: Album) -> list[Strip]:
     return strips
 
 
-def _explored(run: EvaluatedRun, source: FaceSource, album: Album, n_runs: int) -> dict[str, Any]:
+def _telling(run: EvaluatedRun, n_runs: int) -> list[int]:
+    rows: list[int] = for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs)).tolist()
+    return rows
+
+
+def _explored(
+    run: EvaluatedRun, telling: list[int], source: FaceSource, album: Album
+) -> dict[str, Any]:
     """What the interactive part knows of a run: a fair sample and the telling faces."""
     sample = fair_sample(run.predictions, SAMPLE_FACES)
-    telling = for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs))
     in_sample = set(sample.tolist())
-    # The telling faces first: where the budget runs out, the sample goes without pictures.
-    rows = dict.fromkeys([*telling.tolist(), *sample.tolist()])
+    rows = dict.fromkeys([*telling, *sample.tolist()])
     faces = []
     for row in rows:
         face = _face(run, row, source, album)

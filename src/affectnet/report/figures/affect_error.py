@@ -121,16 +121,20 @@ def error_by_region(
         valence, arousal: (n,) annotated, NaN where missing.
         valence_pred, arousal_pred: (n,) predicted, NaN where missing.
     """
-    figure = new_figure(FULL_WIDTH, 7.0)
-    panels = figure.subplots(2, 2)
+    figure = new_figure(FULL_WIDTH, 2.05)
+    panels = figure.subplots(1, 4)
     placed = known(valence, arousal)
-    for column, (name, truth, preds) in enumerate(
-        (("valence", valence, valence_pred), ("arousal", arousal, arousal_pred))
+    for first, (name, truth, preds) in zip(
+        (0, 2),
+        (("valence", valence, valence_pred), ("arousal", arousal, arousal_pred)),
+        strict=True,
     ):
         usable = placed & known(preds)
         region = region_of(valence[usable], arousal[usable])
-        for row, (figure_name, score) in enumerate((("RMSE", rmse), ("CCC", ccc))):
-            axes = panels[row, column]
+        for axes, figure_name, score in (
+            (panels[first], "RMSE", rmse),
+            (panels[first + 1], "CCC", ccc),
+        ):
             axes.set_title(f"{figure_name} of {name}")
             if not usable.any():
                 say(axes, f"no face has annotated valence and arousal\nand a predicted {name}")
@@ -149,8 +153,8 @@ def _wheel(axes: Axes, values: Floats, worst_is_high: bool) -> None:
     """Draw the 17 regions, shaded by `values` (17,), NaN blank."""
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_xlim(-1.28, 1.28)
-    axes.set_ylim(-1.16, 1.16)
+    axes.set_xlim(-1.2, 1.2)
+    axes.set_ylim(-1.2, 1.2)
     scale = Normalize(0.0, max(0.6, float(np.nanmax(values, initial=0.0))))
     colours = shades(SHADE)
     for index, value in enumerate(values):
@@ -180,13 +184,13 @@ def _wheel(axes: Axes, values: Floats, worst_is_high: bool) -> None:
             f"{value:.2f}".replace("0.", ".", 1) if known_value else "·",
             ha="center",
             va="center",
-            fontsize=7,
+            fontsize=6.5,
             color="white" if strength > WHITE_ABOVE else INK,
         )
     for x, y, word, turn in (
-        (1.09, 0, "pleasant", -90),
-        (-1.09, 0, "unpleasant", 90),
-        (0, 1.08, "excited", 0),
-        (0, -1.08, "calm", 0),
+        (1.12, 0, "pleasant", -90),
+        (-1.12, 0, "unpleasant", 90),
+        (0, 1.12, "excited", 0),
+        (0, -1.12, "calm", 0),
     ):
-        axes.text(x, y, word, rotation=turn, ha="center", va="center", size=7, color=MUTED)
+        axes.text(x, y, word, rotation=turn, ha="center", va="center", size=6.5, color=MUTED)

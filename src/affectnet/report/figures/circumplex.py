@@ -44,7 +44,7 @@ def affect_density(
         valence, arousal: (n,), NaN where missing.
         expression: (n,) classes 0-7, -1 where missing.
     """
-    figure, axes = _plane()
+    figure, axes = _plane(4.2)
     usable = known(valence, arousal)
     v, a, e = valence[usable], arousal[usable], expression[usable]
     if len(v) == 0:
@@ -265,7 +265,7 @@ def mean_residuals(
     return start, end, faces[filled]
 
 
-def _plane() -> tuple[Figure, Axes]:
-    figure, axes = one_axes(COLUMN_WIDTH, 4.9)
+def _plane(height: float = 4.9) -> tuple[Figure, Axes]:
+    figure, axes = one_axes(COLUMN_WIDTH, height)
     draw_plane(axes)
     return figure, axes

@@ -46,8 +46,15 @@ def class_distribution(counts: Mapping[str, ArrayLike]) -> Figure:
         widest = max(widest, float(share.max()))
         axes.barh(rows, share, color=CLASS_COLOURS, height=0.72)
         for row in rows:
-            text = f" {int(faces[row]):,}" if total else ""
-            axes.text(share[row], row, text, va="center", fontsize=7.5, color=INK)
+            axes.annotate(
+                f"{int(faces[row]):,}" if total else "",
+                (share[row], row),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=INK,
+            )
         axes.set_xlabel("% of the split" if total else "no labelled face")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)

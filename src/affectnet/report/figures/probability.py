@@ -110,7 +110,7 @@ def precision_recall_curves(
 
 def _square() -> tuple[Figure, Axes]:
     figure, axes = one_axes(COLUMN_WIDTH, 3.5)
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)  # unlike an equal aspect, the layout knows of it beforehand
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     return figure, axes

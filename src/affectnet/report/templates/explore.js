@@ -7,7 +7,7 @@
   if (!data.runs.length) return;
   byId("explorer").hidden = false;
 
-  const PAGE = 48;
+  const PAGE = 36;
   const FAR = 0.5;
   const form = byId("filters");
   const plane = byId("plane");
@@ -51,7 +51,9 @@
   // What is unknown sorts last.
   const down = (f) => (r, s) => (f(s) ?? -1) - (f(r) ?? -1);
   const up = (f) => (r, s) => (f(r) ?? 9) - (f(s) ?? 9);
+  const isWrong = (r) => Number(kinds.wrong(r));
   const orders = {
+    mistakes: (r, s) => isWrong(s) - isWrong(r) || down((one) => one.c)(r, s),
     sure: down((r) => r.c),
     unsure: up((r) => r.c),
     far: down(distance),
@@ -61,15 +63,16 @@
 
   // ---- one face
   function picture(r, size) {
-    if (r.f === null) return make("span", { class: "no-image", text: "no image" });
     const alt = `Face ${r.id}: ${name(r.t)}, predicted ${name(r.p)}`;
-    return make("img", { src: data.faces[r.f], width: size, height: size, alt });
+    const image = r.f === null ? make("span", { class: "no-image", text: "no image" })
+      : make("img", { src: data.faces[r.f], width: size, height: size, alt });
+    const whole = make("span", { class: "pic" }, image);
+    if (r.c !== null) whole.append(make("b", { class: "badge", text: percent(r.c) }));
+    return whole;
   }
   function verdict(r) {
-    const line = make("span", { class: "verdict" },
+    return make("span", { class: "verdict" },
       make("i", { class: "dot", style: `background:${colour(r.p)}` }), name(r.p));
-    if (r.c !== null) line.append(" ", make("b", { text: percent(r.c) }));
-    return line;
   }
   function truthOf(r) {
     const text = r.t < 0 ? "unlabelled" : r.t === r.p ? "right" : `is ${name(r.t)}`;
