@@ -85,6 +85,16 @@ def test_processes_that_share_a_batch_augment_as_one(name):
     assert torch.equal(torch.cat(parts), whole)
 
 
+def test_result_goes_where_it_is_told():
+    images, place = faces(4), torch.rand(4, 3, 32, 32)
+    result = augment(images, AUGMENTATIONS["strong"], step_generator(1), out=place)
+    assert result is place
+    assert torch.equal(place, augment(images, AUGMENTATIONS["strong"], step_generator(1)))
+    for wrong in (place[:3], place.double()):
+        with pytest.raises(ConfigError, match=r"float32 \(4, 3, 32, 32\) on cpu"):
+            augment(images, AUGMENTATIONS["none"], step_generator(1), out=wrong)
+
+
 def test_whole_flips_move_pixels_exactly():
     images = faces(8)
     assert torch.equal(varied(images, Augmentation(hflip=1)), (images / 255).flip(-1))

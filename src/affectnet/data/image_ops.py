@@ -1,7 +1,8 @@
 """Operations on batches of float images: each image has its own parameters, nothing is random.
 
 All take float images (n, 3, H, W) in [0, 1] and parameters (n,) on the same device unless said
-otherwise, and return a new tensor of the same shape in [0, 1].
+otherwise, and return images of the same shape in [0, 1]. They may overwrite the images they are
+given: use what they return.
 """
 
 from collections.abc import Sequence
@@ -20,43 +21,48 @@ LUMA: Final = (0.2989, 0.587, 0.114)
 _PADDING: Final[dict[str, str]] = {"black": "zeros", "edge": "border", "mirror": "reflection"}
 
 
-def warp(
-    images: Tensor,
+def warp_lines(
+    size: tuple[int, int],
     *,
     angle: Tensor,
     scale: Tensor,
     shift: Tensor,
     hflip: Tensor,
     vflip: Tensor,
-    fill: Fill = "black",
-) -> Tensor:
-    """Flip, then scale and rotate about the centre, then shift, in one bilinear resampling.
+) -> tuple[Tensor, Tensor]:
+    """Prepare `warp`: flip, then scale and rotate about the centre, then shift.
 
     Args:
-        images: (n, 3, H, W).
+        size: H and W.
         angle: (n,) degrees, clockwise on the screen.
         scale: (n,) above 0; 2 makes the face twice as large.
         shift: (n, 2) to the right and down, as shares of width and height.
         hflip: bool (n,), mirror left and right.
         vflip: bool (n,), turn upside down.
-        fill: what shows where the image does not reach.
+
+    Returns:
+        complex (n, W) and (n, H). The pixel in row i, column j comes from the place
+        first[j] + second[i], x its real part and y its imaginary part, both from -1 to 1 over the
+        image.
     """
-    height, width = images.shape[-2:]
+    height, width = size
     radians = torch.deg2rad(angle)
     cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
     across, down = torch.where(hflip, -1.0, 1.0), torch.where(vflip, -1.0, 1.0)
-    # Where an output pixel comes from, in coordinates that run from -1 to 1 over the image; the
-    # aspect ratio keeps a rotation a rotation when the image is no square.
+    # The aspect ratio keeps a rotation a rotation when the image is no square.
     xx, xy = across * cos, across * sin * (height / width)
     yx, yy = -down * sin * (width / height), down * cos
     right, below = 2 * shift[:, 0], 2 * shift[:, 1]
-    x0, y0 = -(xx * right + xy * below), -(yx * right + yy * below)
-    # x and y as one complex number: one vectorised addition makes the whole grid, ten times as
-    # fast as affine_grid, which takes a matrix product over a dimension of three.
-    column = torch.complex(xx, yx)[:, None] * _pixel_centres(width, images.device)
-    row = torch.complex(xy, yy)[:, None] * _pixel_centres(height, images.device)
-    row = row + torch.complex(x0, y0)[:, None]
-    grid = torch.view_as_real(column[:, None, :] + row[:, :, None])
+    centre = torch.complex(-(xx * right + xy * below), -(yx * right + yy * below))
+    columns = torch.complex(xx, yx)[:, None] * _pixel_centres(width, angle.device)
+    rows = torch.complex(xy, yy)[:, None] * _pixel_centres(height, angle.device)
+    return columns, rows + centre[:, None]
+
+
+def warp(images: Tensor, columns: Tensor, rows: Tensor, fill: Fill = "black") -> Tensor:
+    """Resample once, bilinear, by what `warp_lines` made; `fill` shows where there is no image."""
+    # One complex addition makes the whole grid, some forty times as fast as affine_grid.
+    grid = torch.view_as_real(columns[:, None, :] + rows[:, :, None])
     return F.grid_sample(
         images, grid, mode="bilinear", padding_mode=_PADDING[fill], align_corners=False
     )
@@ -66,13 +72,16 @@ def _pixel_centres(n: int, device: torch.device) -> Tensor:
     return (torch.arange(n, device=device, dtype=torch.float32) * 2 + 1) / n - 1
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur with a Gaussian cut to 5 x 5 pixels, the border mirrored; sigma (n,) in pixels."""
-    reach = BLUR_KERNEL // 2
-    offsets = torch.arange(reach + 1, device=images.device, dtype=images.dtype)
+def blur_taps(sigma: Tensor) -> Tensor:
+    """Prepare `gaussian_blur`: sigma (n,) in pixels to the middle tap and its two neighbours."""
+    offsets = torch.arange(BLUR_KERNEL // 2 + 1, device=sigma.device, dtype=sigma.dtype)
     taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
-    taps = taps / (taps[:, :1] + 2 * taps[:, 1:].sum(dim=1, keepdim=True))
-    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    return taps / (taps[:, :1] + 2 * taps[:, 1:].sum(dim=1, keepdim=True))
+
+
+def gaussian_blur(images: Tensor, taps: Tensor) -> Tensor:
+    """Blur with a Gaussian cut to 5 x 5 pixels, the border mirrored; taps (n, 3)."""
+    padded = F.pad(images, (BLUR_KERNEL // 2,) * 4, mode="reflect")
     return _blur_along(_blur_along(padded, taps, -1), taps, -2).clamp_(0, 1)
 
 
@@ -81,8 +90,10 @@ def _blur_along(images: Tensor, taps: Tensor, dim: int) -> Tensor:
     reach = BLUR_KERNEL // 2
     size = images.shape[dim] - 2 * reach
     result = images.narrow(dim, reach, size) * _per_image(taps[:, 0])
+    pair = torch.empty_like(result)
     for step in range(1, reach + 1):
-        pair = images.narrow(dim, reach - step, size) + images.narrow(dim, reach + step, size)
+        before, after = (images.narrow(dim, reach + side, size) for side in (-step, step))
+        torch.add(before, after, out=pair)
         result.addcmul_(pair, _per_image(taps[:, step]))
     return result
 
@@ -96,30 +107,31 @@ def luma(images: Tensor) -> Tensor:
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply by the factor (n,), at least 0, and clamp."""
-    return (images * _per_image(factor)).clamp_(0, 1)
+    return images.mul_(_per_image(factor)).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Return m + factor * (image - m), clamped; m is the image's mean luma."""
     mean = luma(images).mean(dim=(1, 2, 3), keepdim=True)
     factor = _per_image(factor)
-    return torch.addcmul(mean * (1 - factor), images, factor).clamp_(0, 1)
+    return images.mul_(factor).add_(mean.mul_(1 - factor)).clamp_(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Return y + factor * (image - y), clamped; y is each pixel's luma, so factor 0 is grey."""
     factor = _per_image(factor)
-    return torch.addcmul(luma(images) * (1 - factor), images, factor).clamp_(0, 1)
+    grey = luma(images).mul_(1 - factor)
+    return images.mul_(factor).add_(grey).clamp_(0, 1)
 
 
 def adjust_gamma(images: Tensor, exponent: Tensor) -> Tensor:
     """Raise to the exponent (n,) above 0; above 1 darkens the middle tones, as low light does."""
-    return images.pow(_per_image(exponent))
+    return images.pow_(_per_image(exponent))
 
 
 def to_grey(images: Tensor) -> Tensor:
     """Put the luma into all three channels."""
-    return luma(images).expand_as(images).clone()
+    return images.copy_(luma(images).expand_as(images))
 
 
 def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
@@ -131,16 +143,14 @@ def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
     """
     height, width = images.shape[-2:]
     small = [(max(1, round(height * side)), max(1, round(width * side))) for side in sides]
-    result = images.clone()
     for size in sorted(set(small)):
         if size == (height, width):
             continue
         rows = torch.tensor([i for i, other in enumerate(small) if other == size])
         rows = rows.to(images.device)
         tiny = F.interpolate(images[rows], size, mode="area")
-        large = F.interpolate(tiny, (height, width), mode="bilinear", align_corners=False)
-        result[rows] = large
-    return result
+        images[rows] = F.interpolate(tiny, (height, width), mode="bilinear", align_corners=False)
+    return images
 
 
 def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -149,7 +159,7 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
     noise = torch.empty_like(images)
     for row, seed in enumerate(seeds):
         noise[row].normal_(generator=generator.manual_seed(seed))
-    return torch.addcmul(images, noise, _per_image(std)).clamp_(0, 1)
+    return images.addcmul_(noise, _per_image(std)).clamp_(0, 1)
 
 
 def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: Tensor) -> Tensor:
@@ -160,10 +170,9 @@ def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: T
         boxes: n rectangles (top, left, height, width) in pixels, inside the image.
         colours: (n, 3) in [0, 1].
     """
-    result = images.clone()
     for row, (top, left, height, width) in enumerate(boxes):
-        result[row, :, top : top + height, left : left + width] = colours[row, :, None, None]
-    return result
+        images[row, :, top : top + height, left : left + width] = colours[row, :, None, None]
+    return images
 
 
 def _per_image(values: Tensor) -> Tensor:
