@@ -1,0 +1,182 @@
+"""Images a second a core: this package's loading against the notebook's, one image at a time.
+
+    python benchmarks/loading.py [--faces 512] [--repeats 3] [--check]
+
+Everything runs in this process on one thread, on the same drawn faces at 224x224: the notebook's
+way reads loose JPEG files, as it does, this package's reads the Arrow dataset. The ways take turns,
+and each counts with its fastest turn, so another process's load falls on all alike. With --check
+the exit status is 1 when a target is missed.
+"""
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torchvision import transforms
+
+from affectnet.data.augment import AUGMENTATIONS, Augmentation, augment, normalise, step_generator
+from affectnet.data.datamodule import AffectDataModule
+from affectnet.data.store import DatasetInfo, SplitWriter
+from affectnet.data.synthetic import draw_faces
+
+SIZE, BATCH = 224, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PLAIN = [
+    transforms.ToTensor(),
+    transforms.Resize((SIZE, SIZE)),
+    transforms.Normalize(MEAN, STD),
+]
+AUGMENTED = [
+    *PLAIN,
+    transforms.RandomHorizontalFlip(),
+    transforms.RandomVerticalFlip(),
+    transforms.RandomRotation(45),
+    transforms.GaussianBlur(5),
+]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of loading, what it is measured against, and the ratio that it must reach."""
+
+    name: str
+    batches: Callable[[], Iterable[Tensor]]
+    against: str | None = None
+    target: float | None = None
+
+
+def main() -> int:
+    """Write the faces, measure every way, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=int, default=512, help="number of faces (default 512)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default 3)")
+    parser.add_argument("--check", action="store_true", help="exit status 1 below a target")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        count, size = write_faces(Path(folder), options.faces)
+        ways = make_ways(Path(folder))
+        rates = measure(ways, count, options.repeats)
+    console.print(
+        f"{count} drawn faces, {SIZE}x{SIZE}, {size / 1000:.1f} kB a JPEG; batches of {BATCH}; "
+        f"one thread; PyTorch {torch.__version__}"
+    )
+    table = Table("way", "images/s/core", "against", "ratio", "target", "")
+    missed = False
+    for way in ways:
+        ratio = rates[way.name] / rates[way.against] if way.against else None
+        met = way.target is None or (ratio is not None and ratio >= way.target)
+        missed |= not met
+        table.add_row(
+            way.name,
+            f"{rates[way.name]:,.0f}",
+            way.against or "",
+            f"{ratio:.1f}" if ratio else "",
+            f"{way.target:g}" if way.target else "",
+            "" if way.target is None else "met" if met else "MISSED",
+        )
+    console.print(table)
+    return int(options.check and missed)
+
+
+def write_faces(folder: Path, wanted: int) -> tuple[int, float]:
+    """Write the same faces as a dataset and as loose files; return their number and mean size."""
+    loose = folder / "loose"
+    loose.mkdir()
+    count = size = 0
+    with SplitWriter(folder / "train.arrow") as writer:
+        for face in draw_faces(-(-wanted // 8), seed=0, size=SIZE):
+            writer.write(face)
+            (loose / f"{face.id}.jpg").write_bytes(face.image)
+            count += 1
+            size += len(face.image)
+    info = DatasetInfo(
+        source=[], release="drawn", counts={}, dropped={}, content_hash="", version=""
+    )
+    info.write(folder)
+    return count, size / count
+
+
+def make_ways(folder: Path) -> list[Way]:
+    """List the ways in the order of the table."""
+    files = sorted((folder / "loose").glob("*.jpg"))
+    described = AUGMENTATIONS["described"].with_overrides(vflip=0.5)  # as the notebook has it
+
+    def decoded(cache: str) -> Callable[[], Iterator[Tensor]]:
+        loader = AffectDataModule(folder, BATCH, SIZE, 0, cache=cache).train_dataloader()
+        return lambda: (batch["image"] for batch in loader)
+
+    stored = decoded("none")
+
+    def ready(use: Augmentation) -> Callable[[], Iterator[Tensor]]:
+        place = torch.empty(BATCH, 3, SIZE, SIZE)  # for batch after batch, as in training
+
+        def batches() -> Iterator[Tensor]:
+            for step, images in enumerate(stored()):
+                varied = augment(images, use, step_generator(0, step), out=place[: len(images)])
+                yield normalise(varied, MEAN, STD, inplace=True)
+
+        return batches
+
+    augmented, plain = "notebook, augmented", "notebook, not augmented"
+    loose = "loose files, PIL to uint8"
+    ways = [
+        Way(augmented, lambda: one_at_a_time(files, transforms.Compose(AUGMENTED))),
+        Way(plain, lambda: one_at_a_time(files, transforms.Compose(PLAIN))),
+        Way("uint8 batch", stored, augmented, 15),
+        Way("uint8 batch, too", stored, plain),
+        Way("+ its augmentation, normalised, on CPU", ready(described), augmented, 4),
+        Way("+ 'standard', normalised, on CPU", ready(AUGMENTATIONS["standard"]), augmented),
+        Way("+ 'strong', normalised, on CPU", ready(AUGMENTATIONS["strong"]), augmented),
+        Way(loose, lambda: one_at_a_time(files, transforms.PILToTensor())),
+        Way("--cache none", stored, loose),
+        Way("--cache ram", decoded("ram"), loose),
+    ]
+    if torch.cuda.is_available():
+        ways.append(Way("--cache device", decoded("device"), loose))
+    return ways
+
+
+def one_at_a_time(
+    files: list[Path], transform: Callable[[Image.Image], Tensor]
+) -> Iterator[Tensor]:
+    """Load as the notebook does: open, convert, transform each file, then stack a batch."""
+    for start in range(0, len(files), BATCH):
+        images = [
+            transform(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+            for path in files[start : start + BATCH]
+        ]
+        yield torch.stack(images)
+
+
+def measure(ways: list[Way], faces: int, repeats: int) -> dict[str, float]:
+    """Return images a second of each way: the fastest of its turns."""
+    best = {way.name: float("inf") for way in ways}
+    for way in ways:  # caches filled, code paths warm
+        next(iter(way.batches()))
+    for _ in range(repeats):
+        for way in ways:
+            start = time.perf_counter()
+            for batch in way.batches():
+                if batch.is_cuda:
+                    torch.cuda.synchronize()
+            best[way.name] = min(best[way.name], time.perf_counter() - start)
+    return {name: faces / seconds for name, seconds in best.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
