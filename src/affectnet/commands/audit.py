@@ -37,7 +37,6 @@ def audit(config: AuditConfig) -> int:
             raise ConfigError(f"--out {config.out} is given; a page is .html, all findings .json")
         refuse_existing(config.out, config.overwrite)
     found = audit_dataset(config.data, config.predictions, config.split)
-    _print(found, Console(), max(0, config.show))
     if config.out:
         text = (
             json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
@@ -46,6 +45,8 @@ def audit(config: AuditConfig) -> int:
         )
         with write_beside(config.out) as new:
             new.write_text(text + "\n", encoding="utf-8")
+    _print(found, Console(), max(0, config.show))
+    if config.out:
         print(f"written: {config.out}")
     return int(config.strict and not found.passed)
 
