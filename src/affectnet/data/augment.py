@@ -112,10 +112,13 @@ def augment(
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Turn uint8 images in [0, 255] into float32 in [0, 1]; float images become float32."""
-    if images.dtype == torch.uint8:
-        return images.to(torch.float32).div_(255)
-    return images.to(torch.float32)
+    """Turn uint8 images in [0, 255] into contiguous float32 in [0, 1]; float images into float32.
+
+    Contiguous as `augment` returns them: a model must not see one memory format in training and
+    another in evaluation, since its figures would differ in the last digits.
+    """
+    floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(255) if images.dtype == torch.uint8 else floats
 
 
 def normalise(
