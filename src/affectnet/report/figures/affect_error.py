@@ -184,7 +184,7 @@ def _wheel(axes: Axes, values: Floats, worst_is_high: bool) -> None:
             f"{value:.2f}".replace("0.", ".", 1) if known_value else "·",
             ha="center",
             va="center",
-            fontsize=6.5,
+            fontsize=6.0 if ring == 1 else 6.5,
             color="white" if strength > WHITE_ABOVE else INK,
         )
     for x, y, word, turn in (

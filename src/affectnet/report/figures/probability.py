@@ -21,7 +21,6 @@ from affectnet.report.figures.style import (
     SHADE,
     known,
     new_figure,
-    one_axes,
     say,
     styled,
 )
@@ -109,8 +108,11 @@ def precision_recall_curves(
 
 
 def _square() -> tuple[Figure, Axes]:
-    figure, axes = one_axes(COLUMN_WIDTH, 3.5)
-    axes.set_box_aspect(1)  # unlike an equal aspect, the layout knows of it beforehand
+    """A figure of a square axes, and one beside it for the legend: the layout keeps room so."""
+    figure = new_figure(COLUMN_WIDTH, 3.3)
+    axes, beside = figure.subplots(1, 2, width_ratios=[3.1, 1.4])
+    axes.set_box_aspect(1)
+    beside.set_axis_off()
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     return figure, axes
@@ -143,13 +145,9 @@ def _curves(
         number = "–" if given is None else f"{given:.3f}"
         (line,) = axes.plot(x, y, **look, label=f"{name}  {number}", gid=f"curve-{name}")
         entries.append(line)
-    # A legend of the figure, not of the axes: then the layout keeps room for it.
-    axes.figure.legend(
-        handles=entries,
-        title=title,
-        alignment="left",
-        loc="outside right center",
-        handlelength=2.2,
+    beside = axes.figure.axes[1]
+    beside.legend(
+        handles=entries, title=title, alignment="left", loc="center left", borderaxespad=0
     )
 
 
