@@ -1,0 +1,47 @@
+"""Scoring without torch: `evaluate(truth, preds)` gives every AffectNet figure."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from affectnet.evaluation.comparison import Comparison as Comparison
+    from affectnet.evaluation.comparison import compare as compare
+    from affectnet.evaluation.predictions import Predictions as Predictions
+    from affectnet.evaluation.predictions import Truth as Truth
+    from affectnet.evaluation.scores import Scores as Scores
+    from affectnet.evaluation.scores import evaluate as evaluate
+    from affectnet.evaluation.tables import predictions_table as predictions_table
+    from affectnet.evaluation.tables import read_predictions as read_predictions
+    from affectnet.evaluation.tables import read_truth as read_truth
+    from affectnet.evaluation.tables import write_predictions as write_predictions
+
+_HOME = {
+    "Comparison": "comparison",
+    "Predictions": "predictions",
+    "Scores": "scores",
+    "Truth": "predictions",
+    "compare": "comparison",
+    "evaluate": "scores",
+    "predictions_table": "tables",
+    "read_predictions": "tables",
+    "read_truth": "tables",
+    "write_predictions": "tables",
+}
+__all__ = [
+    "Comparison",
+    "Predictions",
+    "Scores",
+    "Truth",
+    "compare",
+    "evaluate",
+    "predictions_table",
+    "read_predictions",
+    "read_truth",
+    "write_predictions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

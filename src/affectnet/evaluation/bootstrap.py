@@ -113,7 +113,7 @@ def jackknife(figures: Evaluate, n: int, seed: int) -> Floats:
 def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """The (1 - level) / 2 and (1 + level) / 2 quantiles of `samples` (F, R), each (F,).
 
-    Undefined resamples are left out; see `too_often_undefined`.
+    Undefined resamples are left out; see `undefined_share`.
     """
     tail = np.full(len(samples), (1 - level) / 2)
     return _quantiles(samples, tail, 1 - tail)
@@ -151,7 +151,7 @@ def bca_interval(
     return _quantiles(samples, low, high)
 
 
-def too_often_undefined(samples: Floats) -> Floats:
+def undefined_share(samples: Floats) -> Floats:
     """The share (F,) of resamples in which each figure is undefined."""
     return np.asarray(np.isnan(samples).mean(axis=1), dtype=np.float64)
 

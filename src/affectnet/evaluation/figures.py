@@ -76,13 +76,14 @@ class ExpressionFigures:
         self._with_skew = with_skew
         cells = truth * k + preds
         self._cells = csr_array((np.ones(n), (cells, np.arange(n))), shape=(k * k, n))
-        self.names = (
+        self.names: tuple[str, ...] = (
             *LABEL_FIGURES,
             *PROBABILITY_FIGURES,
             *(f"skew_normalised/{name}" for name in SKEW_FIGURES if with_skew),
             *(f"per_class/{c}/{name}" for name in CLASS_FIGURES for c in classes),
         )
-        if probabilities is not None:
+        self.calibration: Calibration | None = None
+        if probabilities is not None and n:
             self.calibration = Calibration(truth, probabilities)
             self._means = np.stack(
                 [in_top_k(truth, probabilities, 2), surprise(truth, probabilities)]
@@ -94,6 +95,10 @@ class ExpressionFigures:
         k = len(self.classes)
         return np.asarray((self._cells @ weights).T.reshape(-1, k, k))
 
+    def support(self) -> Ints:
+        """The faces of each true class, (K,)."""
+        return np.bincount(self._truth, minlength=len(self.classes))
+
     def __call__(self, weights: Floats) -> Floats:
         """Return (F, B) figures in the order of `names` for `weights` (n, B)."""
         columns, k = weights.shape[1], len(self.classes)
@@ -101,7 +106,7 @@ class ExpressionFigures:
         labels = [getattr(on, name)(matrix) for name in LABEL_FIGURES]
         aucs, aps = self._areas(weights)
         from_probabilities = [np.full(columns, np.nan)] * len(PROBABILITY_FIGURES)
-        if self._probabilities is not None:
+        if self.calibration is not None:
             top2, log_loss = ratio(self._means @ weights, weights.sum(axis=0))
             if self._uncovered_in_truth():
                 log_loss = np.full(columns, np.nan)
@@ -128,13 +133,13 @@ class ExpressionFigures:
         """One-vs-rest (AUC-ROC, average precision), each (K, B)."""
         shape = (len(self.classes), weights.shape[1])
         aucs, aps = np.full(shape, np.nan), np.full(shape, np.nan)
-        if self._probabilities is not None:
+        if self.calibration is not None:
             for c, ranking in enumerate(self._rankings):
                 aucs[c], aps[c] = ranking(weights)
         return aucs, aps
 
     def _equal_weights(self, weights: Floats, matrix: Floats) -> Floats:
-        if self._probabilities is None:
+        if self.calibration is None:
             return weights
         support = matrix.sum(axis=-1).T
         per_face = ratio(np.ones_like(support), support)[self._truth]
@@ -175,7 +180,7 @@ class AffectFigures:
     def __init__(
         self, truth: Floats, preds: Floats, dimension: str, zero_rule: ZeroRule = "sign"
     ) -> None:
-        self.names = AFFECT_FIGURES
+        self.names: tuple[str, ...] = AFFECT_FIGURES
         self._dimension = dimension
         self._truth, self._preds = truth, preds
         self._moments = Moments(truth, preds, zero_rule)
@@ -204,7 +209,7 @@ class ShareFigure:
     """One figure that is the share of faces for which something holds."""
 
     def __init__(self, name: str, holds: Floats, reason: str) -> None:
-        self.names = (name,)
+        self.names: tuple[str, ...] = (name,)
         self._holds = np.asarray(holds, dtype=np.float64)
         self._reason = reason
 

@@ -1,0 +1,106 @@
+"""What costs nothing, what people reach, and what was published: printed beside every score."""
+
+import csv
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+
+from affectnet.evaluation.figures import CLASS_FIGURES
+from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.predictions import Predictions, Truth
+from affectnet.evaluation.sections import (
+    Section,
+    Setting,
+    affect_section,
+    expression_section,
+    nested,
+    scored,
+)
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+
+ANNOTATOR_AGREEMENT: Final = 0.607
+ANNOTATOR_SOURCE: Final = (
+    "Mollahosseini et al. 2017, arXiv:1708.03985: 36,000 images that two annotators labelled"
+)
+MAJORITY: Final = "majority class"
+CONSTANT: Final = "constant mean"
+ANNOTATORS: Final = "two AffectNet annotators"
+
+
+def baselines(truth: Truth, zero_rule: ZeroRule) -> dict[str, Any]:
+    """The baselines on these faces, each laid out as a score, and the published figures as a list.
+
+    `majority class`: every face gets the class shares of the truth as its probabilities, and so
+    the commonest class as its label. `constant mean`: every face gets the mean valence and arousal
+    of the truth, the best constant by RMSE. Both see the truth that they are scored on, so they
+    are as good as a constant can be.
+    """
+    found: dict[str, Any] = {}
+    labelled = truth.expression >= 0
+    if labelled.any():
+        shares = np.bincount(truth.expression[labelled], minlength=N_EXPRESSIONS) / labelled.sum()
+        guess = _guess(truth, probabilities=np.tile(shares, (len(truth), 1)))
+        found[MAJORITY] = _score(
+            truth,
+            [expression_section(truth, guess), expression_section(truth, guess, seven=True)],
+        )
+        found[MAJORITY]["says"] = EXPRESSIONS[int(shares.argmax())]
+    means = {
+        name: float(np.nanmean(getattr(truth, name)))
+        for name in ("valence", "arousal")
+        if not np.isnan(getattr(truth, name)).all()
+    }
+    if means:
+        guess = _guess(truth, **{name: np.full(len(truth), mean) for name, mean in means.items()})
+        found[CONSTANT] = _score(
+            truth, [affect_section(truth, guess, name, zero_rule) for name in means]
+        )
+        found[CONSTANT]["says"] = means
+    found[ANNOTATORS] = {
+        "expression": {"accuracy": {"value": ANNOTATOR_AGREEMENT, "low": None, "high": None}},
+        "source": ANNOTATOR_SOURCE,
+    }
+    found["published"] = published()
+    return found
+
+
+def published() -> list[dict[str, Any]]:
+    """Published AffectNet figures: model, classes, figure, value, source, and whether reproduced.
+
+    `checked` says whether the figure was read at its source or is quoted second hand.
+    """
+    text = files("affectnet.evaluation").joinpath("anchors.csv").read_text(encoding="utf-8")
+    return [
+        {
+            **row,
+            "classes": int(row["classes"]) if row["classes"] else None,
+            "value": float(row["value"]),
+            "reproduced": row["reproduced"] == "yes",
+        }
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def _guess(truth: Truth, **given: Any) -> Predictions:
+    blank = np.full(len(truth), np.nan)
+    return Predictions(
+        ids=truth.ids,
+        expression=np.full(len(truth), -1, dtype=np.int64),
+        valence=given.get("valence", blank),
+        arousal=given.get("arousal", blank),
+        probabilities=given.get("probabilities"),
+    )
+
+
+def _score(truth: Truth, sections: list[Section]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    plain = Setting(resamples=0, seed=0, interval="percentile", stratified=False)
+    for section, entries in scored(sections, plain, truth.expression):
+        kept = {
+            name: entry
+            for name, entry in entries.items()
+            if not (name.startswith("per_class/") and name.rsplit("/", 1)[1] in CLASS_FIGURES)
+        }
+        nested(section.key, kept, out)
+    return out

@@ -1,0 +1,250 @@
+"""Two sets of predictions on the same faces: is the difference more than chance?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from scipy.stats import binomtest, chi2
+
+from affectnet.errors import DataError
+from affectnet.evaluation.arrays import Bools, Floats
+from affectnet.evaluation.bootstrap import (
+    LEVEL,
+    MAX_UNDEFINED,
+    bootstrap,
+    percentile_interval,
+    point,
+    undefined_share,
+)
+from affectnet.evaluation.figures import LABEL_FIGURES, PROBABILITY_FIGURES
+from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.predictions import Predictions, Truth, join
+from affectnet.evaluation.sections import Section, affect_section, expression_section
+from affectnet.evaluation.tables import predictions_of, truth_of
+
+EXPRESSION_COMPARED: Final = frozenset((*LABEL_FIGURES, *PROBABILITY_FIGURES))
+LOWER_IS_BETTER: Final = frozenset(("rmse", "mae", "log_loss", "ece"))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `figures` is plain data.
+
+    `figures["expression" | "valence" | "arousal"][figure]` holds `a`, `b`, `difference` (b - a),
+    `low`, `high` of the difference, and `better`: which of the two names is better with the
+    interval all on its side, or None. `figures["mcnemar"]` holds the test, `figures["verdict"]`
+    the sentence.
+    """
+
+    names: tuple[str, str]
+    figures: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether the difference is more than chance."""
+        return str(self.figures["verdict"])
+
+    def table(self) -> str:
+        """The comparison as a table for a terminal, the verdict under it."""
+        from affectnet.evaluation.terminal import comparison_table, to_text
+
+        return to_text([comparison_table(self.figures)])
+
+
+def compare(
+    truth: Any,
+    a: Any,
+    b: Any,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    resamples: int = 1000,
+    seed: int = 0,
+    stratified: bool = False,
+    zero_rule: ZeroRule = "sign",
+) -> Comparison:
+    """Compare two sets of predictions on the faces that both have.
+
+    The same resamples of faces go to both (paired bootstrap), and the percentile interval is of
+    the difference. McNemar's test asks whether, of the faces that only one names right, more than
+    chance go to one of them.
+
+    Args:
+        truth, a, b: as for `evaluate`.
+        names: what to call the two.
+        resamples, seed, stratified, zero_rule: as for `evaluate`.
+
+    Raises:
+        DataError: as for `evaluate`, and where the two have no face in common.
+    """
+    known = truth if isinstance(truth, Truth) else truth_of(truth)
+    first, second = (
+        preds if isinstance(preds, Predictions) else predictions_of(preds, source=name)
+        for preds, name in zip((a, b), names, strict=True)
+    )
+    joined = join(known, first)
+    both = join(joined.truth, second)
+    shared = both.truth
+    place = {name: i for i, name in enumerate(joined.preds.ids)}
+    pair = (joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds)
+
+    found: dict[str, Any] = {
+        "names": list(names),
+        "n": len(shared),
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": seed,
+        "stratified": stratified,
+    }
+    for key, sections in _paired_sections(shared, pair, zero_rule).items():
+        strata = shared.expression if stratified else None
+        found[key] = _differences(sections, names, resamples, seed, strata)
+    right = [preds.expression == shared.expression for preds in pair]
+    labelled = (shared.expression >= 0) & (pair[0].expression >= 0) & (pair[1].expression >= 0)
+    found["mcnemar"] = mcnemar(right[0][labelled], right[1][labelled])
+    if not any(found[key] for key in ("expression", "valence", "arousal")):
+        raise DataError(
+            f"{names[0]} and {names[1]} have no prediction of the same thing for the same face"
+        )
+    found["verdict"] = _verdict(found)
+    return Comparison(names, found)
+
+
+def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:
+    """McNemar's test of two classifiers on the same faces; None without faces.
+
+    Args:
+        a_right, b_right: (n,) whether each is right.
+
+    Returns:
+        `only_a`, `only_b`: faces that one alone has right; `p_exact`: two-sided binomial;
+        `chi2` and `p_chi2`: (|only_a - only_b| - 1)^2 / (only_a + only_b), one degree of freedom
+        (Edwards, 1948), None where the two never differ.
+    """
+    if len(a_right) == 0:
+        return None
+    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    apart = only_a + only_b
+    statistic = max(abs(only_a - only_b) - 1, 0) ** 2 / apart if apart else None
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "p_exact": float(binomtest(only_a, apart, 0.5).pvalue) if apart else 1.0,
+        "chi2": statistic,
+        "p_chi2": None if statistic is None else float(chi2.sf(statistic, 1)),
+    }
+
+
+def _paired_sections(
+    truth: Truth, pair: tuple[Predictions, Predictions], zero_rule: ZeroRule
+) -> dict[str, tuple[Section, Section]]:
+    makers: dict[str, Callable[[Truth, Predictions], Section]] = {
+        "expression": expression_section,
+        "valence": lambda t, p: affect_section(t, p, "valence", zero_rule),
+        "arousal": lambda t, p: affect_section(t, p, "arousal", zero_rule),
+    }
+    found = {}
+    for key, make in makers.items():
+        rows = np.flatnonzero(make(truth, pair[0]).rows & make(truth, pair[1]).rows)
+        some = truth.rows(rows)
+        found[key] = (make(some, pair[0].rows(rows)), make(some, pair[1].rows(rows)))
+    return found
+
+
+def _differences(
+    sections: tuple[Section, Section],
+    names: tuple[str, str],
+    resamples: int,
+    seed: int,
+    strata: Any,
+) -> dict[str, Any]:
+    n = int(sections[0].rows.sum())
+    if n == 0:
+        return {}
+    first, second = (section.figures for section in sections)
+    kept = [
+        f
+        for f, name in enumerate(first.names)
+        if name in EXPRESSION_COMPARED or sections[0].key != "expression"
+    ]
+
+    def both(weights: Floats) -> Floats:
+        return np.concatenate([first(weights)[kept], second(weights)[kept]])
+
+    values = point(both, n).reshape(2, -1)
+    low = high = np.full(len(kept), np.nan)
+    if resamples and n > 1:
+        samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(kept), -1)
+        apart = samples[1] - samples[0]
+        low, high = percentile_interval(apart)
+        hidden = undefined_share(apart) > MAX_UNDEFINED
+        low, high = np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
+    found: dict[str, Any] = {"n": n}
+    for i, f in enumerate(kept):
+        name = first.names[f]
+        entry = {
+            "a": _plain(values[0, i]),
+            "b": _plain(values[1, i]),
+            "difference": _plain(values[1, i] - values[0, i]),
+            "low": _plain(low[i]),
+            "high": _plain(high[i]),
+        }
+        found[name] = entry | {"better": _better(entry, name, names)}
+    return found
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _better(entry: dict[str, Any], figure: str, names: tuple[str, str]) -> str | None:
+    low, high = entry["low"], entry["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return None
+    b_is_more = low > 0
+    return names[1] if b_is_more != (figure in LOWER_IS_BETTER) else names[0]
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    """One sentence, by accuracy and McNemar's exact test, or without expression by the CCC."""
+    a, b = found["names"]
+    accuracy = found["expression"].get("accuracy") if found["expression"] else None
+    if accuracy and found["mcnemar"]:
+        apart, p = accuracy["difference"], found["mcnemar"]["p_exact"]
+        better, worse = (b, a) if apart >= 0 else (a, b)
+        sign = 1 if apart >= 0 else -1
+        bounds = sorted(
+            sign * bound for bound in (accuracy["low"], accuracy["high"]) if bound is not None
+        )
+        interval = (
+            f"{LEVEL:.0%} interval {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}, "
+            if len(bounds) == 2
+            else ""
+        )
+        measured = (
+            f"{100 * abs(apart):.1f} points of accuracy on {found['expression']['n']:,} faces "
+            f"({interval}McNemar p {_p(p)})"
+        )
+        if apart == 0:
+            return f"{a} and {b} are equally accurate: {measured}."
+        if p < 1 - LEVEL:
+            return f"{better} is better than {worse} by more than chance: {measured}."
+        return f"{better} is ahead of {worse}, but by no more than chance gives: {measured}."
+    parts = []
+    for dimension in ("valence", "arousal"):
+        entry = found[dimension].get("ccc") if found[dimension] else None
+        if not entry or entry["difference"] is None:
+            continue
+        who = entry["better"]
+        said = f"{who} is better by more than chance" if who else "no more than chance"
+        interval = (
+            f", {LEVEL:.0%} interval {entry['low']:+.3f} to {entry['high']:+.3f}"
+            if entry["low"] is not None
+            else ""
+        )
+        parts.append(f"{dimension}: {said} (CCC {entry['difference']:+.3f}{interval})")
+    return f"{b} against {a}, {'; '.join(parts) or 'no figure is defined for both'}."
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"

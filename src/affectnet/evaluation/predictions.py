@@ -1,0 +1,265 @@
+"""Truth and predictions as checked arrays, joined on the faces' ids."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from affectnet.errors import DataError
+from affectnet.evaluation.arrays import Bools, Floats, Ints
+from affectnet.evaluation.probabilities import predicted_class
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+
+OutOfRange: TypeAlias = Literal["error", "clip", "keep"]
+SUM_TOLERANCE: Final = 0.01
+"""How far from one the probabilities of a face may sum (rounding in a text file)."""
+
+_SLACK: Final = 1e-6
+_ROUNDING: Final = 1e-4
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the annotators said.
+
+    Attributes:
+        ids: (n,) unique.
+        expression: (n,) class indices in AffectNet's order, -1 where missing.
+        valence, arousal: (n,) in [-1, 1], NaN where missing.
+        extra: any further columns by name, each (n,), for slices.
+        source: what messages call it.
+
+    Raises:
+        DataError: no faces, an id twice, a label or a value out of range.
+    """
+
+    ids: Sequence[str]
+    expression: Ints
+    valence: Floats
+    arousal: Floats
+    extra: dict[str, Any] = field(default_factory=dict)
+    source: str = "truth"
+
+    def __post_init__(self) -> None:
+        check_ids(self.ids, self.source)
+        check_labels(self.expression, self.ids, self.source)
+        for name in ("valence", "arousal"):
+            check_affect(getattr(self, name), self.ids, name, self.source)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, index: Ints) -> "Truth":
+        """The faces at `index`, in its order."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in index],
+            expression=self.expression[index],
+            valence=self.valence[index],
+            arousal=self.arousal[index],
+            extra={name: column[index] for name, column in self.extra.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said.
+
+    Attributes:
+        ids: (n,) unique.
+        expression: (n,) class indices, -1 where missing; taken from the probabilities where no
+            label is given.
+        valence, arousal: (n,), NaN where missing.
+        probabilities: (n, 8), a row of NaN where missing, or None; rows sum to one.
+        uncovered: classes that the model cannot say; their probability is zero.
+        extra: any further columns by name, each (n,), for slices.
+        source: what messages call it.
+
+    Raises:
+        DataError: no faces, an id twice, or a value that cannot be.
+    """
+
+    ids: Sequence[str]
+    expression: Ints
+    valence: Floats
+    arousal: Floats
+    probabilities: Floats | None = None
+    uncovered: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    source: str = "predictions"
+
+    def __post_init__(self) -> None:
+        check_ids(self.ids, self.source)
+        check_labels(self.expression, self.ids, self.source)
+        if self.probabilities is not None:
+            scaled = check_probabilities(self.probabilities, self.ids, self.source)
+            object.__setattr__(self, "probabilities", scaled)
+            labels = self.expression.copy()
+            fill = (labels < 0) & ~np.isnan(scaled[:, 0])
+            labels[fill] = predicted_class(scaled[fill])
+            object.__setattr__(self, "expression", labels)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, index: Ints) -> "Predictions":
+        """The faces at `index`, in its order."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in index],
+            expression=self.expression[index],
+            valence=self.valence[index],
+            arousal=self.arousal[index],
+            probabilities=None if self.probabilities is None else self.probabilities[index],
+            extra={name: column[index] for name, column in self.extra.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Truth and predictions of the same faces, in the truth's order, and what had no partner."""
+
+    truth: Truth
+    preds: Predictions
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+def join(truth: Truth, preds: Predictions) -> Joined:
+    """Match predictions to truth by id; the order of either does not matter.
+
+    Raises:
+        DataError: not one id in common.
+    """
+    place = {name: i for i, name in enumerate(preds.ids)}
+    found = np.array([place.get(name, -1) for name in truth.ids], dtype=np.int64)
+    if not (found >= 0).any():
+        raise DataError(
+            f"{preds.source} and {truth.source} have no id in common: {preds.source} has "
+            f"{_few(preds.ids)}, {truth.source} has {_few(truth.ids)}; "
+            "say which column holds the ids with --columns id=NAME"
+        )
+    known = set(truth.ids)
+    return Joined(
+        truth=truth.rows(np.flatnonzero(found >= 0)),
+        preds=preds.rows(found[found >= 0]),
+        missing=tuple(truth.ids[i] for i in np.flatnonzero(found < 0).tolist()),
+        extra=tuple(name for name in preds.ids if name not in known),
+    )
+
+
+def check_ids(ids: Sequence[str], source: str) -> None:
+    """Raise `DataError` for no rows, or for an id that comes twice."""
+    if len(ids) == 0:
+        raise DataError(f"{source} has no rows; it needs one a face")
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        raise DataError(
+            f"{source} has {len(twice)} repeated id{'s' * (len(twice) > 1)} ({_few(twice)}); "
+            "each face may stand there once"
+        )
+
+
+def check_labels(labels: Ints, ids: Sequence[str], source: str) -> None:
+    """Raise `DataError` for a label outside the eight classes (-1 is missing)."""
+    _complain(
+        (labels < -1) | (labels >= N_EXPRESSIONS),
+        labels,
+        ids,
+        f"{source}: label {{value}} at id {{id}}{{more}} is none of the classes 0 to "
+        f"{N_EXPRESSIONS - 1} ({', '.join(EXPRESSIONS)}); leave such faces out",
+    )
+
+
+def check_affect(values: Floats, ids: Sequence[str], name: str, source: str) -> None:
+    """Raise `DataError` for a valence or arousal outside [-1, 1] (NaN is missing)."""
+    _complain(
+        np.asarray(np.abs(values) > 1 + _SLACK),
+        values,
+        ids,
+        f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; AffectNet "
+        "marks a face without valence and arousal by -2: leave such cells empty",
+    )
+
+
+def within_range(
+    values: Floats, ids: Sequence[str], name: str, source: str, rule: OutOfRange
+) -> Floats:
+    """Predicted valence or arousal, made to obey `rule` where it leaves [-1, 1].
+
+    Raises:
+        DataError: infinite, or outside [-1, 1] and the rule is `error`.
+    """
+    _complain(
+        np.isinf(values),
+        values,
+        ids,
+        f"{source}: {name} of {{value}} at id {{id}}{{more}}"
+        " is not a finite number; leave such cells empty",
+    )
+    if rule == "clip":
+        return np.asarray(np.clip(values, -1.0, 1.0))
+    if rule == "error":
+        _complain(
+            np.asarray(np.abs(values) > 1 + _SLACK),
+            values,
+            ids,
+            f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; mend it, "
+            "or say --out-of-range clip (or keep, to score it as it is)",
+        )
+    return values
+
+
+def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) -> Floats:
+    """Return the rows, scaled to sum to one where they are off by more than 0.0001.
+
+    Rows that are all NaN stay so.
+
+    Raises:
+        DataError: a row that is partly missing, negative, or does not sum to one.
+    """
+    empty = np.isnan(probabilities)
+    some = np.asarray(empty.any(axis=1) & ~empty.all(axis=1))
+    sums = probabilities.sum(axis=1)
+    _complain(
+        some,
+        empty.sum(axis=1),
+        ids,
+        f"{source}: {{value}} probabilities are missing at id {{id}}{{more}}; give all or none",
+    )
+    with np.errstate(invalid="ignore"):
+        lowest = np.where(empty.all(axis=1), 0.0, probabilities.min(axis=1))
+        off = np.asarray(~empty.any(axis=1) & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE))
+    _complain(
+        lowest < -_SLACK,
+        lowest,
+        ids,
+        f"{source}: probability {{value:g}} at id {{id}}{{more}} is negative; "
+        "if these are logits, take their softmax first",
+    )
+    _complain(
+        off,
+        sums,
+        ids,
+        f"{source}: the probabilities at id {{id}}{{more}} sum to {{value:g}}, not to 1; "
+        "if these are logits, take their softmax first",
+    )
+    # Scaling what single precision rounded would break ties between faces, and so move the AUC.
+    far = np.abs(sums - 1.0) > _ROUNDING
+    return np.where(far[:, None], probabilities / sums[:, None], np.maximum(probabilities, 0.0))
+
+
+def _complain(wrong: Bools, values: Any, ids: Sequence[str], message: str) -> None:
+    """Raise `DataError` about the first wrong row, if there is one, and count the others."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        first = rows[0]
+        more = f" (and at {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        raise DataError(message.format(value=values[first], id=repr(ids[first]), more=more))
+
+
+def _few(names: Iterable[str], show: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(map(repr, listed[:show])) + (", ..." if len(listed) > show else "")

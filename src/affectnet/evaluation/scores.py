@@ -1,0 +1,223 @@
+"""Score predictions against truth: every figure, its interval, and the baselines beside it."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from affectnet import __version__
+from affectnet.errors import ConfigError
+from affectnet.evaluation.baselines import baselines
+from affectnet.evaluation.bootstrap import INTERVAL_KINDS, LEVEL, IntervalKind
+from affectnet.evaluation.figures import ExpressionFigures
+from affectnet.evaluation.moments import ZERO_RULES, ZeroRule
+from affectnet.evaluation.predictions import Joined, Predictions, Truth, join
+from affectnet.evaluation.probabilities import ECE_BINS
+from affectnet.evaluation.sections import (
+    Section,
+    Setting,
+    affect_section,
+    consistency_sections,
+    expression_section,
+    nested,
+    scored,
+)
+from affectnet.evaluation.slices import score_slices
+from affectnet.evaluation.tables import predictions_of, truth_of
+from affectnet.labels import EXPRESSIONS
+from affectnet.run import write_beside
+
+SHOWN_IDS = 20
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `evaluate` found; `figures` is the content of metrics.json.
+
+    Example:
+        >>> s = evaluate({"expression": [0, 1, 1]}, {"expression_pred": [0, 1, 0]}, resamples=0)
+        >>> round(s["expression"]["accuracy"]["value"], 4)
+        0.6667
+    """
+
+    figures: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.figures[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of metrics.json: plain dicts, lists, numbers, strings and None."""
+        known: dict[str, Any] = json.loads(json.dumps(self.figures, allow_nan=False))
+        return known
+
+    def table(self) -> str:
+        """The scores, their intervals and the baselines as tables for a terminal."""
+        from affectnet.evaluation.terminal import tables, to_text
+
+        return to_text(tables(self.figures))
+
+    def write(self, path: Path) -> None:
+        """Write metrics.json; it appears complete or not at all."""
+        text = json.dumps(self.figures, indent=2, allow_nan=False)
+        with write_beside(path) as new:
+            new.write_text(text + "\n", encoding="utf-8")
+
+
+def evaluate(
+    truth: Any,
+    preds: Any,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    interval: IntervalKind = "percentile",
+    stratified: bool = False,
+    zero_rule: ZeroRule = "sign",
+    slices: Sequence[str] | Mapping[str, npt.ArrayLike] = (),
+) -> Scores:
+    """Score predictions for expression, valence and arousal, as far as they are given.
+
+    Args:
+        truth: `Truth`, or a mapping, data frame or Arrow table with `expression` (0 to 7 or
+            names), `valence`, `arousal`, any of them, and `id` where rows are not in order.
+        preds: `Predictions`, or the like with `probabilities` (n, 8) or `p_neutral` to
+            `p_contempt`, `expression_pred`, `valence_pred`, `arousal_pred`, any of them.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+        interval: `percentile` or `bca`.
+        stratified: resample within each true class, keeping the size of each.
+        zero_rule: SAGR's, see `moments.same_sign`.
+        slices: names of further columns of truth or predictions to score by, value by value; or
+            columns themselves, each as long as the truth.
+
+    Raises:
+        DataError: values that cannot be, ids that repeat, no id in common.
+        ConfigError: an unknown interval, zero rule or slice.
+    """
+    _check(resamples, interval, zero_rule)
+    known = truth if isinstance(truth, Truth) else truth_of(truth)
+    if isinstance(slices, Mapping):
+        known = _with_columns(known, slices)
+    said = preds if isinstance(preds, Predictions) else predictions_of(preds)
+    joined = join(known, said)
+    setting = Setting(resamples, seed, interval, stratified)
+    sections = sections_of(joined.truth, joined.preds, zero_rule)
+
+    found: dict[str, Any] = {"n": len(joined.truth)}
+    for section in sections:
+        found.setdefault(section.key, {})
+    for section, entries in scored(sections, setting, joined.truth.expression):
+        nested(section.key, entries, found)
+        _describe(section, found[section.key])
+    found["baselines"] = baselines(joined.truth, zero_rule)
+    if slices:
+        found["slices"] = score_slices(joined.truth, joined.preds, list(slices), setting, zero_rule)
+    found["protocol"] = _protocol(joined, setting, zero_rule)
+    return Scores(found)
+
+
+def sections_of(truth: Truth, preds: Predictions, zero_rule: ZeroRule) -> list[Section]:
+    """Everything that a score is made of, over the same faces."""
+    return [
+        expression_section(truth, preds),
+        expression_section(truth, preds, seven=True),
+        affect_section(truth, preds, "valence", zero_rule),
+        affect_section(truth, preds, "arousal", zero_rule),
+        *consistency_sections(truth, preds),
+    ]
+
+
+def _describe(section: Section, block: dict[str, Any]) -> None:
+    """Add to a block of metrics.json what is not a figure: counts, confusion, reliability."""
+    n = int(section.rows.sum())
+    if section.key == "consistency":
+        block[section.figures.names[0]]["n"] = n
+        return
+    block["n"] = n
+    if not isinstance(section.figures, ExpressionFigures):
+        return
+    figures = section.figures
+    usable = n > 0 and not section.refused
+    matrix = figures.confusion(np.ones((n, 1)))[0].astype(int) if usable else None
+    block["classes"] = list(figures.classes)
+    block["confusion"] = None if matrix is None else matrix.tolist()
+    counts = figures.support()
+    for c, name in enumerate(figures.classes):
+        block["per_class"][name]["n"] = int(counts[c])
+    absent = [name for name, count in zip(figures.classes, counts, strict=True) if count == 0]
+    if usable and absent:
+        block["note"] = (
+            f"the truth holds no {', no '.join(absent)}; means are over the other classes"
+        )
+    block["reliability"] = figures.calibration.curve() if figures.calibration and usable else None
+
+
+def _protocol(joined: Joined, setting: Setting, zero_rule: ZeroRule) -> dict[str, Any]:
+    truth, preds = joined.truth, joined.preds
+    notes = []
+    if joined.missing:
+        notes.append(
+            f"{len(joined.missing):,} faces of the truth have no prediction and are not scored"
+        )
+    if joined.extra:
+        notes.append(f"{len(joined.extra):,} predictions belong to no face of the truth")
+    if preds.probabilities is not None:
+        known = ~np.isnan(preds.probabilities[:, 0])
+        other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)
+        if other.any():
+            notes.append(
+                f"{int(other.sum()):,} predicted labels are not the most probable class; accuracy "
+                "and its like go by the label, the rest by the probabilities"
+            )
+    if preds.uncovered:
+        notes.append(f"the predictions have no probability for {', '.join(preds.uncovered)}")
+    return {
+        "truth": truth.source,
+        "predictions": preds.source,
+        "n_truth": len(truth) + len(joined.missing),
+        "n_missing": len(joined.missing),
+        "n_extra": len(joined.extra),
+        "missing_ids": list(joined.missing[:SHOWN_IDS]),
+        "extra_ids": list(joined.extra[:SHOWN_IDS]),
+        "classes": list(EXPRESSIONS),
+        "zero_rule": zero_rule,
+        "interval": setting.interval,
+        "level": LEVEL,
+        "resamples": setting.resamples,
+        "stratified": setting.stratified,
+        "seed": setting.seed,
+        "ece_bins": ECE_BINS,
+        "notes": notes,
+        "versions": {
+            "affectnet": __version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _check(resamples: int, interval: str, zero_rule: str) -> None:
+    if resamples < 0 or resamples == 1:
+        raise ConfigError(f"{resamples} resamples give no interval; 1,000 are usual, 0 for none")
+    if interval not in INTERVAL_KINDS:
+        raise ConfigError(f"interval {interval!r}: it is one of {', '.join(INTERVAL_KINDS)}")
+    if zero_rule not in ZERO_RULES:
+        raise ConfigError(f"zero rule {zero_rule!r}: it is one of {', '.join(ZERO_RULES)}")
+
+
+def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:
+    from dataclasses import replace
+
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    for name, values in arrays.items():
+        if len(values) != len(truth):
+            raise ConfigError(
+                f"slice column {name!r} has {len(values):,} values for {len(truth):,} faces"
+            )
+    return replace(truth, extra={**truth.extra, **arrays})

@@ -1,0 +1,139 @@
+"""Scores by the values of a column, the worst slice named."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from affectnet.errors import ConfigError, suggest
+from affectnet.evaluation.arrays import Bools
+from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.predictions import Predictions, Truth
+from affectnet.evaluation.sections import (
+    Setting,
+    affect_section,
+    label_section,
+    nested,
+    scored,
+)
+
+MOST_VALUES: Final = 12
+"""A column of numbers with more distinct values than this is cut into quarters."""
+FEWEST_FACES: Final = 30
+"""The worst slice is sought among slices of at least this many faces."""
+SLICE_FIGURES: Final = {
+    "expression": ("accuracy", "f1_macro"),
+    "valence": ("rmse", "ccc"),
+    "arousal": ("rmse", "ccc"),
+}
+
+
+def score_slices(
+    truth: Truth,
+    preds: Predictions,
+    columns: Sequence[str],
+    setting: Setting,
+    zero_rule: ZeroRule,
+) -> dict[str, Any]:
+    """Score each value of each column: {column: {"slices": [...], "worst": {...}}}.
+
+    A slice holds its name, its number of faces, and the figures of `SLICE_FIGURES` with their
+    intervals. The worst is the one of lowest accuracy, or, without expression, of lowest mean CCC,
+    among slices of at least 30 faces (of any size where there is none).
+
+    Raises:
+        ConfigError: no such column, or one of text with a different value on every face.
+    """
+    return {name: _score_column(truth, preds, name, setting, zero_rule) for name in columns}
+
+
+def slice_masks(name: str, values: npt.NDArray[Any]) -> dict[str, Bools]:
+    """The faces of each slice of a column, by the slice's name.
+
+    Text, booleans and up to 12 distinct numbers: a slice a value. More numbers: quarters of near
+    equal size. Missing values are a slice of their own.
+
+    Raises:
+        ConfigError: text that differs on every face.
+    """
+    if values.dtype.kind in "iuf":
+        numbers = values.astype(np.float64)
+        missing = np.isnan(numbers)
+        distinct = np.unique(numbers[~missing])
+        if len(distinct) > MOST_VALUES:
+            return _quarters(numbers, missing)
+        masks = {f"{value:g}": numbers == value for value in distinct}
+    else:
+        words = np.array(["" if _is_missing(value) else str(value) for value in values], object)
+        missing = words == ""
+        distinct_words = sorted(set(words[~missing]))
+        if len(distinct_words) > max(MOST_VALUES, len(words) // 2):
+            raise ConfigError(
+                f"--slices {name}: {len(distinct_words):,} different values over {len(words):,} "
+                "faces are no slices; choose a column that groups faces"
+            )
+        masks = {word: words == word for word in distinct_words}
+    return masks | ({"(missing)": missing} if missing.any() else {})
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def _quarters(numbers: npt.NDArray[np.float64], missing: Bools) -> dict[str, Bools]:
+    edges = np.unique(np.quantile(numbers[~missing], [0, 0.25, 0.5, 0.75, 1]))
+    bins = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    masks = {
+        f"{edges[b]:.4g} to {edges[b + 1]:.4g}": (bins == b) & ~missing
+        for b in range(len(edges) - 1)
+    }
+    return masks | ({"(missing)": missing} if missing.any() else {})
+
+
+def _score_column(
+    truth: Truth, preds: Predictions, name: str, setting: Setting, zero_rule: ZeroRule
+) -> dict[str, Any]:
+    known = {**preds.extra, **truth.extra}
+    if name not in known:
+        raise ConfigError(
+            f"--slices: there is no column {name!r}{suggest(name, known)}; "
+            f"further columns are {', '.join(known) or 'none'}"
+        )
+    slices = []
+    for value, mask in slice_masks(name, np.asarray(known[name])).items():
+        faces = np.flatnonzero(mask)
+        some, said = truth.rows(faces), preds.rows(faces)
+        block: dict[str, Any] = {"slice": value, "n": len(faces)}
+        sections = [
+            label_section(some, said),
+            affect_section(some, said, "valence", zero_rule),
+            affect_section(some, said, "arousal", zero_rule),
+        ]
+        for section, entries in scored(sections, setting, some.expression):
+            wanted = SLICE_FIGURES[section.key]
+            nested(section.key, {k: v for k, v in entries.items() if k in wanted}, block)
+        slices.append(block)
+    return {"slices": slices, "worst": _worst(slices)}
+
+
+def _worst(slices: list[dict[str, Any]]) -> dict[str, Any] | None:
+    large = [block for block in slices if block["n"] >= FEWEST_FACES] or slices
+    for figure, merit in (("accuracy", _accuracy), ("mean CCC", _mean_ccc)):
+        judged = [(merit(block), block) for block in large]
+        known = [(value, block) for value, block in judged if value is not None]
+        if known:
+            value, block = min(known, key=lambda pair: pair[0])
+            return {"slice": block["slice"], "n": block["n"], "by": figure, "value": value}
+    return None
+
+
+def _accuracy(block: dict[str, Any]) -> float | None:
+    value: float | None = block["expression"]["accuracy"]["value"]
+    return value
+
+
+def _mean_ccc(block: dict[str, Any]) -> float | None:
+    both = [block[name]["ccc"]["value"] for name in ("valence", "arousal")]
+    known = [value for value in both if value is not None]
+    return sum(known) / len(known) if known else None
