@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -235,6 +235,10 @@ class Split:
             return None
         points: NDArray[np.float32] = column.slice(within, 1).flatten().to_numpy()
         return points.reshape(N_LANDMARKS, 2)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Go through all rows as Arrow record batches, in order."""
+        return iter(self._batches)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return any column as Arrow has it, also those that a release adds to `SCHEMA`."""

@@ -1,0 +1,248 @@
+"""`affectnet ingest`: a release becomes a dataset."""
+
+import csv
+import errno
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Never
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from affectnet import __version__
+from affectnet.config import IngestConfig
+from affectnet.data.readers.affectnet import Release, read_affectnet
+from affectnet.data.readers.part import REASONS, Dropped, Part
+from affectnet.data.readers.soft import SoftMatch, apply_soft
+from affectnet.data.splits import cap_per_class, stratified_split
+from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
+from affectnet.data.writing import write_splits
+from affectnet.errors import ConfigError, DataError
+from affectnet.labels import EXPRESSIONS
+from affectnet.run import refuse_existing, write_beside
+
+PART_NAMES = {"train": "train_set", "test": "val_set"}
+"""What the parts of AffectNet are for here: its own validation part is the test split."""
+
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Selection = dict[str, tuple[Part, NDArray[np.int64]]]
+
+
+def ingest(config: IngestConfig) -> DatasetInfo:
+    """Read a release into the dataset folder `config.out`, and print what was found.
+
+    The new dataset is written beside `config.out` and renamed when complete: after an error, a
+    full disk, Ctrl-C or SIGTERM there is either the old dataset, whole, or nothing.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+        DataError: a source or a soft-label file cannot be used, or the disk is full.
+        RunError: `config.out` exists and --overwrite was not given.
+    """
+    _check_settings(config)
+    out = config.out.resolve()
+    _check_out(out, config)
+    try:
+        with _terminate_by_exception(), write_beside(out) as new:
+            new.mkdir()
+            info, matches, other_files = _build(config, new)
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            raise DataError(
+                f"the disk of {config.out} is full; free some room or choose another --out (about "
+                "the size of the sources is needed, twice that for compressed ones)"
+            ) from error
+        raise
+    _print(config, info, matches, other_files)
+    return info
+
+
+def _check_settings(config: IngestConfig) -> None:
+    if not config.sources:
+        raise ConfigError("no source given; give the release's tar files or folders")
+    if not 0 <= config.val_fraction < 1:
+        raise ConfigError(
+            f"--val-fraction is {config.val_fraction}; it must be at least 0 and below 1"
+        )
+    if config.max_per_class is not None and config.max_per_class < 1:
+        raise ConfigError(f"--max-per-class is {config.max_per_class}; it must be at least 1")
+
+
+def _check_out(out: Path, config: IngestConfig) -> None:
+    """Refuse to replace anything but a dataset: --overwrite must not cost anybody their files."""
+    refuse_existing(out, config.overwrite)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{config.out} is a file; --out names a folder")
+    ours = {INFO_NAME, DROPPED_NAME, *(f"{name}.arrow" for name in SPLITS)}
+    others = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    if others:
+        raise DataError(
+            f"{config.out} holds other files than a dataset's ({', '.join(others[:3])}), which "
+            "--overwrite would delete; move them away or choose another --out"
+        )
+
+
+@contextmanager
+def _terminate_by_exception() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that what is half-written is removed."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMatch], int]:
+    """Read the sources and write the dataset into an empty folder."""
+    with _Bars() as bars, read_affectnet(config.sources, folder, config.check, bars.new) as release:
+        soft = [str(path) for path in config.soft]
+        names = {name: part for name, part in PART_NAMES.items() if part in release.parts}
+        matches = apply_soft(soft, release.parts, names)
+        splits, left_out = _divide(config, release)
+        total = sum(len(rows) for _, rows in splits.values())
+        with tqdm(total=total, unit="face", desc="writing", disable=None) as bar:
+            content = write_splits(folder, splits, bar.update)
+        dropped = [line for part in release.parts.values() for line in part.dropped]
+        other_files = release.other_files
+    _write_dropped(folder / DROPPED_NAME, dropped)
+    counts = Counter(line.reason for line in dropped)
+    info = DatasetInfo(
+        source=[str(path) for path in config.sources],
+        release="affectnet",
+        counts={name: _count(part.expression[rows]) for name, (part, rows) in splits.items()},
+        dropped={reason: counts[reason] for reason in REASONS if counts[reason]},
+        content_hash=content,
+        version=__version__,
+        settings={
+            "val_fraction": config.val_fraction,
+            "seed": config.seed,
+            "max_per_class": config.max_per_class,
+            "left_out_by_cap": left_out,
+            "check": config.check,
+            "soft": soft,
+        },
+    )
+    info.write(folder)
+    return info, matches, other_files
+
+
+def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
+    """Choose the rows of each split; return them and how many the class cap left out."""
+    splits: Selection = {}
+    left_out = 0
+    train = release.parts.get(PART_NAMES["train"])
+    if train is not None:
+        kept = np.flatnonzero(
+            cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
+        )
+        left_out = len(train) - len(kept)
+        for_validation = stratified_split(
+            [train.ids[row] for row in kept.tolist()],
+            train.expression[kept],
+            config.val_fraction,
+            config.seed,
+        )
+        splits["train"] = train, kept[~for_validation]
+        if for_validation.any():
+            splits["val"] = train, kept[for_validation]
+    test = release.parts.get(PART_NAMES["test"])
+    if test is not None:
+        splits["test"] = test, np.arange(len(test))
+    return splits, left_out
+
+
+def _count(labels: NDArray[np.int8]) -> dict[str, int]:
+    counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS)).tolist()
+    named = dict(zip(EXPRESSIONS, counts, strict=True))
+    missing = int((labels < 0).sum())
+    return named | ({"unlabelled": missing} if missing else {})
+
+
+def _write_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Dropped._fields)
+        writer.writerows(dropped)
+
+
+class _Bars:
+    """A progress bar a source, silent off a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Never] | None = None
+
+    def new(self, name: str) -> "_Bars":
+        self.__exit__()
+        desc = f"reading {Path(name).name}"
+        self._bar = tqdm(desc=desc, unit="", unit_scale=True, disable=None)
+        return self
+
+    def __call__(self, done: int, whole: int) -> None:
+        if self._bar is not None and not self._bar.disable:
+            self._bar.total = whole
+            self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _print(
+    config: IngestConfig, info: DatasetInfo, matches: Sequence[SoftMatch], other_files: int
+) -> None:
+    console = Console()
+    faces = Table(title=f"{config.out}: faces by expression and split")
+    faces.add_column("expression")
+    for name in info.counts:
+        faces.add_column(name, justify="right")
+    faces.add_column("all", justify="right")
+    listed = list(EXPRESSIONS)
+    if any("unlabelled" in counts for counts in info.counts.values()):
+        listed.append("unlabelled")
+    for expression in listed:
+        row = [counts.get(expression, 0) for counts in info.counts.values()]
+        faces.add_row(expression, *(f"{n:,}" for n in row), f"{sum(row):,}")
+    faces.add_section()
+    totals = [sum(counts.values()) for counts in info.counts.values()]
+    faces.add_row("all", *(f"{n:,}" for n in totals), f"{sum(totals):,}")
+    console.print(faces)
+    if info.dropped:
+        drops = Table(title=f"dropped (listed in {config.out / DROPPED_NAME})")
+        drops.add_column("reason")
+        drops.add_column("rows", justify="right")
+        for reason, count in info.dropped.items():
+            drops.add_row(reason, f"{count:,}")
+        console.print(drops)
+    else:
+        console.print("dropped: none")
+    left_out = info.settings["left_out_by_cap"]
+    if left_out:
+        console.print(f"left out by --max-per-class {config.max_per_class}: {left_out:,} faces")
+    if other_files:
+        console.print(f"passed over: {other_files:,} files that belong to no part of the release")
+    for match in matches:
+        lost = f"; {match.unmatched:,} of its ids are not there" if match.unmatched else ""
+        console.print(f"soft labels: {match.matched:,} faces of {match.part}{lost} ({match.name})")
+    console.print(f"content hash {info.content_hash[:16]}")

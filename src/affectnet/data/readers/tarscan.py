@@ -1,0 +1,340 @@
+"""A scanner of tar archives that is fast on millions of small members.
+
+Headers of one window of the archive are found, checked and chained by NumPy all at once; what that
+does not understand (old or foreign headers) goes to `tarfile`, one header at a time. Nothing is
+ever unpacked, so no member can write anywhere.
+"""
+
+import tarfile
+from bisect import bisect_left
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affectnet.data.readers.streams import WINDOW, ByteStream, ReadAhead
+from affectnet.errors import DataError
+
+BLOCK = 512
+MAX_MEMBER = 32 << 20
+"""Members above this size are passed over unread; no face is that large."""
+
+BUFFERS = 5
+HELD = 3
+"""So many windows may be unreleased at a time; the rest is being read ahead."""
+
+_REGULAR = frozenset((0, ord("0"), ord("7")))
+_LINKS = frozenset((ord("1"), ord("2")))
+_GNU_LONG_NAME = ord("L")
+_PAX = frozenset((ord("x"), ord("X")))
+_SPARSE = ord("S")
+_FIRST_WITHOUT_DATA, _LAST_WITHOUT_DATA = ord("1"), ord("6")
+
+
+@dataclass(slots=True)
+class Block:
+    """Some files of a source: names, where each stands in it, and the bytes.
+
+    File i is `data[starts[i] : starts[i] + sizes[i]]`; `starts[i]` is -1 for a file too large to
+    be a face, whose bytes are not here. `places[i]` tells the source where to find it again.
+    `done` counts bytes of the source read so far. `data` is overwritten after `release()`.
+    """
+
+    data: memoryview
+    names: list[bytes] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    links: list[bytes] = field(default_factory=list)
+    done: int = 0
+    on_release: Callable[[], None] | None = None
+
+    def release(self) -> None:
+        """Give the bytes back to the reader."""
+        if self.on_release is not None:
+            self.on_release()
+
+
+def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
+    """Yield the files of a tar archive in its own order; directories and the like are left out.
+
+    At most `HELD` blocks may be unreleased when the next one is asked for. `places` are byte
+    offsets in the (unpacked) archive.
+
+    Args:
+        stream: the archive, unpacked.
+        source: its name, for messages.
+
+    Raises:
+        DataError: not a tar archive, damaged, cut short, holding a path that climbs out of it, or
+            sparse files.
+    """
+    scanner = _Scanner(source)
+    carried = b""
+    base = 0  # where the window stands in the archive
+    front = 1 << 20
+    with ReadAhead(stream, BUFFERS, front) as windows:
+        for buffer, length in windows:
+            last = length < WINDOW
+            if len(carried) <= front:
+                begin = front - len(carried)
+                buffer[begin:front] = carried
+                data = memoryview(buffer)[begin : front + length]
+            else:  # a large member: rare enough to afford a copy
+                data = memoryview(carried + bytes(memoryview(buffer)[front : front + length]))
+            block = Block(data.toreadonly())
+            used = scanner.scan(block, base)
+            block.done = base + len(data)
+            block.on_release = _Once(windows, buffer)
+            carried = bytes(data[used:])
+            base += used
+            yield block
+            if scanner.finished:
+                return
+            if last:
+                raise scanner.cut_short(base + len(carried))
+
+
+class _Once:
+    """Recycle a buffer, but only once, however often it is asked for."""
+
+    def __init__(self, windows: ReadAhead, buffer: bytearray) -> None:
+        self._windows = windows
+        self._buffer: bytearray | None = buffer
+
+    def __call__(self) -> None:
+        if self._buffer is not None:
+            self._windows.recycle(self._buffer)
+            self._buffer = None
+
+
+class _Headers:
+    """All the blocks of a window that look like plain headers, decoded at once.
+
+    Being here does not make a block a header: a file's content may look like one. Only those that
+    the chain of sizes leads to are used.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        whole = len(data) // BLOCK * BLOCK
+        blocks = np.frombuffer(data, np.uint8, whole).reshape(-1, BLOCK)
+        at = np.flatnonzero(blocks[:, 257] == ord("u"))
+        heads = blocks[at]
+        digits = heads[:, 124:135] - ord("0")  # unsigned: all else becomes large
+        sums = heads[:, 148:154] - ord("0")
+        octal = 8 ** np.arange(10, -1, -1, dtype=np.int64)
+        total = heads.sum(axis=1, dtype=np.int64) - heads[:, 148:156].sum(axis=1, dtype=np.int64)
+        plain = (
+            (heads[:, 257:262] == np.frombuffer(b"ustar", np.uint8)).all(axis=1)
+            & (digits < 8).all(axis=1)
+            & ((heads[:, 135] == 0) | (heads[:, 135] == ord(" ")))
+            & (sums < 8).all(axis=1)
+            & (sums @ octal[5:] == total + 8 * ord(" "))
+        )
+        heads, at = heads[plain], at[plain]
+        kinds = heads[:, 156]
+        sizes = digits[plain] @ octal
+        in_archive = sizes.copy()
+        in_archive[(kinds >= _FIRST_WITHOUT_DATA) & (kinds <= _LAST_WITHOUT_DATA)] = 0
+        self.at: list[int] = (at * BLOCK).tolist()
+        self.kinds: list[int] = kinds.tolist()
+        self.sizes: list[int] = in_archive.tolist()
+        self.names = _names(heads)
+
+    def find(self, position: int) -> int:
+        """Return the index of the header at a position, or -1."""
+        i = bisect_left(self.at, position)
+        return i if i < len(self.at) and self.at[i] == position else -1
+
+
+def _names(heads: NDArray[np.uint8]) -> list[bytes]:
+    names: list[bytes] = np.ascontiguousarray(heads[:, :100]).view("S100").ravel().tolist()
+    # Only POSIX headers have the prefix field; GNU keeps other things there.
+    for i in np.flatnonzero((heads[:, 345] != 0) & (heads[:, 262] == 0)).tolist():
+        prefix = heads[i, 345:500].tobytes()
+        names[i] = _until_nul(prefix) + b"/" + _until_nul(names[i])
+    return names
+
+
+def _until_nul(text: bytes) -> bytes:
+    return text.partition(b"\0")[0]
+
+
+class _Scanner:
+    """The walk from header to header; keeps what one header says of the next."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.finished = False
+        self._started = False
+        self._next_name: bytes | None = None
+        self._next_size: int | None = None
+        self._skip = 0  # bytes of a passed-over member that are still to come
+
+    def cut_short(self, position: int) -> DataError:
+        if not self._started:
+            return self._no_archive()
+        return DataError(
+            f"{self.source} is cut short: it ends at byte {position:,} without the mark that ends "
+            "an archive; copy or download it again"
+        )
+
+    def scan(self, block: Block, base: int) -> int:
+        """Put the complete files of `block.data` into the block; return how much was used up.
+
+        `base` is where the data stands in the archive. What is left over is to be put in front of
+        the next data. Sets `finished` at the end mark.
+        """
+        data = block.data
+        end = len(data)
+        position = min(self._skip, end)
+        self._skip -= position
+        if position == end:
+            return position
+        # The archive's blocks, not the data's: what was skipped is a multiple of BLOCK or all.
+        headers = _Headers(data[position:])
+        origin = position
+        at, kinds, sizes, names = headers.at, headers.kinds, headers.sizes, headers.names
+        i = -2
+        while position + BLOCK <= end:
+            i = i + 1 if 0 <= i < len(at) - 1 and at[i + 1] == position - origin else -2
+            if i < 0:
+                i = headers.find(position - origin)
+            if i >= 0:
+                kind, size, name = kinds[i], sizes[i], names[i]
+                if b"\0" in name:
+                    name = _until_nul(name)
+            else:
+                header = bytes(data[position : position + BLOCK])
+                if not any(header):
+                    if not self._started and not self._all_zero_tail(data, position):
+                        raise self._no_archive()
+                    self.finished = True
+                    return end
+                kind, size, name = self._odd_header(header, base + position)
+            self._started = True
+            if self._next_size is not None and kind in _REGULAR:
+                size = self._next_size
+            start = position + BLOCK
+            padded = start + (size + BLOCK - 1) // BLOCK * BLOCK
+            if size > MAX_MEMBER:
+                self._pass_over(block, kind, name, size, base + start)
+                self._forget()
+                if padded > end:
+                    self._skip = padded - end
+                    return end
+                position = padded
+                continue
+            if padded > end:
+                return position
+            position = padded
+            if kind in _REGULAR:
+                if self._next_name is not None:
+                    name = self._next_name
+                if name[:1] == b"/" or b".." in name:
+                    self._refuse_climbing(name)
+                if name[-1:] != b"/":  # before POSIX, a directory was a file with a slash
+                    block.names.append(name)
+                    block.starts.append(start)
+                    block.sizes.append(size)
+                    block.places.append(base + start)
+                self._forget()
+            elif kind in _PAX:
+                self._read_pax(bytes(data[start : start + size]))
+            elif kind == _GNU_LONG_NAME:
+                self._next_name = _until_nul(bytes(data[start : start + size]))
+            else:
+                self._other_kind(block, kind, self._next_name or name)
+        return position
+
+    def _forget(self) -> None:
+        self._next_name = self._next_size = None
+
+    def _pass_over(self, block: Block, kind: int, name: bytes, size: int, place: int) -> None:
+        if kind in _REGULAR:
+            name = self._next_name or name
+            self._refuse_climbing(name)
+            block.names.append(name)
+            block.starts.append(-1)
+            block.sizes.append(size)
+            block.places.append(place)
+        elif kind in _PAX or kind == _GNU_LONG_NAME:
+            raise self._damaged(place - BLOCK)
+
+    def _other_kind(self, block: Block, kind: int, name: bytes) -> None:
+        """Deal with what is no file: directories, devices, links, volume labels."""
+        if kind == _SPARSE:
+            raise self._sparse(name)
+        self._refuse_climbing(name)
+        if kind in _LINKS:
+            block.links.append(name)
+        if kind not in (ord("g"), ord("K")):  # these two tell of what is still to come
+            self._forget()
+
+    def _odd_header(self, header: bytes, position: int) -> tuple[int, int, bytes]:
+        """Let tarfile read a header that is not plain: before POSIX, base-256 numbers, spaces."""
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            kind, size = info.type[0], info.size
+            name = info.name.encode("utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError, OverflowError) as error:
+            raise (self._damaged(position) if self._started else self._no_archive()) from error
+        if size < 0:
+            raise self._damaged(position)
+        if info.isdir():
+            return ord("5"), 0, name
+        if _FIRST_WITHOUT_DATA <= kind <= _LAST_WITHOUT_DATA:
+            size = 0
+        return kind, size, name
+
+    def _read_pax(self, records: bytes) -> None:
+        """Take path and size of the next member from PAX records: b"LENGTH KEY=VALUE\\n"."""
+        if b"path=" not in records and b"size=" not in records and b"GNU.sparse" not in records:
+            return
+        while records.strip(b"\0"):
+            digits, space, _ = records.partition(b" ")
+            length = int(digits) if digits.isdigit() and len(digits) < 9 else 0
+            if not space or not len(digits) + 1 < length <= len(records):
+                raise DataError(f"{self.source} is damaged: a PAX header cannot be read")
+            key, _, value = records[len(digits) + 1 : length - 1].partition(b"=")
+            records = records[length:]
+            if key == b"path":
+                self._next_name = _until_nul(value)
+            elif key == b"size":
+                if not value.isdigit() or len(value) > 18:
+                    raise DataError(f"{self.source} is damaged: a PAX header gives no valid size")
+                self._next_size = int(value)
+            elif key.startswith(b"GNU.sparse"):
+                raise self._sparse(self._next_name or b"a file")
+
+    def _refuse_climbing(self, name: bytes) -> None:
+        parts = name.replace(b"\\", b"/").split(b"/")
+        if name[:1] == b"/" or b".." in parts:
+            shown = name.decode("utf-8", "backslashreplace")
+            raise DataError(
+                f"{self.source} holds the path '{shown}', which climbs out of the archive; "
+                "such an archive is not read: pack it again with relative paths"
+            )
+
+    @staticmethod
+    def _all_zero_tail(data: memoryview, position: int) -> bool:
+        return not any(bytes(data[position : position + 2 * BLOCK]))
+
+    def _sparse(self, name: bytes) -> DataError:
+        shown = name.decode("utf-8", "backslashreplace")
+        return DataError(
+            f"{self.source} holds '{shown}' as a sparse file; pack it again without --sparse"
+        )
+
+    def _damaged(self, position: int) -> DataError:
+        return DataError(
+            f"{self.source} is damaged: no valid header at byte {position:,}; "
+            "copy or download it again"
+        )
+
+    def _no_archive(self) -> DataError:
+        return DataError(
+            f"{self.source} is no tar archive (plain, .gz, .xz or .zst); give the release's tar "
+            "or a folder that it was unpacked to"
+        )

@@ -1,0 +1,185 @@
+"""From the parts of a release to the Arrow files of a dataset, and the hash over their content."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from affectnet.data.readers.part import Part
+from affectnet.data.store import (
+    BATCH_ROWS,
+    N_LANDMARKS,
+    SCHEMA,
+    SPLITS,
+    Split,
+    SplitWriter,
+)
+from affectnet.labels import N_EXPRESSIONS
+
+BATCH_BYTES = 16 << 20
+"""A batch is closed early when its images reach this: memory stays small whatever their size."""
+
+
+class ContentHash:
+    """SHA-256 over ids, labels and image bytes of a split, whatever batches they come in.
+
+    Four streams, as one buffer of a batch at a time is hashed: images, ids, numbers, and which of
+    them are null.
+    """
+
+    def __init__(self) -> None:
+        self._streams = {name: hashlib.sha256() for name in SCHEMA.names}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Add rows; columns beyond `SCHEMA` do not count."""
+        for field in SCHEMA:
+            column = batch.column(field.name)
+            stream = self._streams[field.name]
+            if field.name in ("id", "image"):
+                lengths, content = _texts(column)
+                stream.update(lengths)
+                if content is not None:
+                    self._content(field.name).update(content)
+                continue
+            known = column.is_valid().to_numpy(zero_copy_only=False)
+            stream.update(known.tobytes())
+            values = column.drop_null()
+            if pa.types.is_fixed_size_list(field.type):
+                values = values.flatten()
+            self._content(field.name).update(np.ascontiguousarray(values.to_numpy()).data)
+
+    def _content(self, name: str) -> Any:
+        return self._streams.setdefault(f"{name} content", hashlib.sha256())
+
+    def digest(self) -> bytes:
+        """Return the hash of all rows so far."""
+        whole = hashlib.sha256()
+        for name in sorted(self._streams):
+            whole.update(name.encode() + b"\0" + self._streams[name].digest())
+        return whole.digest()
+
+
+def _texts(column: pa.Array) -> tuple[bytes, memoryview | None]:
+    """Return the length of each value as int64 bytes, and all values end to end, not copied."""
+    large = pa.types.is_large_binary(column.type)
+    kind = np.dtype(np.int64 if large else np.int32)
+    _, offsets, content = column.buffers()
+    ends = np.frombuffer(offsets, kind, len(column) + 1, column.offset * kind.itemsize)
+    lengths = np.diff(ends).astype("<i8").tobytes()
+    if content is None or not len(column):
+        return lengths, None
+    return lengths, memoryview(content)[int(ends[0]) : int(ends[-1])]
+
+
+def combine(digests: Mapping[str, bytes]) -> str:
+    """Make the content hash of a dataset from the digests of its splits."""
+    whole = hashlib.sha256()
+    for name in sorted(digests):
+        whole.update(name.encode() + b"\0" + digests[name])
+    return whole.hexdigest()
+
+
+def content_hash(folder: Path) -> str:
+    """Compute the content hash of a dataset on disk, to be compared with `dataset.json`."""
+    digests = {}
+    for name in SPLITS:
+        path = folder / f"{name}.arrow"
+        if path.is_file():
+            content = ContentHash()
+            for batch in Split(path).batches():
+                content.update(batch)
+            digests[name] = content.digest()
+    return combine(digests)
+
+
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, tuple[Part, NDArray[np.int64]]],
+    progress: Callable[[int], object],
+) -> str:
+    """Write one Arrow file a split; splits without rows get none.
+
+    Reading, hashing and writing of successive batches overlap.
+
+    Args:
+        folder: where the files go.
+        splits: name -> the part and the rows of it, in the order they shall have.
+        progress: called with each batch's number of rows.
+
+    Returns:
+        The content hash.
+
+    Raises:
+        DataError: a source has changed since it was read.
+        OSError: the disk is full.
+    """
+    digests = {}
+    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
+        for name, (part, rows) in splits.items():
+            if not len(rows):
+                continue
+            content = ContentHash()
+            with SplitWriter(folder / f"{name}.arrow") as writer:
+                before: list[Future[None]] = []
+                try:
+                    for batch in _batches(part, rows):
+                        for task in before:
+                            task.result()
+                        before = [
+                            hashing.submit(content.update, batch),
+                            writing.submit(writer.write_batch, batch),
+                        ]
+                        progress(batch.num_rows)
+                finally:  # also after Ctrl-C: no thread may write to a closed file
+                    wait(before)
+                for task in before:
+                    task.result()
+            digests[name] = content.digest()
+    return combine(digests)
+
+
+def _batches(part: Part, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    ends = np.cumsum(part.size[rows])
+    first = 0
+    while first < len(rows):
+        before = int(ends[first - 1]) if first else 0
+        full = int(np.searchsorted(ends, before + BATCH_BYTES, "right"))
+        last = min(max(full, first + 1), first + BATCH_ROWS, len(rows))
+        yield _batch(part, rows[first:last])
+        first = last
+
+
+def _batch(part: Part, rows: NDArray[np.int64]) -> pa.RecordBatch:
+    images = part.images(rows)
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(part.size[rows], out=offsets[1:])
+    label = part.expression[rows]
+    landmarks, no_landmarks = part.landmarks(rows)
+    soft, no_soft = part.soft_labels(rows)
+    return pa.record_batch(
+        [
+            pa.array([part.ids[row] for row in rows.tolist()], pa.string()),
+            pa.LargeBinaryArray.from_buffers(
+                pa.large_binary(),
+                len(rows),
+                [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(images))],
+            ),
+            pa.array(label, pa.int8(), mask=label < 0),
+            pa.array(part.valence[rows], pa.float32(), mask=np.isnan(part.valence[rows])),
+            pa.array(part.arousal[rows], pa.float32(), mask=np.isnan(part.arousal[rows])),
+            _lists(landmarks, 2 * N_LANDMARKS, no_landmarks),
+            _lists(soft, N_EXPRESSIONS, no_soft),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _lists(values: NDArray[np.float32], width: int, absent: NDArray[np.bool_]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.reshape(-1)), width, mask=pa.array(absent)
+    )
