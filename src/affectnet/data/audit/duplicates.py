@@ -45,9 +45,9 @@ def find_duplicates(scan: Scan, rows: Rows) -> list[Group]:
 
     Same file: equal bytes. Same pixels: equal after decoding. Near: perceptual hashes that differ
     in at most 7 of 64 bits and thumbnails whose fine structure (less the mean of each 9x9
-    neighbourhood of 32x32, so that pose and light do not count) correlates at 0.75 or more. The bond
-    is transitive: of three crops of one photo, the outer two need not be near each other. Plain
-    images, which show nothing, and images that cannot be decoded are left out.
+    neighbourhood of 32x32, so that pose and light do not count) correlates at 0.75 or more. The
+    bond is transitive: of three crops of one photo, the outer two need not be near each other.
+    Plain images, which show nothing, and images that cannot be decoded are left out.
 
     Returns:
         Groups of two rows or more: leaks first, then by size.

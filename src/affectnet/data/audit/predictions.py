@@ -59,10 +59,11 @@ def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]
             table = pa.csv.read_csv(file, convert_options=as_text)
         else:
             table = pa.parquet.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"--predictions {file} is no Parquet or CSV file: {reason}") from error
-    missing = [name for name in ("id", *PROBABILITY_COLUMNS[:-1]) if name not in table.column_names]
+    missing = [name for name in ("id", *PROBABILITY_COLUMNS[:-1]) if name not in names]
     if missing:
         raise DataError(
             f"--predictions {file} has no column {', '.join(missing)}; it needs id and "
@@ -74,18 +75,18 @@ def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]
     probs = np.zeros((table.num_rows, len(PROBABILITY_COLUMNS)))
     try:
         for i, name in enumerate(PROBABILITY_COLUMNS):
-            if name in table.column_names:
+            if name in names:
                 column = table.column(name).cast(pa.float64())
                 probs[:, i] = column.to_numpy(zero_copy_only=False)
         expression = None
-        if "expression" in table.column_names:
+        if "expression" in names:
             # Text and other codings of the truth are not needed here.
             column = table.column("expression")
             if pa.types.is_integer(column.type):
                 filled = column.fill_null(-1).cast(pa.int64())
                 expression = filled.to_numpy(zero_copy_only=False)
         ids: list[str] = table.column("id").cast(pa.string()).to_pylist()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, KeyError) as error:  # KeyError: a column comes twice
         reason = " ".join(str(error).split())
         raise DataError(f"--predictions {file} cannot be understood: {reason}") from error
     return ids, probs, expression

@@ -1,0 +1,122 @@
+"""The sentences about counts, for every variant of a release that people have."""
+
+import numpy as np
+import pytest
+
+from affectnet.data.audit.counts import Match, Recognition, recognise
+from affectnet.data.audit.findings import Severity
+from affectnet.data.audit.releases import ALPHABETICAL, RELEASES
+from affectnet.labels import EXPRESSIONS
+
+TRAINING = np.array([74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750])
+TEST_3999 = np.array([500] * 7 + [499])
+TEST_4000 = np.array([500] * 8)
+
+
+def parts(training: np.ndarray, test: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Split a training part as ingest does: a fifth becomes `val`."""
+    training = np.array(training)
+    counts = {"train": training - training // 5, "val": training // 5}
+    return counts if test is None else counts | {"test": np.array(test)}
+
+
+def said(recognition: Recognition, severity: Severity) -> str:
+    return " | ".join(f.text for f in recognition.findings if f.severity is severity)
+
+
+def test_the_table_holds_the_published_totals() -> None:
+    totals = {release.title: [part.total for part in release.parts] for release in RELEASES}
+    assert totals["AffectNet-8 (2021)"] == [287_651, 3_999]
+    assert totals["AffectNet-7 (2021, without contempt)"] == [283_901, 3_500]
+    assert [287_651, 4_000] in totals.values()
+    assert totals["FER+ by majority (2016)"] == [25_045, 3_191]
+    assert totals["RAF-DB, basic expressions"] == [12_271, 3_068]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.title)
+@pytest.mark.parametrize("named", ["affectnet", "folder", ""])
+def test_each_release_is_known_by_its_counts_alone(release, named: str) -> None:
+    counts = {}
+    for part in release.parts:
+        counts |= parts(part.counts) if len(part.splits) > 1 else {part.splits[0]: part.counts}
+    counts = {name: np.array(n) for name, n in counts.items()}
+    recognition = recognise(counts, named)
+    assert recognition.release is release
+    assert all(c.match is Match.SAME for c in recognition.comparisons)
+    assert {f.severity for f in recognition.findings} == {Severity.INFO}
+
+
+def test_3999_and_4000_are_told_apart() -> None:
+    new = recognise(parts(TRAINING, TEST_3999), "affectnet")
+    assert "AffectNet-8 (2021)" in said(new, Severity.INFO)
+    assert "3,999 faces (contempt 499) is the 2021 release's" in said(new, Severity.INFO)
+    old = recognise(parts(TRAINING, TEST_4000), "affectnet")
+    assert "manual release (2017)" in said(old, Severity.INFO)
+    assert "4,000 faces is the set of the manual release" in said(old, Severity.INFO)
+
+
+def test_a_missing_part_is_mentioned() -> None:
+    assert "the validation part (3,999 faces) is not in this dataset" in said(
+        recognise(parts(TRAINING), "affectnet"), Severity.INFO
+    )
+    only_test = recognise({"test": TEST_3999}, "affectnet")
+    assert "the training part (287,651 faces) is not in" in said(only_test, Severity.INFO)
+
+
+def test_what_ingest_dropped_is_no_difference() -> None:
+    short = TRAINING - [3, 2, 0, 0, 0, 0, 0, 0]
+    recognition = recognise(parts(short, TEST_3999), "affectnet", dropped=5)
+    assert "5 fewer than the 287,651" in said(recognition, Severity.INFO)
+    assert not said(recognition, Severity.WARNING)
+    unexplained = recognise(parts(short, TEST_3999), "affectnet", dropped=4)
+    assert "a sample, not the whole" in said(unexplained, Severity.WARNING)
+
+
+def test_a_relabelled_copy_is_a_problem() -> None:
+    relabelled = TRAINING + np.array([-5000, 0, 3000, 0, 2000, 0, 0, 0])
+    recognition = recognise(parts(relabelled, TEST_3999), "affectnet")
+    text = said(recognition, Severity.PROBLEM)
+    assert "287,651 faces, the total of" in text
+    assert "a relabelled copy" in text
+    assert "neutral 69,874 where 74,874 are published; sadness 28,459 where 25,459" in text
+
+
+def test_an_alphabetical_class_order_is_a_problem() -> None:
+    alphabetical = [TRAINING[EXPRESSIONS.index(name)] for name in ALPHABETICAL]
+    text = said(recognise(parts(alphabetical), "affectnet"), Severity.PROBLEM)
+    assert "numbered alphabetically" in text
+    swapped = TRAINING[[0, 1, 2, 4, 3, 5, 6, 7]]
+    text = said(recognise(parts(swapped), "affectnet"), Severity.PROBLEM)
+    assert "surprise has the published count of fear; fear has the published count of" in text
+
+
+def test_a_capped_release_is_named_and_excused_where_ingest_was_asked() -> None:
+    capped = np.minimum(TRAINING, 15_000)
+    unasked = recognise(parts(capped, TEST_3999), "affectnet")
+    assert "capped at 15,000 a class before it came here" in said(unasked, Severity.WARNING)
+    asked = recognise(parts(capped, TEST_3999), "affectnet", dropped=200_000, cap=15_000)
+    assert "with at most 15,000 a class, as ingest was asked" in said(asked, Severity.INFO)
+    assert not said(asked, Severity.WARNING)
+
+
+@pytest.mark.parametrize("total", [25_000, 29_042, 37_553])
+def test_a_copy_of_30000_faces_is_not_affectnet(total: int) -> None:
+    counts = np.full(8, total // 8)
+    counts[0] += total % 8
+    recognition = recognise(parts(counts), "affectnet")
+    assert "reduced copies of about 30,000 faces" in said(recognition, Severity.PROBLEM)
+    unnamed = recognise(parts(counts), "folder")
+    assert unnamed.release is None
+    assert "reduced copies of about 30,000" in said(unnamed, Severity.WARNING)
+
+
+def test_samples_other_counts_and_unknown_releases() -> None:
+    sample = recognise(parts(TRAINING // 100), "affectnet")
+    assert "a sample, not the whole" in said(sample, Severity.WARNING)
+    other = recognise(parts(TRAINING + 1000), "affectnet")
+    assert "another release, or a changed one" in said(other, Severity.WARNING)
+    unknown = recognise(parts(np.full(8, 100)), "folder")
+    assert unknown.release is None
+    assert "no published release" in said(unknown, Severity.INFO)
+    empty = recognise({"train": np.zeros(8, int)}, "folder")
+    assert empty.release is None
