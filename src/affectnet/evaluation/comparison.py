@@ -1,6 +1,6 @@
 """Two sets of predictions on the same faces: is the difference more than chance?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,8 +96,8 @@ def compare(
         "seed": seed,
         "stratified": stratified,
     }
-    for key, sections in _paired_sections(shared, pair, zero_rule).items():
-        strata = shared.expression if stratified else None
+    for key, (faces, *sections) in _paired_sections(shared, pair, zero_rule).items():
+        strata = faces.expression if stratified else None
         found[key] = _differences(sections, names, resamples, seed, strata)
     right = [preds.expression == shared.expression for preds in pair]
     labelled = (shared.expression >= 0) & (pair[0].expression >= 0) & (pair[1].expression >= 0)
@@ -137,9 +137,10 @@ def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:
 
 def _paired_sections(
     truth: Truth, pair: tuple[Predictions, Predictions], zero_rule: ZeroRule
-) -> dict[str, tuple[Section, Section]]:
+) -> dict[str, tuple[Truth, Section, Section]]:
+    """The faces that truth and both predictions know, and the two sections over them."""
     makers: dict[str, Callable[[Truth, Predictions], Section]] = {
-        "expression": expression_section,
+        "expression": lambda t, p: expression_section(t, p, with_skew=False),
         "valence": lambda t, p: affect_section(t, p, "valence", zero_rule),
         "arousal": lambda t, p: affect_section(t, p, "arousal", zero_rule),
     }
@@ -147,12 +148,12 @@ def _paired_sections(
     for key, make in makers.items():
         rows = np.flatnonzero(make(truth, pair[0]).rows & make(truth, pair[1]).rows)
         some = truth.rows(rows)
-        found[key] = (make(some, pair[0].rows(rows)), make(some, pair[1].rows(rows)))
+        found[key] = (some, make(some, pair[0].rows(rows)), make(some, pair[1].rows(rows)))
     return found
 
 
 def _differences(
-    sections: tuple[Section, Section],
+    sections: Sequence[Section],
     names: tuple[str, str],
     resamples: int,
     seed: int,
@@ -217,12 +218,12 @@ def _verdict(found: dict[str, Any]) -> str:
             sign * bound for bound in (accuracy["low"], accuracy["high"]) if bound is not None
         )
         interval = (
-            f"{LEVEL:.0%} interval {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}, "
+            f"{LEVEL:.0%} interval {_points(bounds[0])} to {_points(bounds[1])}, "
             if len(bounds) == 2
             else ""
         )
         measured = (
-            f"{100 * abs(apart):.1f} points of accuracy on {found['expression']['n']:,} faces "
+            f"{_points(abs(apart))} points of accuracy on {found['expression']['n']:,} faces "
             f"({interval}McNemar p {_p(p)})"
         )
         if apart == 0:
@@ -244,6 +245,10 @@ def _verdict(found: dict[str, Any]) -> str:
         )
         parts.append(f"{dimension}: {said} (CCC {entry['difference']:+.3f}{interval})")
     return f"{b} against {a}, {'; '.join(parts) or 'no figure is defined for both'}."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-0.0", "0.0")
 
 
 def _p(p: float) -> str:

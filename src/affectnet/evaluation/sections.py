@@ -70,7 +70,9 @@ def _labelled(truth: Truth, preds: Predictions) -> Bools:
     return rows
 
 
-def expression_section(truth: Truth, preds: Predictions, seven: bool = False) -> Section:
+def expression_section(
+    truth: Truth, preds: Predictions, seven: bool = False, with_skew: bool = True
+) -> Section:
     """Eight classes; or the first seven, with contempt out of the truth and the probabilities.
 
     For seven, the seven probabilities are scaled to sum to one (all equal where all were zero) and
@@ -82,7 +84,9 @@ def expression_section(truth: Truth, preds: Predictions, seven: bool = False) ->
     true, said = truth.expression[rows], preds.expression[rows]
     probabilities = None if preds.probabilities is None else preds.probabilities[rows]
     if not seven:
-        figures = ExpressionFigures(true, said, probabilities, EXPRESSIONS, preds.uncovered)
+        figures = ExpressionFigures(
+            true, said, probabilities, EXPRESSIONS, preds.uncovered, with_skew
+        )
         return Section("expression", figures, rows)
     refused = ""
     if probabilities is not None:
@@ -95,7 +99,7 @@ def expression_section(truth: Truth, preds: Predictions, seven: bool = False) ->
         )
         said = np.minimum(said, CONTEMPT - 1)
     uncovered = [name for name in preds.uncovered if name in SEVEN]
-    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered)
+    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew)
     return Section("expression_7", figures, rows, refused)
 
 
