@@ -14,7 +14,7 @@ TOPIC = "valence and arousal"
 BINS: Final = 20
 """Bins over [-1, 1] of each histogram."""
 
-MANY: Final = 0.05
+MANY: Final = 0.1
 """Share of contradicting rows in a class from which the labels as a whole are in doubt."""
 
 ENOUGH: Final = 20
@@ -182,13 +182,16 @@ def judge(
     counts = np.bincount(
         [EXPRESSIONS.index(f.rule.expression) for f in found], minlength=N_EXPRESSIONS
     )
-    for i in np.flatnonzero((affect.class_n >= ENOUGH) & (counts > MANY * affect.class_n)):
+    many = np.flatnonzero((affect.class_n >= ENOUGH) & (counts > MANY * affect.class_n))
+    if len(many):
+        shares = (
+            f"{share(int(counts[i]), int(affect.class_n[i]))} of {EXPRESSIONS[i]}" for i in many
+        )
         findings.append(
             problem(
                 TOPIC,
-                f"{share(int(counts[i]), int(affect.class_n[i]))} of {EXPRESSIONS[i]} contradict "
-                "their valence or arousal: too many for slips of annotators; the class order or "
-                "the labels are in doubt",
+                f"{', '.join(shares)} contradict their valence or arousal: too many for slips of "
+                "annotators; the class order or the labels are in doubt",
             )
         )
     return findings
