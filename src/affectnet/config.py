@@ -60,6 +60,11 @@ class TrainConfig:
     """Side of the square input in pixels; the backbone's own where not given."""
     freeze: Literal["backbone", "none"] = "none"
     """backbone: train only the heads; none: fine-tune everything."""
+    features: Literal["once", "live"] = "once"
+    """With a frozen backbone: compute features once, keep them on disk and train the heads on them
+    (once), or run the backbone over augmented images in every epoch (live)."""
+    views: int = 0
+    """Augmented views of each training face kept beside the plain one, with --features once."""
     pretrained: bool = True
     """Start the backbone from its pretrained weights (cvnet has none: it always starts fresh)."""
     weights: Path | None = None
@@ -145,8 +150,9 @@ class TrainConfig:
     """Validation metric by which the best epoch is kept."""
     keep_checkpoints: Literal["last", "all"] = "last"
     """last: only the newest and the best; all: one of every epoch as well."""
-    cache: Literal["auto", "none", "ram"] = "auto"
-    """Keep decoded faces in memory: ram; auto does so where they take little room."""
+    cache: Literal["auto", "none", "ram", "device"] = "auto"
+    """Keep decoded faces in memory (ram) or on the GPU (device); auto keeps them in memory where
+    they take little room."""
     workers: int | None = None
     """Loader processes; chosen from the cores and the size of the data where not given."""
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -164,7 +170,8 @@ class EvaluateConfig:
     """Score runs, saved models, or anybody's predictions."""
 
     runs: Positional[tuple[Path, ...]] = ()
-    """Run folders or saved models; two or more are compared on the same faces."""
+    """Run folders, saved models or files of predictions; two or more are compared, each with the
+    first, on the faces that both have."""
     data: Path | None = None
     """Dataset folder to predict on."""
     split: Literal["train", "val", "test"] = "test"
@@ -174,9 +181,13 @@ class EvaluateConfig:
     truth: Path | None = None
     """What --predictions is scored against: a dataset folder, or a CSV or Parquet file."""
     columns: UseAppendAction[tuple[str, ...]] = ()
-    """Another name for a column, as `expression_pred=label` (repeatable)."""
+    """Another name for a column, as `expression_pred=label` (repeatable); `p=PREFIX` for all
+    probabilities."""
     classes: tuple[str, ...] = ()
-    """Class order of numeric labels in --predictions where it is not AffectNet's."""
+    """The order of the classes in the file where it is not AffectNet's, as `neutral,anger,...`; a
+    word of the file's own as `happiness=happy`."""
+    out_of_range: Literal["error", "clip", "keep"] = "error"
+    """Predicted valence or arousal outside [-1, 1]: an error, clipped, or scored as it is."""
     zero_rule: Literal["sign", "positive", "drop"] = "sign"
     """SAGR at zero: zero is its own sign; counts as positive; or such faces are left out."""
     resamples: int = 1000
@@ -186,13 +197,24 @@ class EvaluateConfig:
     stratified: bool = False
     """Resample within each true class."""
     slices: tuple[str, ...] = ()
-    """Columns to score by, value by value."""
+    """Columns to score by, value by value; brightness and sharpness are computed from --data."""
+    flip: bool = False
+    """Predict each face and its mirror image, and take the mean."""
+    calibrate: bool = False
+    """Fit a temperature on the val split of --data first, and keep it in the run's model."""
+    ensemble: bool = False
+    """Score the mean of all the given predictions too."""
     seed: int = 0
     """Seed of the bootstrap."""
     batch_size: int = 128
     """Faces a forward pass."""
+    workers: int | None = None
+    """Loader processes; chosen from the cores and the size of the data where not given."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device kind."""
     out: Path | None = None
-    """Where the scores go; the run's evaluation/SPLIT where not given."""
+    """Where the scores go: a .json file, or a folder that is then laid out as a run's. The run's own
+    evaluation/SPLIT where not given."""
     overwrite: bool = False
     """Replace earlier scores of the same split."""
 
@@ -240,3 +262,42 @@ class AuditConfig:
     """Most rows of each list on the terminal."""
     overwrite: bool = False
     """Replace the file at --out."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Expression, valence and arousal of every face in pictures, folders, videos or a camera."""
+
+    inputs: Positional[tuple[str, ...]]
+    """Pictures, videos, folders (searched to the bottom), globs in quotes, or a camera's number."""
+    model: str | None = None
+    """Run folder, its model/ folder, or owner/name on the Hugging Face Hub."""
+    out: Path | None = None
+    """Results, a row a face: .csv, .json, .jsonl or .parquet; a table on the terminal without."""
+    annotate: Path | None = None
+    """Folder for pictures and videos with the faces drawn in, and valence and arousal over time."""
+    faces: Literal["detect", "none"] = "detect"
+    """detect: find the faces; none: every picture is one face, cropped already."""
+    margin: float | None = None
+    """Share of the face box added on each side, where the model's config.json does not say."""
+    min_score: float = 0.7
+    """Detections less sure than this are left out, 0 to 1."""
+    detect_size: int | None = None
+    """Long side, in pixels, at which faces are searched: 1024 in pictures and 640 in videos where
+    not given. Larger finds smaller faces and takes longer."""
+    smoothing: Literal["one-euro", "ema", "none"] = "one-euro"
+    """Smoothing of each face over the time of a video; none writes every frame's own numbers."""
+    stride: int = 1
+    """Look at every n-th frame of a video."""
+    fps: float | None = None
+    """Look at no more than this many frames of a second of video."""
+    seconds: float | None = None
+    """Stop a video or a camera after this many seconds; a camera runs until Ctrl-C without."""
+    batch_size: int = 32
+    """Faces a forward pass."""
+    workers: int | None = None
+    """Threads that read pictures and find faces; as many as cores, at most 8, where not given."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU where there is one."""
+    overwrite: bool = False
+    """Replace the file at --out and what has the same names in --annotate."""

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
 
-from affectnet.training.module import Optimisation, derived_seed, epoch_figures
+from affectnet.training.module import Optimisation, epoch_figures
+from affectnet.training.seeds import derived_seed
 
 
 def test_step_schedule_is_steplr() -> None:

@@ -11,15 +11,17 @@ import torch
 import yaml
 
 from affectnet.config import TrainConfig
-from affectnet.data.augment import AUGMENTATIONS, Augmentation
+from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.splits import class_weights
+from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError, RunError
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder, write_beside
 from affectnet.training.keeping import export_best, keep_start, read_checkpoint
 from affectnet.training.module import AffectModule, Optimisation
-from affectnet.training.trainer import device_settings, make_trainer
+from affectnet.training.probe import FeatureDataModule, FeaturePass
+from affectnet.training.trainer import device_settings, make_trainer, on_gpu
 
 # What may differ between a run and its continuation without making it another run.
 FREE_TO_CHANGE = {
@@ -35,6 +37,9 @@ FREE_TO_CHANGE = {
     "devices",
     "nodes",
 }
+
+FEATURES = ".features"
+"""Folder among the runs where the features of frozen backbones are kept."""
 
 
 def train(config: TrainConfig) -> RunFolder:
@@ -104,6 +109,19 @@ def train(config: TrainConfig) -> RunFolder:
         shutil.rmtree(run.path)
     _write_config(config, run)
     keep_start(run, model)
+    devices = device_settings(config.accelerator, config.devices, config.nodes, config.precision)
+    batches: L.LightningDataModule = data
+    if config.freeze == "backbone" and config.features == "once":
+        source = FeaturePass(
+            model,
+            config.runs / FEATURES,
+            data=[DatasetInfo.read(path).content_hash for path in config.data],
+            augmentation=augmentation(config),
+            seed=config.seed,
+            device=torch.device("cuda" if on_gpu(config.accelerator) else "cpu"),
+            precision=devices["precision"].split("-")[0],
+        )
+        batches = FeatureDataModule(data, source, config.views)
     trainer = make_trainer(
         run,
         epochs=config.epochs,
@@ -111,13 +129,13 @@ def train(config: TrainConfig) -> RunFolder:
         keep=config.keep_checkpoints,
         ema=config.ema,
         clip_norm=config.clip_norm,
-        **device_settings(config.accelerator, config.devices, config.nodes, config.precision),
+        **devices,
     )
     resume_from = run.last if config.resume and run.last.is_file() else None
     if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
         print(f"{run.path} has its {config.epochs} epochs already; more come with --epochs N")
     else:
-        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -136,14 +154,13 @@ def run_name(config: TrainConfig) -> str:
 
 def augmentation(config: TrainConfig) -> Augmentation:
     """The named set with the single settings that were given."""
-    chosen = AUGMENTATIONS[config.augment]
     names = {field.name for field in dataclasses.fields(Augmentation)}
     given = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.name in names and getattr(config, field.name) is not None
+        if field.name in names
     }
-    return dataclasses.replace(chosen, **given)
+    return named_augmentation(config.augment).with_overrides(**given)
 
 
 def loss_settings(config: TrainConfig, labels: np.ndarray) -> dict[str, Any]:
@@ -175,7 +192,7 @@ def check(config: TrainConfig) -> None:
         faults.append(_fault("image_size", config.image_size, "at least 16 pixels"))
     if config.lr <= 0:
         faults.append(_fault("lr", config.lr, "above 0"))
-    for name in ("weight_decay", "warmup_epochs", "va_weight", "seed"):
+    for name in ("weight_decay", "warmup_epochs", "va_weight", "seed", "views"):
         if getattr(config, name) < 0:
             faults.append(_fault(name, getattr(config, name), "at least 0"))
     for name in ("dropout", "drop_path", "label_smoothing"):

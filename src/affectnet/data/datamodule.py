@@ -142,7 +142,7 @@ class AffectDataModule(L.LightningDataModule):
 
     def _loader(self, name: str, *, shuffled: bool = False, reread: bool = False) -> "FaceLoader":
         split = self._open(name)
-        rows = self._rows(name) if shuffled else np.arange(len(split))
+        rows = self.rows(name) if shuffled else np.arange(len(split))
         cache = self._cached(name, rows, reread)
         sampler: TrainBatches | EvalBatches
         if shuffled:
@@ -152,7 +152,7 @@ class AffectDataModule(L.LightningDataModule):
             sampler = TrainBatches(rows, self.batch_size, seed=self.seed, weights=weights)
         else:
             sampler = EvalBatches(rows, self.batch_size)
-        workers = self._workers(len(rows)) if cache is None else 0
+        workers = self.workers_for(len(rows)) if cache is None else 0
         return FaceLoader(
             FaceDataset(split, self.image_size, cache=cache, cached_rows=rows),
             # Lists of rows as samples, and no batching by the loader: the one way in which
@@ -162,6 +162,8 @@ class AffectDataModule(L.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_as_it_is,
+            # A loader without its own would draw from the generator that dropout draws from.
+            generator=torch.Generator(),
             pin_memory=torch.cuda.is_available() and (cache is None or not cache.is_cuda),
         )
 
@@ -178,7 +180,8 @@ class AffectDataModule(L.LightningDataModule):
             self.splits[name] = split
         return self.splits[name]
 
-    def _rows(self, name: str) -> NDArray[np.int64]:
+    def rows(self, name: str) -> NDArray[np.int64]:
+        """Return the rows of an open split that are trained on, within the cap per class."""
         split = self.splits[name]
         kept = cap_per_class(split.ids, split.expression, self.max_per_class, self.seed)
         return np.flatnonzero(kept)
@@ -208,7 +211,8 @@ class AffectDataModule(L.LightningDataModule):
             return torch.device("cuda", torch.cuda.current_device())
         return None
 
-    def _workers(self, faces: int) -> int:
+    def workers_for(self, faces: int) -> int:
+        """Return how many worker processes decode so many images."""
         if self.workers is not None:
             return self.workers
         if faces < _FEW_FACES:

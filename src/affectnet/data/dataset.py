@@ -94,6 +94,17 @@ def describe(split: AnySplit, row: int) -> str:
     return f"the face '{split.ids[row]}' (row {row} of {split.path})"
 
 
+def labels_of(split: AnySplit, rows: NDArray[np.int64]) -> Batch:
+    """Return what a `Batch` holds beside its images, for some rows."""
+    return {
+        "index": torch.from_numpy(rows),
+        "expression": torch.from_numpy(split.expression[rows].astype(np.int64)),
+        "valence": torch.from_numpy(split.valence[rows]),
+        "arousal": torch.from_numpy(split.arousal[rows]),
+        "soft": torch.from_numpy(split.soft[rows]),
+    }
+
+
 class FaceDataset(Dataset[Batch]):
     """The faces of a split at one size; indexed by a list of rows, it returns their `Batch`.
 
@@ -137,14 +148,7 @@ class FaceDataset(Dataset[Batch]):
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         at = np.asarray(rows, np.int64)
-        return {
-            "image": self.images(at),
-            "index": torch.from_numpy(at),
-            "expression": torch.from_numpy(self.split.expression[at].astype(np.int64)),
-            "valence": torch.from_numpy(self.split.valence[at]),
-            "arousal": torch.from_numpy(self.split.arousal[at]),
-            "soft": torch.from_numpy(self.split.soft[at]),
-        }
+        return {"image": self.images(at), **labels_of(self.split, at)}
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the pixels of some rows, uint8 (n, 3, S, S)."""

@@ -1,22 +1,25 @@
 """The thin LightningModule: augment, forward, losses, optimiser, and the figures of an epoch."""
 
-import hashlib
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 
-from affectnet.data.augment import Augmentation, augment, normalise, to_float
+from affectnet.data.augment import augment, normalise, step_generator, to_float
+from affectnet.data.augmentation import Augmentation
+from affectnet.data.dataset import Batch
 from affectnet.evaluation import metrics
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
+from affectnet.training.seeds import derived_seed
 
-Batch = dict[str, Tensor]
+BACKBONE: Final = "model.backbone."
+"""What the backbone's weights are called in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ class AffectModule(L.LightningModule):
         self.seed = seed
         self._seen: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
 
+    def on_fit_start(self) -> None:
+        """Bring the class weights and counts of the losses to the model's device."""
+        self.losses = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in self.losses.items()
+        }
+
     def forward(self, images: Tensor) -> AffectOutput:
         """Run the model on uint8 RGB images of shape (B, 3, S, S)."""
         prep = self.model.preprocessing
@@ -89,12 +99,21 @@ class AffectModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one augmented batch."""
-        generator = torch.Generator().manual_seed(
-            derived_seed(self.seed, "augment", self.current_epoch, batch_idx, self.global_rank)
-        )
-        images = augment(batch["image"], self.augmentation, generator)
-        prep = self.model.preprocessing
-        output = self.model(normalise(images, prep.mean, prep.std))
+        if "features" in batch:
+            output = self.model.heads(batch["features"])
+        else:
+            # The draws of the whole batch, of which a process takes its part: the number of
+            # processes changes nothing.
+            rows = len(batch["image"])
+            images = augment(
+                batch["image"],
+                self.augmentation,
+                step_generator(self.seed, self.current_epoch, batch_idx),
+                first=self.global_rank * rows,
+                of=self.trainer.world_size * rows,
+            )
+            prep = self.model.preprocessing
+            output = self.model(normalise(images, prep.mean, prep.std, inplace=True))
         losses = affect_loss(output, batch, **self.losses)
         self._keep("train", batch, output, losses)
         return losses["loss"]
@@ -105,7 +124,9 @@ class AffectModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep losses and predictions of one batch for the epoch's figures."""
-        output = self(batch["image"])
+        output = (
+            self.model.heads(batch["features"]) if "features" in batch else self(batch["image"])
+        )
         self._keep("val", batch, output, affect_loss(output, batch, **self.losses))
 
     def on_validation_epoch_end(self) -> None:
@@ -126,6 +147,21 @@ class AffectModule(L.LightningModule):
             "valence": output.valence.float().cpu(),
             "arousal": output.arousal.float().cpu(),
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave a frozen backbone out: the run's `checkpoints/start` holds it once for all."""
+        if self.model.frozen:
+            for states in ("state_dict", "current_model_state"):
+                for name in [n for n in checkpoint.get(states, ()) if n.startswith(BACKBONE)]:
+                    del checkpoint[states][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen backbone back, as it stands in this model."""
+        if self.model.frozen:
+            own = {n: v for n, v in self.state_dict().items() if n.startswith(BACKBONE)}
+            for states in ("state_dict", "current_model_state"):
+                if states in checkpoint:
+                    checkpoint[states] = own | checkpoint[states]
 
     def configure_optimizers(self) -> Any:
         """Adam, AdamW or SGD over the trainable weights, the rate set anew every step."""
@@ -156,7 +192,7 @@ class AffectModule(L.LightningModule):
         self, stage: str, batch: Batch, output: AffectOutput, losses: dict[str, Tensor]
     ) -> None:
         seen = self._seen[stage]
-        rows = len(batch["image"])
+        rows = len(batch["index"])
         # Kept on the device, copied once an epoch: a copy a step would wait for the GPU.
         seen["loss"].append(losses["loss"].detach().float() * rows)
         seen["rows"].append(torch.tensor(rows))
@@ -207,11 +243,3 @@ def gather_over_ranks(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     parts: list[dict[str, np.ndarray]] = [{} for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, rows)
     return {name: np.concatenate([part[name] for part in parts]) for name in rows}
-
-
-def derived_seed(*parts: object) -> int:
-    """A 63-bit seed that is a function of `parts` alone, the same on every machine."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-

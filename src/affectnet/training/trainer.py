@@ -13,16 +13,21 @@ from affectnet.run import RunFolder
 from affectnet.training.keeping import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
 
 
+def on_gpu(accelerator: str) -> bool:
+    """Whether training runs on a CUDA GPU."""
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
 def device_settings(
     accelerator: str = "auto", devices: int | None = None, nodes: int = 1, precision: str = "auto"
 ) -> dict[str, Any]:
     """Trainer arguments for the device; `precision="auto"` is bf16 on CUDA GPUs that have it."""
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    gpu = on_gpu(accelerator)
     if precision == "auto":
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
+        precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "32"
     return {
         "accelerator": accelerator,
-        "devices": devices or ("auto" if on_gpu else 1),
+        "devices": devices or ("auto" if gpu else 1),
         "num_nodes": nodes,
         "precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision],
         "enable_progress_bar": sys.stderr.isatty(),
@@ -69,6 +74,7 @@ def quiet_lightning() -> None:
         r".*Consider setting `persistent_workers=True`.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*isinstance\(treespec, LeafSpec\).*",
+        r".*module\(s\) in eval mode at the start of training.*",
         r".*deterministic.*",
     ):
         warnings.filterwarnings("ignore", message=message)
