@@ -194,7 +194,12 @@ class Columns:
     def _probability_columns(self) -> dict[int, str]:
         """The table's column of each class index that has one."""
         prefix = self._aliases.get("p", "p_")
-        there = set(self.table.column_names)
+        # A column without a single value is as good as none.
+        there = {
+            name
+            for name, column in zip(self.table.column_names, self.table.columns, strict=True)
+            if column.null_count < len(column)
+        }
         found: dict[int, str] = {}
         for c, ours in enumerate(EXPRESSIONS):
             names = [self.name(PROBABILITY_COLUMNS[c]), prefix + self._classes.get(ours, ours)]

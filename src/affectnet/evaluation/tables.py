@@ -18,7 +18,13 @@ from affectnet.evaluation.columns import (
     parse_classes,
     parse_columns,
 )
-from affectnet.evaluation.predictions import OutOfRange, Predictions, Truth, within_range
+from affectnet.evaluation.predictions import (
+    Joined,
+    OutOfRange,
+    Predictions,
+    Truth,
+    within_range,
+)
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.run import write_beside
 
@@ -174,17 +180,52 @@ def predictions_table(
         ids: n unique names.
         expression: true classes, -1 where missing.
         valence, arousal: annotations, NaN where missing.
-        probabilities: (n, 8); `expression_pred` is the most probable class.
+        probabilities: (n, 8), a column of NaN for a class that the model does not have;
+            `expression_pred` is the most probable class.
         valence_pred, arousal_pred: predictions.
     """
-    p = np.asarray(probabilities)
-    truth = np.asarray(expression, dtype=np.int8)
+    known = np.asarray(probabilities)
+    preds = np.nan_to_num(known, nan=-1.0).argmax(axis=1)
+    return _table(ids, expression, valence, arousal, known, preds, valence_pred, arousal_pred)
+
+
+def joined_table(joined: Joined) -> pa.Table:
+    """The table of `predictions.parquet` from anybody's predictions, joined to their truth."""
+    truth, preds = joined.truth, joined.preds
+    probabilities = preds.probabilities
+    if probabilities is None:
+        probabilities = np.full((len(truth), N_EXPRESSIONS), np.nan)
+    elif preds.uncovered:
+        covered = np.array([name not in preds.uncovered for name in EXPRESSIONS])
+        probabilities = np.where(covered, probabilities, np.nan)
+    return _table(
+        truth.ids,
+        truth.expression,
+        truth.valence,
+        truth.arousal,
+        probabilities,
+        preds.expression,
+        preds.valence,
+        preds.arousal,
+    )
+
+
+def _table(
+    ids: Sequence[str],
+    expression: npt.ArrayLike,
+    valence: npt.ArrayLike,
+    arousal: npt.ArrayLike,
+    probabilities: npt.NDArray[Any],
+    expression_pred: npt.ArrayLike,
+    valence_pred: npt.ArrayLike,
+    arousal_pred: npt.ArrayLike,
+) -> pa.Table:
     arrays = [
         pa.array(list(ids), pa.string()),
-        pa.array(truth, mask=truth < 0),
+        _classes(expression),
         *(_nullable(column) for column in (valence, arousal)),
-        *(_nullable(p[:, c]) for c in range(N_EXPRESSIONS)),
-        pa.array(p.argmax(axis=1).astype(np.int8)),
+        *(_nullable(probabilities[:, c]) for c in range(N_EXPRESSIONS)),
+        _classes(expression_pred),
         *(_nullable(column) for column in (valence_pred, arousal_pred)),
     ]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
@@ -198,6 +239,11 @@ def write_predictions(table: pa.Table, path: Path) -> None:
     order = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
     with write_beside(path) as new:
         pa.parquet.write_table(table.replace_schema_metadata(order), new)
+
+
+def _classes(values: npt.ArrayLike) -> pa.Array:
+    column = np.asarray(values, dtype=np.int8)
+    return pa.array(column, mask=column < 0)
 
 
 def _nullable(values: npt.ArrayLike) -> pa.Array:

@@ -1,0 +1,280 @@
+"""`affectnet evaluate`: runs, saved models or anybody's predictions, scored and compared."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from affectnet.config import EvaluateConfig
+from affectnet.data.image_columns import IMAGE_COLUMNS, image_columns
+from affectnet.data.store import SCHEMA, Split, open_split
+from affectnet.errors import ConfigError, DataError, RunError
+from affectnet.evaluation.calibration import ensemble
+from affectnet.evaluation.columns import parse_classes, parse_columns
+from affectnet.evaluation.comparison import Comparison, compare
+from affectnet.evaluation.predictions import Predictions, Truth, join
+from affectnet.evaluation.scores import Scores
+from affectnet.evaluation.scores import evaluate as score
+from affectnet.evaluation.tables import (
+    joined_table,
+    predictions_of,
+    read_predictions,
+    read_table,
+    read_truth,
+    truth_of,
+    write_predictions,
+)
+from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
+from affectnet.run import RunFolder, write_beside
+
+PREDICTIONS_NAME = "predictions.parquet"
+METRICS_NAME = "metrics.json"
+COMPARISON_NAME = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One set of predictions to score.
+
+    Attributes:
+        name: what tables call it.
+        truth, preds: what is compared.
+        folder: where its scores go, None for nowhere.
+    """
+
+    name: str
+    truth: Truth
+    preds: Predictions
+    folder: Path | None
+
+
+def evaluate(config: EvaluateConfig) -> list[Scores]:
+    """Score each run, model or file, print the tables, write them, and compare when several.
+
+    Returns:
+        The scores, in the order given; with `ensemble`, those of the mean last.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        DataError: predictions or truth cannot be scored; one line says why.
+        RunError: a run has no predictions and no --data was given, or has scores already and
+            --overwrite was not given.
+    """
+    given = _check(config)
+    console = Console(width=max(WIDTH, Console().width))
+    subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
+    if config.ensemble:
+        folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
+        mean = ensemble([subject.preds for subject in subjects])
+        subjects.append(Subject("ensemble", subjects[0].truth, mean, folder))
+    found = []
+    for subject in subjects:
+        scores = score(
+            subject.truth,
+            subject.preds,
+            resamples=config.resamples,
+            seed=config.seed,
+            interval=config.interval,
+            stratified=config.stratified,
+            zero_rule=config.zero_rule,
+            slices=config.slices,
+        )
+        console.print(f"\n[bold]{subject.name}[/bold]", *tables(scores.figures), sep="\n")
+        where = _write(subject, scores, config)
+        if where:
+            console.print(f"scores: {where}", soft_wrap=True)
+        found.append(scores)
+    compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
+    for comparison in compared:
+        console.print(comparison_table(comparison.figures))
+    if compared and config.out and config.out.suffix != ".json":
+        with write_beside(config.out / COMPARISON_NAME) as new:
+            new.write_text(json.dumps([one.figures for one in compared], indent=2) + "\n")
+    return found
+
+
+def _check(config: EvaluateConfig) -> list[Path]:
+    """What is to be scored, when the settings go together."""
+    if bool(config.runs) == (config.predictions is not None):
+        raise ConfigError(
+            "name one or several runs (`affectnet evaluate RUN... --data DIR`), or give "
+            "--predictions FILE --truth DIR"
+        )
+    given = [config.predictions] if config.predictions else list(config.runs)
+    places = [path.resolve() for path in given]
+    if len(set(places)) < len(places):
+        raise ConfigError("the same run is named twice; name each once")
+    if config.ensemble and len(given) < 2:
+        raise ConfigError("--ensemble takes the mean of several runs; name two or more")
+    if config.calibrate and config.data is None:
+        raise ConfigError("--calibrate fits on the val split of --data; give --data DIR")
+    if config.out and config.out.suffix == ".json" and len(given) > 1:
+        raise ConfigError(f"--out {config.out} holds one score; give a folder for several")
+    if config.out and not config.overwrite:
+        taken = [config.out] if config.out.suffix == ".json" else []
+        taken += [
+            _home(path, config, len(given) == 1) / METRICS_NAME
+            for path in given
+            if config.out.suffix != ".json"
+        ]
+        for path in taken:
+            if path.exists():
+                raise RunError(f"{path} exists already; choose another --out, or add --overwrite")
+    return given
+
+
+def _home(path: Path, config: EvaluateConfig, alone: bool) -> Path:
+    """The folder of the evaluation of `path` under --out."""
+    assert config.out is not None
+    return RunFolder(config.out if alone else config.out / path.stem).evaluation(config.split)
+
+
+def _subject(path: Path, config: EvaluateConfig, alone: bool) -> Subject:
+    home = None
+    if config.out and config.out.suffix != ".json":
+        home = _home(path, config, alone)
+    if path.is_file() or config.predictions:
+        preds = read_predictions(path, config.columns, config.classes, config.out_of_range)
+        return Subject(path.stem, _truth(path, config), preds, home)
+    if not path.is_dir():
+        raise RunError(f"there is no run folder and no file {path}")
+    saved = (path / "config.json").is_file()
+    run = RunFolder(path)
+    if saved and home is None and config.out is None:
+        raise RunError(
+            f"{path} is a saved model, which keeps no scores; say where they go with --out DIR"
+        )
+    home = home or run.evaluation(config.split)
+    file = _predictions_of_run(path if saved else run.model, path, home, config, alone)
+    name = path.resolve().parent.name if saved and path.name == "model" else run.name
+    table = pq.read_table(file)
+    preds = predictions_of(table, source=name)
+    truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
+    return Subject(name, truth, preds, home)
+
+
+def _predictions_of_run(
+    model: Path, path: Path, home: Path, config: EvaluateConfig, alone: bool
+) -> Path:
+    """The run's predictions.parquet: the one that is there, or a new one."""
+    file = home / PREDICTIONS_NAME
+    if file.is_file() and alone and not config.overwrite:
+        raise RunError(
+            f"{path} is evaluated on {config.split} already ({file}); add --overwrite to do it "
+            "again (without --data: to score the same predictions anew)"
+        )
+    if config.calibrate and file.is_file() and not config.overwrite:
+        raise RunError(f"{file} is older than --calibrate; add --overwrite to predict anew")
+    if config.data is not None and (config.overwrite or not file.is_file()):
+        return predict_run(model, config.data, home, config)
+    if not file.is_file():
+        raise RunError(
+            f"{path} has no predictions of split {config.split}; give --data DIR, the dataset to "
+            "predict on"
+        )
+    return file
+
+
+def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> Path:
+    """Run the saved `model` over a split of the dataset `data`; write `home`/predictions.parquet.
+
+    With `config.calibrate` a temperature is fitted on the val split first and kept in the model.
+    """
+    from affectnet.models.affect_model import AffectModel
+    from affectnet.training.predict_split import calibrate, predict_split
+
+    if not model.is_dir():
+        raise RunError(f"{model} does not exist; train the run first, or name a saved model")
+    loaded = AffectModel.from_pretrained(model)
+    settings: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "workers": config.workers,
+        "accelerator": config.accelerator,
+        "flip": config.flip,
+    }
+    if config.calibrate:
+        calibrate(loaded, data, **settings)
+        loaded.save_pretrained(model)
+        print(f"temperature {loaded.temperature:.3f}, fitted on val, kept in {model}")
+    table = predict_split(loaded, data, config.split, **settings)
+    write_predictions(table, home / PREDICTIONS_NAME)
+    return home / PREDICTIONS_NAME
+
+
+def _truth(path: Path, config: EvaluateConfig) -> Truth:
+    """The truth for the predictions in the file `path`."""
+    source = config.truth or config.data
+    if source is None:
+        return _own_truth(path, config)
+    if source.is_dir():
+        return _truth_of_split(open_split(source, config.split), config.slices)
+    aliases = parse_columns(config.columns)
+    known = {name: theirs for name, theirs in aliases.items() if name in _TRUTH_ALIASES}
+    return read_truth(source, [f"{name}={theirs}" for name, theirs in known.items()])
+
+
+_TRUTH_ALIASES = ("id", "expression", "valence", "arousal")
+
+
+def _own_truth(path: Path, config: EvaluateConfig) -> Truth:
+    """The truth that stands beside the predictions in one file."""
+    aliases = parse_columns(config.columns)
+    table = read_table(path, aliases)
+    named = {aliases.get(name, name) for name in _TRUTH_ALIASES[1:]} | set(_TRUTH_ALIASES[1:])
+    if not named & set(table.column_names):
+        raise DataError(
+            f"{path.name} holds no expression, valence or arousal to score against; give --truth "
+            "DIR (a dataset) or --truth FILE"
+        )
+    return truth_of(table, path.name, aliases, parse_classes(config.classes))
+
+
+def _truth_of_split(split: Split, slices: Sequence[str]) -> Truth:
+    computed = [name for name in slices if name in IMAGE_COLUMNS and name not in split.schema.names]
+    added = [name for name in split.schema.names if name not in SCHEMA.names]
+    extra = {name: split.column(name).to_numpy() for name in added}
+    return Truth(
+        ids=split.ids,
+        expression=split.expression.astype(np.int64),
+        valence=split.valence.astype(np.float64),
+        arousal=split.arousal.astype(np.float64),
+        extra=extra | image_columns(split, computed),
+        source=f"{split.path.parent.name}/{split.path.stem}",
+    )
+
+
+def _compare(first: Subject, other: Subject, config: EvaluateConfig) -> Comparison:
+    return compare(
+        first.truth,
+        first.preds,
+        other.preds,
+        names=(first.name, other.name if other.name != first.name else f"{other.name} (2)"),
+        resamples=config.resamples,
+        seed=config.seed,
+        stratified=config.stratified,
+        zero_rule=config.zero_rule,
+    )
+
+
+def _write(subject: Subject, scores: Scores, config: EvaluateConfig) -> Path | None:
+    """Write metrics.json, and predictions.parquet where it is not there; None where nowhere."""
+    if config.out and config.out.suffix == ".json":
+        scores.write(config.out)
+        return config.out
+    if subject.folder is None:
+        return None
+    path = subject.folder / METRICS_NAME
+    if path.exists() and not config.overwrite:
+        return None
+    predictions = subject.folder / PREDICTIONS_NAME
+    if config.predictions or not predictions.is_file():
+        table: pa.Table = joined_table(join(subject.truth, subject.preds))
+        write_predictions(table, predictions)
+    scores.write(path)
+    return path

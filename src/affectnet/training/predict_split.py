@@ -1,0 +1,124 @@
+"""A model over a split of a dataset: the table of predictions, calibrated and mirrored as asked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from affectnet.data.datamodule import AffectDataModule
+from affectnet.data.store import Split, open_split
+from affectnet.evaluation.calibration import (
+    apply_temperature,
+    fit_temperature,
+    log_probabilities,
+)
+from affectnet.evaluation.tables import predictions_table
+from affectnet.labels import EXPRESSIONS
+from affectnet.models.affect_model import AffectModel
+from affectnet.training.predict import predict
+from affectnet.training.trainer import device_settings
+
+
+def predict_split(
+    model: AffectModel,
+    data: Path,
+    split: str = "test",
+    *,
+    batch_size: int = 128,
+    workers: int | None = None,
+    accelerator: str = "auto",
+    flip: bool = False,
+) -> pa.Table:
+    """The table of `predictions.parquet` of a split, truth beside prediction.
+
+    Args:
+        model: its `temperature` divides the logits where it has one.
+        data: dataset folder.
+        split: train, val or test.
+        batch_size: faces a forward pass.
+        workers: loader processes; chosen where not given.
+        accelerator: auto, cpu or gpu.
+        flip: take the mean of each face and its mirror image.
+
+    Raises:
+        DataError: no such dataset or split.
+    """
+    faces, rows = _forward(model, data, split, batch_size, workers, accelerator, flip)
+    probabilities = rows["probabilities"].astype(np.float64)
+    if model.temperature is not None:
+        probabilities = apply_temperature(probabilities, model.temperature)
+    every = np.full((len(probabilities), len(EXPRESSIONS)), np.nan)
+    every[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
+    return predictions_table(
+        faces.ids,
+        faces.expression,
+        faces.valence,
+        faces.arousal,
+        every,
+        rows["valence"],
+        rows["arousal"],
+    )
+
+
+def calibrate(
+    model: AffectModel,
+    data: Path,
+    split: str = "val",
+    *,
+    batch_size: int = 128,
+    workers: int | None = None,
+    accelerator: str = "auto",
+    flip: bool = False,
+) -> float:
+    """Fit the model's `temperature` on a split it was not trained on; return it.
+
+    Raises:
+        DataError: no such dataset or split, or no face in it has an expression of the model's.
+    """
+    faces, rows = _forward(model, data, split, batch_size, workers, accelerator, flip)
+    truth = _indices_in(model.classes)[faces.expression]
+    model.temperature = fit_temperature(log_probabilities(rows["probabilities"]), truth)
+    return model.temperature
+
+
+def _forward(
+    model: AffectModel,
+    data: Path,
+    split: str,
+    batch_size: int,
+    workers: int | None,
+    accelerator: str,
+    flip: bool,
+) -> tuple[Split, dict[str, NDArray[Any]]]:
+    faces = open_split(data, split)
+    module = AffectDataModule(
+        data,
+        batch_size=batch_size,
+        image_size=model.preprocessing.size,
+        workers=workers,
+        cache="none",
+    )
+    settings = device_settings(accelerator, devices=1)
+    rows = predict(model, module.loader(split), **settings)
+    if flip:
+        hook = model.register_forward_pre_hook(_mirror)
+        try:
+            mirrored = predict(model, module.loader(split), **settings)
+        finally:
+            hook.remove()
+        rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows}
+    return faces, rows
+
+
+def _mirror(_: AffectModel, images: tuple[Tensor]) -> tuple[Tensor]:
+    return (images[0].flip(-1),)
+
+
+def _indices_in(classes: Sequence[str]) -> NDArray[np.int64]:
+    """AffectNet's index -> index in `classes`, -1 for a class not among them and for -1."""
+    places = [classes.index(name) if name in classes else -1 for name in EXPRESSIONS]
+    return np.array([*places, -1])
