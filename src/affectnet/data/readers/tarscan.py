@@ -173,6 +173,10 @@ class _Scanner:
         self._skip = 0  # bytes of a passed-over member that are still to come
 
     def cut_short(self, position: int) -> DataError:
+        if position == 0:
+            return DataError(
+                f"{self.source} is no tar archive: it is empty or cut short; download it again"
+            )
         if not self._started:
             return self._no_archive()
         return DataError(
