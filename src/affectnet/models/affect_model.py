@@ -21,6 +21,7 @@ from affectnet.models.weights import (
     CONFIG,
     WEIGHTS,
     explain_mismatch,
+    first_line,
     hub_fault,
     read_weights,
     some,
@@ -282,10 +283,9 @@ def _find_model(model: str | Path, revision: str | None) -> Path:
             for name in (WEIGHTS, CONFIG)
         ]
     except OSError as error:
-        reason = str(fault or error).strip().splitlines()[0]
         raise WeightsError(
             f"there is no folder {model}, and the model of that name on the hub cannot be had "
-            f"({reason}); check the name and the network, or give a folder `model/` of a run"
+            f"({first_line(fault or error)}); check the name and the network, or give a folder `model/` of a run"
         ) from error
     return Path(files[0]).parent
 

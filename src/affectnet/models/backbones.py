@@ -16,6 +16,7 @@ from affectnet.models.weights import (
     WeightsFile,
     explain_mismatch,
     find_pretrained,
+    first_line,
     read_weights,
     some,
     unavailable,
@@ -269,7 +270,7 @@ def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, 
             for key, value in file.tensors.items()
             if not any(key.startswith(f"{head}.") for head in heads)
         }
-        detail = explain_mismatch(body, headless) or str(error).splitlines()[0]
+        detail = explain_mismatch(body, headless) or first_line(error)
         raise WeightsError(
             f"{file.path} does not fit the backbone {name} ({detail}); give weights of {full}"
         ) from error

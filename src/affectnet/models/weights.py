@@ -68,16 +68,18 @@ def read_weights(path: Path) -> WeightsFile:
         tensors = timm.models.load_state_dict(str(path), weights_only=True)
     except SafetensorError as error:
         raise WeightsError(f"{path} is not a whole safetensors file ({error})") from error
-    except pickle.UnpicklingError as error:
+    except Exception as error:
+        # Broad on purpose: over arbitrary bytes, the unpickler fails with any class there is.
+        if isinstance(error, pickle.UnpicklingError) or isinstance(
+            error.__cause__, pickle.UnpicklingError
+        ):
+            raise WeightsError(
+                f"{path} is not a checkpoint of plain tensors, and reading anything else can run "
+                "code that hides in it, so it is refused; where you trust it, save its "
+                "state_dict() with safetensors.torch.save_file and give that file"
+            ) from error
         raise WeightsError(
-            f"{path} is not a checkpoint of plain tensors, and reading anything else can run code "
-            "that hides in it, so it is refused; where you trust it, save its state_dict() with "
-            "safetensors.torch.save_file and give that file"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()
-        raise WeightsError(
-            f"{path} cannot be read as weights ({reason[0] if reason else type(error).__name__}); "
+            f"{path} cannot be read as weights ({first_line(error)}); "
             "give a .safetensors file, or a .pth that holds a state_dict"
         ) from error
     strangers = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
@@ -97,6 +99,11 @@ def _config_of(path: Path) -> dict[str, Any] | None:
         text = (file.metadata() or {}).get("affectnet")
     config = json.loads(text) if text else None
     return config if isinstance(config, dict) else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
@@ -161,8 +168,7 @@ def hub_fault(repo: str, file: str, revision: str | None) -> Exception | None:
 
 def unavailable(name: str, error: Exception) -> WeightsError:
     """Build the error for pretrained weights that cannot be had."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return WeightsError(
-        f"the pretrained weights of {name} cannot be downloaded ({reason}); connect to the "
+        f"the pretrained weights of {name} cannot be downloaded ({first_line(error)}); connect to the "
         f"network and try again, {_WAYS_OUT}"
     )

@@ -1,0 +1,82 @@
+"""CVNet: its size, the inputs it takes, and how it starts."""
+
+import pytest
+import torch
+
+from affectnet.models.cvnet import LARGEST, SMALLEST, Block, CVNet
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return CVNet().eval()
+
+
+def test_at_most_three_million_parameters(net):
+    assert sum(p.numel() for p in net.parameters()) <= 3_000_000
+
+
+@pytest.mark.parametrize("size", [SMALLEST, 50, 64, 95, 96, 112, 191, 192, LARGEST])
+def test_any_size_gives_one_feature_vector(net, size):
+    with torch.no_grad():
+        features = net(torch.randn(2, 3, size, size))
+    assert features.shape == (2, net.num_features)
+    assert features.isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "factor"), [(96, 2), (112, 2), (191, 2), (192, 4), (224, 4)])
+def test_large_faces_are_averaged_down(net, size, factor):
+    """A large face gives what its averaged copy gives, so that one set of weights serves both."""
+    faces = torch.randn(1, 3, size, size)
+    side = size // factor
+    squares = faces[..., : side * factor, : side * factor].reshape(1, 3, side, factor, side, factor)
+    with torch.no_grad():
+        torch.testing.assert_close(net(faces), net(squares.mean((3, 5))))
+
+
+def test_a_small_face_is_seen_whole(net):
+    """Below twice the smallest size every pixel counts: none is averaged away."""
+    faces = torch.randn(1, 3, 95, 95, requires_grad=True)
+    net(faces).sum().backward()
+    assert (faces.grad.abs().sum(dim=1) > 0).all()
+
+
+def test_features_do_not_depend_on_the_rest_of_the_batch(net):
+    faces = torch.randn(3, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(net(faces)[1:2], net(faces[1:2]), atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_start_as_their_shortcut():
+    block = Block(8, 8, 1, drop_path=0.0)
+    x = torch.rand(2, 8, 6, 6)
+    assert torch.equal(block(x), x)
+
+
+def test_drop_path_skips_whole_faces_in_training_only():
+    torch.manual_seed(0)
+    block = Block(8, 8, 1, drop_path=0.5)
+    torch.nn.init.ones_(block.norm2.weight)
+    x = torch.rand(64, 8, 6, 6)
+    skipped = (block(x) == x).flatten(1).all(dim=1)
+    assert 0 < skipped.sum() < len(x)
+    block.eval()
+    assert not (block(x) == x).flatten(1).all(dim=1).any()
+
+
+def test_drop_path_rises_towards_the_end():
+    rates = [m.drop_path for m in CVNet(drop_path=0.2).modules() if isinstance(m, Block)]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates == sorted(rates)
+
+
+def test_every_parameter_learns():
+    torch.manual_seed(0)
+    net = CVNet()
+    for module in net.modules():
+        if isinstance(module, Block):
+            torch.nn.init.ones_(module.norm2.weight)
+    net(torch.randn(4, 3, 48, 48)).square().sum().backward()
+    still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
