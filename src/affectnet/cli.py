@@ -25,6 +25,7 @@ COMMANDS: dict[str, type] = {
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "report": config.ReportConfig,
+    "predict": config.PredictConfig,
     "demo": config.DemoConfig,
 }
 _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]

@@ -156,7 +156,7 @@ class TrainConfig:
     workers: int | None = None
     """Loader processes; chosen from the cores and the size of the data where not given."""
     precision: Literal["auto", "32", "bf16"] = "auto"
-    """auto: bf16 on GPUs that have it, 32-bit elsewhere."""
+    """auto: bf16 on GPUs and CPUs that compute in it, 32-bit elsewhere."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device kind."""
     devices: int | None = None

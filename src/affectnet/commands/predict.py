@@ -1,0 +1,304 @@
+"""`affectnet predict`: pictures, folders, videos and cameras to a table and annotated copies."""
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from affectnet.config import PredictConfig
+from affectnet.errors import AffectNetError, ConfigError, DataError
+from affectnet.inference.annotate import annotate
+from affectnet.inference.faces import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
+from affectnet.inference.images import Pixels
+from affectnet.inference.over_time import OverTime
+from affectnet.inference.predictor import Predictor, load
+from affectnet.inference.results import PictureResult
+from affectnet.inference.sources import Source, find_sources, unique_names
+from affectnet.inference.stages import Background
+from affectnet.inference.tables import ResultWriter, check_format
+from affectnet.inference.video import VideoReader, predict_video
+from affectnet.inference.video_writer import AnnotatedVideo
+from affectnet.report.figures.over_time import MOST_LINES, Line, affect_over_time
+from affectnet.report.figures.style import save_figure
+from affectnet.run import refuse_existing
+
+_MOST_SHOWN = 40
+_JPEG_QUALITY = 90
+
+
+def predict(config: PredictConfig) -> int:
+    """Predict as `config` says; return 0, or 1 where not one input could be read.
+
+    Raises `ConfigError`, `RunError`, `WeightsError` or `DataError` before anything is written; what
+    cannot be read afterwards becomes a row with the reason.
+    """
+    _check(config)
+    try:
+        sources = find_sources(config.inputs)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    predictor = load(
+        config.model or "",
+        device=config.device,
+        margin=config.margin,
+        min_score=config.min_score,
+        detect_size=config.detect_size or PICTURE_SIZE,
+    )
+    targets = _targets(config, sources)
+    if config.out is not None:
+        refuse_existing(config.out, config.overwrite)
+    tally = _Tally(show=config.out is None)
+    with ExitStack() as stack:
+        writer = stack.enter_context(ResultWriter(config.out)) if config.out else None
+        results = stack.enter_context(closing(_predict_all(config, predictor, sources, targets)))
+        try:
+            for result in results:
+                tally.add(result)
+                if writer is not None:
+                    writer.write(result)
+        finally:
+            # After Ctrl-C too: what is written so far is told.
+            tally.tell(config)
+    return 1 if tally.all_unreadable else 0
+
+
+def _check(config: PredictConfig) -> None:
+    """Raise `ConfigError` that lists every setting that is wrong."""
+    faults = []
+    if config.model is None:
+        faults.append(
+            "no model is given; name one with --model: a run folder (runs/NAME), its model/ "
+            "folder, or owner/name on the Hugging Face Hub"
+        )
+    for name, value in (("stride", config.stride), ("batch_size", config.batch_size)):
+        if value < 1:
+            faults.append(f"--{name.replace('_', '-')} is {value}; it must be 1 or more")
+    for name, limit in (("fps", config.fps), ("seconds", config.seconds)):
+        if limit is not None and not limit > 0:
+            faults.append(f"--{name} is {limit}; it must be above 0")
+    if config.workers is not None and not 1 <= config.workers <= 256:
+        faults.append(f"--workers is {config.workers}; it may be 1 to 256")
+    for check in (
+        lambda: FaceDetector(config.min_score, config.detect_size or PICTURE_SIZE),
+        lambda: check_format(config.out) if config.out else None,
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            faults.append(str(error))
+    if config.annotate is not None and config.annotate.is_file():
+        faults.append(f"--annotate {config.annotate} is a file; give a folder")
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _targets(config: PredictConfig, sources: list[Source]) -> dict[str, Path]:
+    """Where the annotated copy of each source goes; empty where none are wanted."""
+    if config.annotate is None:
+        return {}
+    ends = {"picture": ".jpg", "video": ".mp4", "camera": ".mp4"}
+    targets = {
+        source.path: config.annotate / f"{name}{ends[source.kind]}"
+        for source, name in zip(sources, unique_names(sources), strict=True)
+    }
+    for path in targets.values():
+        refuse_existing(path, config.overwrite)
+    return targets
+
+
+def _predict_all(
+    config: PredictConfig, predictor: Predictor, sources: list[Source], targets: dict[str, Path]
+) -> Generator[PictureResult, None, None]:
+    """Predict runs of pictures together, and videos one after the other, in the order given."""
+    bar: tqdm[Any]
+    with tqdm(total=len(sources), unit="file", disable=None) as bar:
+        pictures: list[Source] = []
+        for source in sources:
+            if source.kind == "picture":
+                pictures.append(source)
+                continue
+            yield from _predict_pictures(config, predictor, pictures, targets, bar)
+            pictures = []
+            yield from _predict_stream(config, predictor, source, targets.get(source.path))
+            bar.update()
+        yield from _predict_pictures(config, predictor, pictures, targets, bar)
+
+
+def _predict_pictures(
+    config: PredictConfig,
+    predictor: Predictor,
+    pictures: list[Source],
+    targets: dict[str, Path],
+    bar: "tqdm[Any]",
+) -> Iterator[PictureResult]:
+    if not pictures:
+        return
+    with ExitStack() as stack:
+        prepared = predictor.prepare_all(
+            ((picture.path, None) for picture in pictures),
+            faces=config.faces,
+            workers=config.workers,
+            keep=bool(targets),
+        )
+        stack.callback(prepared.close)
+        drawing = stack.enter_context(Background(_save_annotated, 4)) if targets else None
+        for result, pixels in predictor.classify_all(prepared, config.batch_size):
+            if drawing is not None and pixels is not None and result.source is not None:
+                drawing.give((targets[result.source], result, pixels))
+            bar.update()
+            yield result
+
+
+def _save_annotated(item: tuple[Path, PictureResult, Pixels]) -> None:
+    path, result, pixels = item
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(annotate(pixels, result)).save(path, quality=_JPEG_QUALITY)
+
+
+def _predict_stream(
+    config: PredictConfig, predictor: Predictor, source: Source, target: Path | None
+) -> Iterator[PictureResult]:
+    """Predict a video or a camera; with `target`, write the annotated video and the figure."""
+    camera = source.kind == "camera"
+    over_time = OverTime()
+    try:
+        with ExitStack() as stack:
+            reader = VideoReader(int(source.path) if camera else source.path)
+            stack.enter_context(reader)
+            rate = reader.info.fps / config.stride
+            rate = min(rate, config.fps) if config.fps else rate
+            video = None
+            if target is not None:
+                video = stack.enter_context(AnnotatedVideo(target, rate))
+                stack.callback(_save_course, over_time, target)
+            frames = reader.info.frames
+            bar = stack.enter_context(
+                tqdm(
+                    total=None if frames is None else -(-frames // config.stride),
+                    unit="frame",
+                    desc=source.name[-40:],
+                    leave=False,
+                    disable=None,
+                )
+            )
+            results = predict_video(
+                predictor,
+                reader,
+                faces=config.faces,
+                smoothing=config.smoothing,
+                stride=config.stride,
+                fps=config.fps,
+                seconds=config.seconds,
+                batch_size=config.batch_size,
+                detect_size=config.detect_size or VIDEO_SIZE,
+                workers=config.workers,
+                keep=video is not None,
+            )
+            stack.enter_context(closing(results))
+            for result, pixels in results:
+                named = replace(result, source=source.name if camera else source.path)
+                over_time.add(named)
+                if video is not None and pixels is not None:
+                    video.write(named, pixels)
+                bar.update()
+                yield named
+    except (DataError, cv2.error) as error:
+        reason = str(error) if isinstance(error, AffectNetError) else "OpenCV cannot decode it"
+        yield PictureResult(source.name if camera else source.path, None, None, reason=reason)
+
+
+def _save_course(over_time: OverTime, video: Path) -> None:
+    """Write the figure of valence and arousal over time beside the annotated video."""
+    courses = over_time.courses()
+    lines = [
+        Line(f"face {c.track}", c.time, c.valence, c.arousal, c.expression, c.step)
+        for c in courses[:MOST_LINES]
+    ]
+    figure = affect_over_time(lines, over_time.end, left_out=len(courses) - len(lines))
+    save_figure(figure, video.parent, f"{video.stem}_over_time", dpi=200)
+
+
+class _Tally:
+    """Counts what was found, and keeps the first rows for the terminal."""
+
+    def __init__(self, show: bool) -> None:
+        self.rows: list[PictureResult] = []
+        self.show = show
+        self.pictures = self.frames = self.faces = self.faceless = 0
+        self.unreadable: list[PictureResult] = []
+        self.n_unreadable = 0
+
+    def add(self, result: PictureResult) -> None:
+        """Take in one picture or frame."""
+        if result.reason is not None:
+            self.n_unreadable += 1
+            if len(self.unreadable) < _MOST_SHOWN:
+                self.unreadable.append(result)
+            return
+        if result.frame is None:
+            self.pictures += 1
+        else:
+            self.frames += 1
+        self.faces += len(result.faces)
+        self.faceless += not result.faces
+        if self.show and len(self.rows) < _MOST_SHOWN:
+            self.rows.append(result)
+
+    @property
+    def all_unreadable(self) -> bool:
+        """Whether nothing at all could be read."""
+        return self.n_unreadable > 0 and self.pictures + self.frames == 0
+
+    def tell(self, config: PredictConfig) -> None:
+        """Print the table, where there is no --out, and the summary."""
+        console = Console()
+        if self.rows:
+            console.print(_table(self.rows))
+            hidden = self.pictures + self.frames - len(self.rows)
+            if hidden > 0:
+                console.print(f"and {hidden:,} more; --out FILE writes them all")
+        for result in self.unreadable:
+            console.print(f"{result.source}: {result.reason}", markup=False, highlight=False)
+        counts = [
+            f"{count:,} {word if count == 1 else word + 's'}"
+            for count, word in ((self.pictures, "picture"), (self.frames, "frame"))
+            if count
+        ]
+        said = f"{' and '.join(counts) or 'nothing read'}: {self.faces:,} faces"
+        if self.faceless:
+            said += f", {self.faceless:,} without a face"
+        if self.n_unreadable:
+            said += f"; {self.n_unreadable:,} unreadable"
+        where = [str(path) for path in (config.out, config.annotate) if path is not None]
+        if where:
+            said += f" -> {', '.join(where)}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(results: Iterable[PictureResult]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("source", "time", "face", "expression", "probability", "valence", "arousal"):
+        right = name in ("time", "face", "probability", "valence", "arousal")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for result in results:
+        time = "" if result.time is None else f"{result.time:.2f} s"
+        if not result.faces:
+            table.add_row(result.source, time, "", "no face", "", "", "")
+        for number, face in enumerate(result.faces, 1):
+            table.add_row(
+                result.source,
+                time,
+                str(face.track or number),
+                face.expression,
+                f"{face.probability:.0%}",
+                f"{face.valence:+.2f}",
+                f"{face.arousal:+.2f}",
+            )
+    return table

@@ -1,0 +1,258 @@
+"""Faces drawn into pictures and frames: boxes, what was recognised, and the circumplex."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from affectnet.inference.images import Pixels
+from affectnet.inference.results import FaceResult, PictureResult
+from affectnet.labels import CIRCUMPLEX, COLOURS
+
+Colour = tuple[int, int, int]
+Trace = Iterable[tuple[float, float, float]]
+
+LARGEST_SIDE: Final = 2048
+"""Annotated pictures are no larger than this; the boxes shrink along."""
+TRACE_SECONDS: Final = 3.0
+WHITE: Final[Colour] = (255, 255, 255)
+_PANEL_SHARE = 0.28
+_PANEL = (17, 24, 32, 205)
+
+
+def colour_of(expression: str) -> Colour:
+    """Return the expression's colour as red, green, blue."""
+    code = COLOURS[expression]
+    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+
+
+@dataclass
+class Traces:
+    """The way of each tracked face over the circumplex in the last `TRACE_SECONDS` seconds."""
+
+    points: dict[int, deque[tuple[float, float, float]]] = field(default_factory=dict)
+
+    def add(self, result: PictureResult) -> None:
+        """Take in the next frame."""
+        time = result.time or 0.0
+        for face in result.faces:
+            if face.track is not None:
+                trace = self.points.setdefault(face.track, deque())
+                trace.append((time, face.valence, face.arousal))
+        for track in list(self.points):
+            trace = self.points[track]
+            while trace and time - trace[0][0] > TRACE_SECONDS:
+                trace.popleft()
+            if not trace:
+                del self.points[track]
+
+
+def annotate(
+    pixels: Pixels, result: PictureResult, traces: Traces | None = None, *, panel: bool = True
+) -> Pixels:
+    """Draw the faces of a picture or a frame.
+
+    Each face has a box in the colour of its expression, a label with the expression, its
+    probability, valence and arousal, and (numbered, where there are several) a point on the
+    circumplex in the corner that covers the least of the faces.
+
+    Args:
+        pixels: the RGB picture that the result is for; not changed.
+        result: its faces.
+        traces: the ways of the points until now, in a video.
+        panel: whether to draw the circumplex.
+
+    Returns:
+        uint8 RGB, of the same size, or smaller with a long side of `LARGEST_SIDE`.
+    """
+    image, scale = _canvas(pixels)
+    unit = _unit(image.size)
+    draw = ImageDraw.Draw(image)
+    numbers = _numbers(result.faces)
+    # The smallest last, so that no label of a large face hides a small one.
+    boxes = {
+        i: tuple(scale * v for v in (f.box.x, f.box.y, f.box.width, f.box.height))
+        for i, f in enumerate(result.faces)
+    }
+    for i, box in boxes.items():
+        _draw_box(draw, box, colour_of(result.faces[i].expression), unit)
+    for i, box in boxes.items():
+        _draw_label(draw, image.size, box, result.faces[i], numbers.get(i), unit)
+    side = round(_PANEL_SHARE * min(image.size))
+    if panel and side >= 60 and (result.faces or traces):
+        gap = max(4, side // 20)
+        place = (image.width - side - gap, image.height - side - gap)
+        if traces is None:  # in a video it stays where it is
+            place = _quietest_corner(image.size, side, gap, list(boxes.values()))
+        _draw_panel(image, place, side, result.faces, numbers, traces)
+    return np.asarray(image)
+
+
+def _canvas(pixels: Pixels) -> tuple[Image.Image, float]:
+    image = Image.fromarray(pixels)
+    scale = min(1.0, LARGEST_SIDE / max(image.size))
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return image, scale
+
+
+def _unit(size: tuple[int, int]) -> float:
+    """Thickness that suits the picture: 1 for 400 px."""
+    return max(1.0, min(size) / 400)
+
+
+def _numbers(faces: tuple[FaceResult, ...]) -> Mapping[int, int]:
+    """What each face is called: its track, or its place where there are several."""
+    if all(face.track is None for face in faces) and len(faces) < 2:
+        return {}
+    return {i: face.track if face.track is not None else i + 1 for i, face in enumerate(faces)}
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: Any, colour: Colour, unit: float) -> None:
+    x, y, w, h = box
+    if w < 1 or h < 1:
+        return
+    radius = min(w, h) * 0.08
+    line = max(2, round(1.6 * unit))
+    draw.rounded_rectangle((x - 1, y - 1, x + w + 1, y + h + 1), radius, outline=(0, 0, 0), width=1)
+    draw.rounded_rectangle((x, y, x + w, y + h), radius, outline=colour, width=line)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: Any,
+    face: FaceResult,
+    number: int | None,
+    unit: float,
+) -> None:
+    """Write the label above the box, or below it, or inside, wherever there is room."""
+    x, y, w, h = box
+    letters = round(min(max(11.0, w / 9.5), 13 * unit))
+    large, small = _font(letters), _font(max(9, round(0.82 * letters)))
+    head = f"{number}  " if number is not None else ""
+    lines = [
+        (f"{head}{face.expression} {face.probability:.0%}", large),
+        (f"valence {face.valence:+.2f}  arousal {face.arousal:+.2f}", small),
+    ]
+    pad = max(2, round(letters * 0.35))
+    widths = [draw.textlength(text, font) for text, font in lines]
+    wide = max(widths) + 2 * pad
+    heights = [1.25 * font.size for _, font in lines]
+    high = sum(heights) + pad
+    gap = 2 * unit
+    top = y - high - gap
+    if top < 0:
+        top = y + h + gap if y + h + gap + high <= size[1] else max(0.0, y + gap)
+    left = min(max(0.0, x), max(0.0, size[0] - wide))
+    colour = colour_of(face.expression)
+    dark = tuple(round(0.72 * part) for part in colour)
+    draw.rounded_rectangle((left, top, left + wide, top + high), pad, fill=dark)
+    row = top + pad * 0.4
+    for (text, font), step in zip(lines, heights, strict=True):
+        draw.text((left + pad, row), text, WHITE, font)
+        row += step
+
+
+def _quietest_corner(
+    size: tuple[int, int], side: int, gap: int, boxes: list[Any]
+) -> tuple[int, int]:
+    """Left upper corner of the panel where it covers the least of the boxes."""
+    right, low = size[0] - side - gap, size[1] - side - gap
+    places = [(right, low), (gap, low), (right, gap), (gap, gap)]
+
+    def covered(place: tuple[int, int]) -> float:
+        total = 0.0
+        for x, y, w, h in boxes:
+            wide = min(place[0] + side, x + w) - max(place[0], x)
+            high = min(place[1] + side, y + h) - max(place[1], y)
+            total += max(0.0, wide) * max(0.0, high)
+        return total
+
+    return min(places, key=covered)
+
+
+@lru_cache(maxsize=8)
+def _panel_ground(side: int) -> Image.Image:
+    """The circumplex without points, drawn at four times the size for smooth lines."""
+    k = 4
+    n = side * k
+    ground = Image.new("RGBA", (n, n), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(ground)
+    draw.rounded_rectangle((0, 0, n - 1, n - 1), n * 0.06, fill=_PANEL)
+    middle, radius = n / 2, _radius(n)
+    line = (150, 162, 174, 255)
+    draw.ellipse(
+        (middle - radius, middle - radius, middle + radius, middle + radius), outline=line, width=k
+    )
+    draw.line((middle - radius, middle, middle + radius, middle), line, k)
+    draw.line((middle, middle - radius, middle, middle + radius), line, k)
+    for name, at in CIRCUMPLEX.items():
+        x, y = _on_panel(at, n)
+        r = n * 0.012
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(*colour_of(name), 255))
+    ground = ground.resize((side, side), Image.Resampling.LANCZOS)
+    font = _font(max(9, round(side * 0.062)))
+    draw = ImageDraw.Draw(ground)
+    pale = (206, 214, 222, 255)
+    draw.text((side / 2 + 3, side * 0.015), "arousal", pale, font)
+    text = "valence"
+    draw.text((side - draw.textlength(text, font) - side * 0.03, side / 2 + 1), text, pale, font)
+    return ground
+
+
+def _radius(side: float) -> float:
+    return 0.44 * side
+
+
+def _on_panel(at: tuple[float, float], side: float) -> tuple[float, float]:
+    valence, arousal = at
+    return side / 2 + _radius(side) * valence, side / 2 - _radius(side) * arousal
+
+
+def _draw_panel(
+    image: Image.Image,
+    place: tuple[int, int],
+    side: int,
+    faces: tuple[FaceResult, ...],
+    numbers: Mapping[int, int],
+    traces: Traces | None,
+) -> None:
+    panel = _panel_ground(side).copy()
+    k = 3
+    ink = Image.new("RGBA", (side * k, side * k), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(ink)
+    n = side * k
+    seen = {face.track: colour_of(face.expression) for face in faces}
+    now = max((t[-1][0] for t in traces.points.values()), default=0.0) if traces else 0.0
+    for track, points in (traces.points if traces else {}).items():
+        way = [(time, _on_panel((v, a), n)) for time, v, a in points]
+        colour = seen.get(track, (150, 150, 150))
+        for (_, p), (time, q) in pairwise(way):
+            age = min(1.0, (now - time) / TRACE_SECONDS)
+            draw.line((*p, *q), (*colour, round(235 * (1 - age) + 20)), max(k, round(n * 0.011)))
+    r = max(2.0 * k, n * 0.028)
+    for face in reversed(faces):
+        x, y = _on_panel((face.valence, face.arousal), n)
+        draw.ellipse((x - r, y - r, x + r, y + r), (*colour_of(face.expression), 255), WHITE, k)
+    panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
+    if len(numbers) > 1:
+        write = ImageDraw.Draw(panel)
+        font = _font(max(9, round(side * 0.065)))
+        for i, number in numbers.items():
+            x, y = _on_panel((faces[i].valence, faces[i].arousal), side)
+            shift = math.ceil(r / k) + 1
+            write.text((x + shift, y - side * 0.05), str(number), (*WHITE, 255), font)
+    image.paste(panel, place, panel)

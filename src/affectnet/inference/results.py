@@ -1,0 +1,227 @@
+"""What prediction returns: small frozen records, each ready for JSON, a data frame and a figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from affectnet.inference.faces import Box, Landmarks
+from affectnet.inference.images import as_pixels
+from affectnet.labels import EXPRESSIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_POINTS: Final = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
+COLUMNS: Final[Mapping[str, type]] = {
+    "source": str,
+    "status": str,
+    "frame": int,
+    "time": float,
+    "face": int,
+    "track": int,
+    "expression": str,
+    "valence": float,
+    "arousal": float,
+    **{f"p_{name}": float for name in EXPRESSIONS},
+    **{"x": float, "y": float, "width": float, "height": float, "score": float},
+    **{f"{point}_{axis}": float for point in _POINTS for axis in "xy"},
+    "reason": str,
+}
+"""The columns of a table of results, in order, each with the type of its values (or missing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceResult:
+    """One face.
+
+    Attributes:
+        box: in pixels of the upright picture; the detector's or the caller's, without margin.
+        landmarks: five points in pixels (right eye, left eye, nose tip, corners of the mouth), the
+            person's own right and left; None where nothing was detected.
+        score: the detector's, (0, 1]; None where nothing was detected.
+        classes: expressions that the model tells apart.
+        probabilities: of `classes`, in [0, 1], adding up to 1.
+        valence, arousal: in [-1, 1].
+        track: number of the person in a video, from 1; None in pictures.
+    """
+
+    box: Box
+    landmarks: Landmarks | None
+    score: float | None
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    valence: float
+    arousal: float
+    track: int | None = None
+
+    @property
+    def expression(self) -> str:
+        """The most probable expression."""
+        return self.classes[self.probabilities.index(self.probability)]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable expression."""
+        return max(self.probabilities)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "track": self.track,
+            "expression": self.expression,
+            "valence": self.valence,
+            "arousal": self.arousal,
+            "probabilities": dict(zip(self.classes, self.probabilities, strict=True)),
+            "box": self.box._asdict(),
+            "score": self.score,
+            "landmarks": None
+            if self.landmarks is None
+            else {name: list(at) for name, at in zip(_POINTS, self.landmarks, strict=True)},
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the face's columns of `COLUMNS`."""
+        named = zip(self.classes, self.probabilities, strict=True)
+        row: dict[str, Any] = {
+            "track": self.track,
+            "expression": self.expression,
+            "valence": self.valence,
+            "arousal": self.arousal,
+            **{f"p_{name}": value for name, value in named},
+            **self.box._asdict(),
+            "score": self.score,
+        }
+        for name, (x, y) in zip(_POINTS, self.landmarks or (), strict=False):
+            row |= {f"{name}_x": x, f"{name}_y": y}
+        return row
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a data frame of one row."""
+        return _frame([self.to_row()])
+
+    def plot(self, picture: Any) -> "Figure":
+        """Draw the face, its probabilities as bars, and its point on the circumplex.
+
+        Args:
+            picture: the one it was found in, in any form that `predict` takes.
+        """
+        from affectnet.inference.plots import plot_face
+
+        return plot_face(self, as_pixels(picture))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """The faces of one picture, or of one frame of a video.
+
+    Attributes:
+        source: path of the file, or None where pixels or bytes were given.
+        width, height: of the upright picture in pixels; None where it could not be read.
+        faces: the largest first; empty where there is no face.
+        reason: why it could not be read, else None.
+        frame: number of the frame in the video, from 0; None for pictures.
+        time: of the frame in seconds; None for pictures.
+    """
+
+    source: str | None
+    width: int | None
+    height: int | None
+    faces: tuple[FaceResult, ...] = ()
+    reason: str | None = None
+    frame: int | None = None
+    time: float | None = None
+
+    @property
+    def status(self) -> str:
+        """`ok`, `no face` or `unreadable`."""
+        if self.reason is not None:
+            return "unreadable"
+        return "ok" if self.faces else "no face"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "source": self.source,
+            "status": self.status,
+            "reason": self.reason,
+            "frame": self.frame,
+            "time": self.time,
+            "width": self.width,
+            "height": self.height,
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row of `COLUMNS` a face; one row with the status where there is none."""
+        own = {
+            "source": self.source,
+            "status": self.status,
+            "frame": self.frame,
+            "time": self.time,
+            "reason": self.reason,
+        }
+        if not self.faces:
+            return [own]
+        return [own | {"face": i} | face.to_row() for i, face in enumerate(self.faces)]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a data frame with a row a face, its columns `COLUMNS`."""
+        return _frame(self.to_rows())
+
+    def plot(self, picture: Any = None) -> "Figure":
+        """Draw the faces into the picture, with their points on the circumplex.
+
+        Args:
+            picture: in any form that `predict` takes; read from `source` where not given.
+        """
+        from affectnet.inference.plots import plot_picture
+
+        return plot_picture(self, _pixels_of(self, picture))
+
+
+class Results(tuple[PictureResult, ...]):
+    """The results of several pictures, in the order that they were given."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return one mapping of plain values a picture."""
+        return [result.to_dict() for result in self]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a data frame with a row a face, and one for each picture without."""
+        return _frame([row for result in self for row in result.to_rows()])
+
+    def plot(self, pictures: Sequence[Any] | None = None, most: int = 12) -> "Figure":
+        """Draw the first `most` pictures with their faces.
+
+        Args:
+            pictures: as many as there are results; read from their `source` where not given.
+        """
+        from affectnet.inference.plots import plot_pictures
+
+        readable = [i for i, result in enumerate(self) if result.reason is None][:most]
+        given = [None] * len(self) if pictures is None else list(pictures)
+        return plot_pictures(
+            [self[i] for i in readable], [_pixels_of(self[i], given[i]) for i in readable]
+        )
+
+
+def _pixels_of(result: PictureResult, picture: Any) -> Any:
+    if picture is None and result.source is None:
+        from affectnet.errors import DataError
+
+        raise DataError("the result does not hold its picture; give it: result.plot(picture)")
+    return as_pixels(result.source if picture is None else picture)
+
+
+def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    kinds = {str: "object", int: "Int64", float: "float64"}
+    columns = {
+        name: pd.Series([row.get(name) for row in rows], dtype=kinds[kind])
+        for name, kind in COLUMNS.items()
+    }
+    return pd.DataFrame(columns)

@@ -1,0 +1,125 @@
+"""What the user names, found: files, folders to the bottom, globs, cameras."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from affectnet.errors import DataError
+from affectnet.inference.images import kind_of
+
+PICTURE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+VIDEO_SUFFIXES: Final = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
+    | {".flv", ".wmv", ".ogv", ".3gp"}
+)
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture, video or camera.
+
+    Attributes:
+        kind: `picture` also for files that are neither: reading them tells the reason.
+        path: of the file; the camera's number as text for a camera.
+        name: what output files of this source are called: its path below the folder or glob that
+            the user named, its own name otherwise.
+    """
+
+    kind: Literal["picture", "video", "camera"]
+    path: str
+    name: str
+
+
+def find_sources(inputs: Sequence[str]) -> list[Source]:
+    """Find every picture and video that the user named, each once, in order.
+
+    Folders are searched to the bottom for names that end like a picture's or a video's; hidden
+    names are left out. A file that was named itself, or by a glob, is taken whatever its name. What
+    a file is, its first bytes tell. A number that names no file is a camera.
+
+    Raises `DataError` that lists every input that is nothing, and where nothing at all is found.
+    """
+    found: dict[str, Source] = {}
+    missing = []
+    for given in inputs:
+        path = Path(given)
+        try:
+            exists = path.exists()
+        except (OSError, ValueError):  # a name too long, or with a null byte
+            exists = False
+        if exists and path.is_dir():
+            for file in _walk(path):
+                name = os.path.relpath(file, given)
+                found.setdefault(file, Source(_kind_of_file(file), file, name))
+        elif exists:
+            found.setdefault(given, Source(_kind_of_file(given), given, path.name))
+        elif re.fullmatch(r"\d{1,3}", given):
+            found.setdefault(given, Source("camera", given, f"camera-{given}"))
+        else:
+            files = _expand(given) if _GLOB.search(given) else []
+            if not files:
+                missing.append(given)
+            for file in files:
+                found.setdefault(file, Source(_kind_of_file(file), file, Path(file).name))
+    if missing:
+        raise DataError(
+            f"there is no file, folder or camera {', '.join(map(repr, missing))}; give pictures, "
+            "videos, folders, globs in quotes, or the number of a camera"
+        )
+    if not found:
+        ends = " ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+        raise DataError(
+            f"there is no picture and no video in {', '.join(inputs)}; looked for files that end "
+            f"in {ends}"
+        )
+    return list(found.values())
+
+
+def unique_names(sources: Sequence[Source]) -> list[str]:
+    """Return a name a source, without ending, that no other has, fit for a file below a folder."""
+    taken: set[str] = set()
+    names = []
+    for source in sources:
+        plain = os.path.splitext(source.name)[0]  # noqa: PTH122 (a text, with folders in it)
+        name, count = plain, 1
+        while name.casefold() in taken:  # some file systems do not tell case apart
+            count += 1
+            name = f"{plain}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            suffix = Path(name).suffix.lower()
+            if suffix in PICTURE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
+                yield os.path.join(base, name)  # noqa: PTH118 (keeps a leading ./)
+
+
+def _expand(pattern: str) -> list[str]:
+    files = glob.glob(pattern, recursive=True)  # noqa: PTH207 (takes absolute patterns too)
+    return sorted(file for file in files if not Path(file).is_dir())
+
+
+def _kind_of_file(path: str) -> Literal["picture", "video"]:
+    try:
+        if not Path(path).is_file():  # a pipe would wait for ever
+            return "picture"
+        with Path(path).open("rb") as file:
+            kind = kind_of(file.read(200))
+    except OSError:
+        kind = None
+    if kind is not None:
+        return kind
+    return "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "picture"

@@ -1,0 +1,152 @@
+"""Results written as they come: CSV, JSON, JSON lines or Parquet."""
+
+import csv
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from affectnet.errors import ConfigError
+from affectnet.inference.results import COLUMNS, PictureResult
+
+FORMATS: Final = (".csv", ".json", ".jsonl", ".parquet")
+_FLUSH_SECONDS = 1.0
+_ROW_GROUP = 5000
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+SCHEMA: Final = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+
+
+class _Format(Protocol):
+    def write(self, result: PictureResult) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class ResultWriter:
+    """Writes results into a file, which holds what was written after Ctrl-C; a context manager.
+
+    CSV and JSON lines are whole at every moment, to the last second; JSON and Parquet are closed
+    properly on leaving, for whatever reason.
+
+    Args:
+        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; what stands there is replaced.
+
+    Raises `ConfigError` for another ending.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_format(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kinds: dict[str, type[_Csv] | type[_Json] | type[_JsonLines] | type[_Parquet]] = {
+            ".csv": _Csv,
+            ".json": _Json,
+            ".jsonl": _JsonLines,
+            ".parquet": _Parquet,
+        }
+        self._file: _Format = kinds[path.suffix.lower()](path)
+        self._flushed = time.monotonic()
+
+    def write(self, result: PictureResult) -> None:
+        """Write one picture's rows."""
+        self._file.write(result)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def check_format(path: Path) -> None:
+    """Raise `ConfigError` where the path's ending is none of `FORMATS`."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--out {path}: give a name that ends in {', '.join(FORMATS)}")
+
+
+class _Csv:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, result: PictureResult) -> None:
+        for row in result.to_rows():
+            self._rows.writerow([_short(row.get(name)) for name in COLUMNS])
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _JsonLines:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, result: PictureResult) -> None:
+        self._file.write(json.dumps(result.to_dict()) + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Json(_JsonLines):
+    _before = "[\n"
+
+    def write(self, result: PictureResult) -> None:
+        self._file.write(self._before + json.dumps(result.to_dict()))
+        self._before = ",\n"
+
+    def close(self) -> None:
+        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
+        self._file.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, SCHEMA)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, result: PictureResult) -> None:
+        self._rows += result.to_rows()
+        if len(self._rows) >= _ROW_GROUP:
+            self._write_group()
+
+    def flush(self) -> None:
+        """Nothing: a row group a second would make a file of crumbs."""
+
+    def close(self) -> None:
+        self._write_group()
+        self._file.close()
+
+    def _write_group(self) -> None:
+        for row in self._rows:
+            for name in ("source", "reason"):  # a path need not be text
+                if row.get(name) is not None:
+                    row[name] = row[name].encode("utf-8", "backslashreplace").decode()
+        columns = {name: [row.get(name) for row in self._rows] for name in COLUMNS}
+        self._file.write_table(pa.table(columns, schema=SCHEMA))
+        self._rows = []
+
+
+def _short(value: Any) -> Any:
+    """Seven digits are more than float32 holds, and half the size of a float64 written out."""
+    if value is None:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else value

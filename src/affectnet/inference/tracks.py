@@ -1,0 +1,194 @@
+"""Faces over time: which face of this frame is which of the last, and their numbers smoothed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from affectnet.inference.faces import Box
+
+Smoothing = Literal["one-euro", "ema", "none"]
+Floats = NDArray[np.float64]
+
+GAP: Final = 1.0
+"""Seconds that a face may be out of sight and keep its number."""
+LEAST_OVERLAP: Final = 0.2
+REACH: Final = 1.5
+"""Boxes are enlarged by this before they are compared, so that a quick movement, or a low frame
+rate, still leaves an overlap."""
+_VELOCITY_SHARE = 0.5
+_CARRIED = 0.4
+"""Seconds for which a face out of sight is expected to move on."""
+
+
+@dataclass(slots=True)
+class _Track:
+    number: int
+    box: Floats  # x and y of the centre, width, height
+    velocity: Floats  # of the same, a second
+    seen: float
+
+    def expected(self, time: float) -> Floats:
+        box = self.box + self.velocity * min(time - self.seen, _CARRIED)
+        box[2:] = self.box[2:]  # sizes jitter; only the place is carried on
+        return box
+
+
+class Tracker:
+    """Numbers faces from 1 on, so that a person keeps the number while in sight.
+
+    Each known face is expected where its last movement carries it. Expected and found boxes are
+    paired by the Hungarian method so that the sum of their overlaps (intersection over union) is
+    largest; pairs that overlap less than `LEAST_OVERLAP` are not made.
+    """
+
+    def __init__(self, gap: float = GAP) -> None:
+        self.gap = gap
+        self._tracks: list[_Track] = []
+        self._count = 0
+
+    @property
+    def alive(self) -> set[int]:
+        """Numbers that may still come back."""
+        return {track.number for track in self._tracks}
+
+    def update(self, boxes: Sequence[Box], time: float) -> list[int]:
+        """Return the number of each box in the frame at `time` (seconds, rising)."""
+        self._tracks = [track for track in self._tracks if time - track.seen <= self.gap]
+        found = [np.array([x + w / 2, y + h / 2, w, h]) for x, y, w, h in boxes]
+        numbers = [0] * len(found)
+        if found and self._tracks:
+            known = np.stack([track.expected(time) for track in self._tracks])
+            overlaps = overlap(known, np.stack(found))
+            for t, f in zip(*linear_sum_assignment(-overlaps), strict=True):
+                if overlaps[t, f] >= LEAST_OVERLAP:
+                    self._move(self._tracks[t], found[f], time)
+                    numbers[f] = self._tracks[t].number
+        for f, number in enumerate(numbers):
+            if number == 0:
+                self._count += 1
+                numbers[f] = self._count
+                self._tracks.append(_Track(self._count, found[f], np.zeros(4), time))
+        return numbers
+
+    @staticmethod
+    def _move(track: _Track, box: Floats, time: float) -> None:
+        past = time - track.seen
+        if past > 0:
+            velocity = (box - track.box) / past
+            track.velocity += _VELOCITY_SHARE * (velocity - track.velocity)
+        track.box, track.seen = box, time
+
+
+def overlap(some: Floats, others: Floats) -> Floats:
+    """Intersection over union of boxes (n, 4) and (m, 4), enlarged by `REACH`: (n, m) in [0, 1].
+
+    A box is x and y of its centre, width and height.
+    """
+    a, b = some[:, None, :], others[None, :, :]
+    sides_a, sides_b = a[..., 2:] * REACH, b[..., 2:] * REACH
+    low = np.maximum(a[..., :2] - sides_a / 2, b[..., :2] - sides_b / 2)
+    high = np.minimum(a[..., :2] + sides_a / 2, b[..., :2] + sides_b / 2)
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    union = sides_a.prod(axis=-1) + sides_b.prod(axis=-1) - shared
+    return np.asarray(shared / union)
+
+
+class Filter(Protocol):
+    """Smooths one signal of k values."""
+
+    def __call__(self, values: Floats, time: float) -> Floats:
+        """Return the smoothed values (k,) at `time` in seconds, which rises from call to call."""
+
+
+class Ema:
+    """Exponential moving average with a time constant, so the frame rate does not matter.
+
+    After a step, 63% of it is reached within `seconds`.
+    """
+
+    def __init__(self, seconds: float = 0.3) -> None:
+        self.seconds = seconds
+        self._state: tuple[Floats, float] | None = None
+
+    def __call__(self, values: Floats, time: float) -> Floats:
+        """Return the average at `time`."""
+        if self._state is not None:
+            last, then = self._state
+            values = last + (1 - math.exp((then - time) / self.seconds)) * (values - last)
+        self._state = (values, time)
+        return values
+
+
+class OneEuro:
+    """One-euro filter: calm while the signal rests, quick to follow where it moves.
+
+    Casiez, Roussel and Vogel, "1 € filter: a simple speed-based low-pass filter for noisy input in
+    interactive systems", CHI 2012: a first-order low pass whose cutoff is
+    `min_cutoff` + `beta` * |speed|, the speed itself low-passed at `speed_cutoff`.
+
+    Args:
+        min_cutoff: hertz; lower smooths a resting signal more.
+        beta: hertz for each unit a second; higher lags less.
+        speed_cutoff: hertz.
+    """
+
+    def __init__(
+        self, min_cutoff: float = 0.6, beta: float = 1.0, speed_cutoff: float = 1.0
+    ) -> None:
+        self.min_cutoff, self.beta, self.speed_cutoff = min_cutoff, beta, speed_cutoff
+        self._state: tuple[Floats, Floats, float] | None = None
+
+    def __call__(self, values: Floats, time: float) -> Floats:
+        """Return the filtered values at `time`."""
+        speed = np.zeros_like(values)
+        if self._state is not None:
+            last, last_speed, then = self._state
+            past = time - then
+            if past <= 0:
+                return last
+            speed = last_speed + _share(np.asarray(self.speed_cutoff), past) * (
+                (values - last) / past - last_speed
+            )
+            cutoff = self.min_cutoff + self.beta * np.abs(speed)
+            values = last + _share(cutoff, past) * (values - last)
+        self._state = (values, speed, time)
+        return values
+
+
+def _share(cutoff: Floats, past: float) -> Floats:
+    """How far a low pass of this cutoff (hertz) goes towards a new value after `past` seconds."""
+    return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * past)))
+
+
+class Smoother:
+    """Smooths the numbers of each tracked face by itself.
+
+    Args:
+        kind: `one-euro`, `ema`, or `none`, which hands the numbers through.
+    """
+
+    def __init__(self, kind: Smoothing) -> None:
+        self.kind = kind
+        self._filters: dict[int, Filter] = {}
+
+    def __call__(
+        self, track: int, probabilities: Floats, affect: Floats, time: float
+    ) -> tuple[Floats, Floats]:
+        """Smooth probabilities (k,), which add up to 1 again, and (valence, arousal)."""
+        if self.kind == "none":
+            return probabilities, affect
+        if track not in self._filters:
+            self._filters[track] = OneEuro() if self.kind == "one-euro" else Ema()
+        smooth = self._filters[track](np.concatenate([probabilities, affect]), time)
+        k = len(probabilities)
+        shares = np.clip(smooth[:k], 0, 1)
+        return shares / shares.sum(), np.clip(smooth[k:], -1, 1)
+
+    def forget_all_but(self, alive: set[int]) -> None:
+        """Drop the filters of faces that will not come back."""
+        self._filters = {n: one for n, one in self._filters.items() if n in alive}

@@ -1,0 +1,277 @@
+"""Videos and cameras: read, search, classify and follow faces in overlapping stages.
+
+Memory does not depend on the length: each stage is at most a few frames ahead of the next.
+"""
+
+import math
+import os
+import stat
+import time as clock
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from affectnet.errors import ConfigError, DataError
+from affectnet.inference.faces import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
+from affectnet.inference.images import Pixels, kind_of, resize
+from affectnet.inference.predictor import Candidate, Faces, Predictor, Prepared, check_choice
+from affectnet.inference.results import PictureResult
+from affectnet.inference.stages import ordered_map, overlap
+from affectnet.inference.tracks import Smoother, Smoothing, Tracker
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a damaged stream would fill the terminal
+import cv2
+
+MAX_FRAME_PIXELS: Final = 36_000_000
+"""8K is 33 million; larger frames are refused."""
+_TIMEOUT_MS = 20_000
+_BUFFER_BYTES = 64 * 2**20
+_MOST_FRAMES_AHEAD = 16
+_WHOLE_SHARE = 0.95
+_USUAL_FPS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a stream says about itself before it is read.
+
+    Attributes:
+        fps: frames a second, on average; 25 where the stream does not say.
+        frames: about how many there are; None where unknown, as for a camera.
+        width, height: in pixels, upright.
+    """
+
+    fps: float
+    frames: int | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: its number from 0, its time in seconds, its upright RGB pixels."""
+
+    number: int
+    time: float
+    pixels: Pixels
+
+
+class VideoReader:
+    """Reads a video file or a camera frame by frame; a context manager.
+
+    Args:
+        source: path of a file, or number of a camera.
+
+    Raises `DataError` with the reason where it cannot be opened. A file is taken for a video by its
+    first bytes; playlists and stream addresses are refused, since they make the reader open what
+    they name.
+    """
+
+    def __init__(self, source: str | Path | int) -> None:
+        self.camera = isinstance(source, int)
+        if not isinstance(source, int):
+            _check_video_file(Path(source))
+        with quiet_opencv():
+            if isinstance(source, int):
+                self._capture = cv2.VideoCapture(source)
+            else:
+                limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+                settings = [part for limit in limits for part in (limit, _TIMEOUT_MS)]
+                self._capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, settings)
+        if not self._capture.isOpened():
+            raise DataError(
+                f"there is no camera {source} that can be opened"
+                if self.camera
+                else "the video cannot be opened: it is damaged, or in a format unknown to OpenCV"
+            )
+        self.info = self._read_info()
+        self.fault: str | None = None
+        if self.info.width * self.info.height > MAX_FRAME_PIXELS:
+            self._capture.release()
+            raise DataError(
+                f"the video has frames of {self.info.width}x{self.info.height} pixels; at most "
+                f"{MAX_FRAME_PIXELS:,} pixels are read"
+            )
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def frames(
+        self, *, stride: int = 1, fps: float | None = None, seconds: float | None = None
+    ) -> Generator[Frame, None, None]:
+        """Yield the frames in order; the arguments are those of `predict_video`.
+
+        Times come from the stream. Where it gives none, or they do not rise, the frame rate does.
+        Where the stream breaks off (no frame can be decoded, or clearly fewer than the file says it
+        holds), `fault` tells so afterwards.
+        """
+        number, last, due = 0, -math.inf, -math.inf
+        start = clock.monotonic()
+        while self._capture.grab():
+            time = clock.monotonic() - start if self.camera else self._time(number, last)
+            last = time
+            if seconds is not None and time >= seconds:
+                return
+            if number % stride == 0 and time >= due - 1e-6:
+                if fps is not None:
+                    # Counted on from the last due time, so that rounding does not add up; a gap in
+                    # the stream is not caught up with.
+                    due = max((due if due > -math.inf else time) + 1 / fps, time)
+                pixels = self._decode()
+                if pixels is not None:
+                    yield Frame(number, time, pixels)
+            number += 1
+        expected = self.info.frames
+        if number == 0:
+            self.fault = "no frame can be read"
+        elif expected is not None and number < _WHOLE_SHARE * expected - 1:
+            self.fault = f"the video breaks off after {number} of about {expected} frames"
+
+    def _time(self, number: int, last: float) -> float:
+        time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if number == 0:
+            return time if math.isfinite(time) and time >= 0 else 0.0
+        return time if math.isfinite(time) and time > last else last + 1 / self.info.fps
+
+    def _decode(self) -> Pixels | None:
+        whole, frame = self._capture.retrieve()
+        if not whole or frame is None or frame.size == 0:
+            return None
+        if frame.shape[0] * frame.shape[1] > MAX_FRAME_PIXELS:
+            return None  # the size changed on the way
+        way = cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB
+        pixels: Any = cv2.cvtColor(frame, way)
+        return np.asarray(pixels, np.uint8)
+
+    def _read_info(self) -> VideoInfo:
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        frames = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        known = not self.camera and math.isfinite(frames) and 0 < frames < 1e9
+        return VideoInfo(
+            fps if math.isfinite(fps) and 0.1 <= fps <= 1000 else _USUAL_FPS,
+            round(frames) if known else None,
+            int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+
+
+def predict_video(
+    predictor: Predictor,
+    source: str | Path | int | VideoReader,
+    *,
+    faces: Faces = "detect",
+    smoothing: Smoothing = "one-euro",
+    stride: int = 1,
+    fps: float | None = None,
+    seconds: float | None = None,
+    batch_size: int = 32,
+    detect_size: int = VIDEO_SIZE,
+    workers: int | None = None,
+    keep: bool = False,
+) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
+    """Yield a result a frame, those without a face too, its faces numbered and smoothed over time.
+
+    Args:
+        predictor: the model.
+        source: path of a video file, number of a camera, or an open reader.
+        faces: `none` takes every frame for one face.
+        smoothing: of each face's probabilities, valence and arousal: `one-euro`, `ema` or `none`.
+        stride: only every n-th frame is looked at.
+        fps: at most this many frames of a second are looked at.
+        seconds: where to stop.
+        batch_size: faces a forward pass; a camera's frames never wait for one another.
+        detect_size: long side in pixels at which faces are searched.
+        workers: threads that search; one less than cores, at most 4, where None.
+        keep: yield each frame's pixels beside its result, else None.
+
+    Raises:
+        DataError: it cannot be opened, or breaks off (after the frames that could be read).
+        ConfigError: a setting is out of range.
+    """
+    check_choice("faces", faces, ("detect", "none"))
+    check_choice("smoothing", smoothing, ("one-euro", "ema", "none"))
+    if stride < 1:
+        raise ConfigError(f"stride is {stride}; it must be 1 or more")
+    for name, value in (("fps", fps), ("seconds", seconds)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be above 0")
+    detector = FaceDetector(predictor.min_score, detect_size) if faces == "detect" else None
+    reader = source if isinstance(source, VideoReader) else VideoReader(source)
+    origin = None if isinstance(source, VideoReader) else str(source)
+    workers = workers or max(1, min((os.cpu_count() or 1) - 1, 4))
+    depth = _frames_ahead(reader)
+
+    def prepare(frame: Frame) -> Prepared:
+        height, width = frame.pixels.shape[:2]
+        result = PictureResult(origin, width, height, frame=frame.number, time=frame.time)
+        if detector is None:
+            whole = Box(0.0, 0.0, float(width), float(height))
+            crop = resize(frame.pixels, predictor.classifier.size)[None]
+            kept = frame.pixels if keep else None
+            return Prepared(result, (Candidate(whole, None, None),), crop, kept)
+        found = detector.detect(frame.pixels)
+        candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
+        return predictor.crop(frame.pixels, candidates, result, keep)
+
+    with reader:
+        frames = overlap(reader.frames(stride=stride, fps=fps, seconds=seconds), depth)
+        prepared = overlap(ordered_map(prepare, frames, workers, ahead=min(depth, workers + 1)), 2)
+        most = 1 if reader.camera else depth
+        tracker, smoother = Tracker(), Smoother(smoothing)
+        with closing(prepared):  # the threads stop before the file is closed under them
+            for result, pixels in predictor.classify_all(prepared, batch_size, most):
+                yield _follow(result, tracker, smoother), pixels
+    if reader.fault is not None:
+        raise DataError(reader.fault)
+
+
+def _follow(result: PictureResult, tracker: Tracker, smoother: Smoother) -> PictureResult:
+    """Number and smooth the faces of the next frame."""
+    time = result.time or 0.0
+    numbers = tracker.update([face.box for face in result.faces], time)
+    faces = []
+    for face, number in zip(result.faces, numbers, strict=True):
+        affect = np.array([face.valence, face.arousal])
+        shares, affect = smoother(number, np.array(face.probabilities), affect, time)
+        faces.append(
+            replace(
+                face,
+                probabilities=tuple(map(float, shares)),
+                valence=float(affect[0]),
+                arousal=float(affect[1]),
+                track=number,
+            )
+        )
+    smoother.forget_all_but(tracker.alive)
+    return replace(result, faces=tuple(faces))
+
+
+def _frames_ahead(reader: VideoReader) -> int:
+    """How many frames may wait between two stages."""
+    if reader.camera:
+        return 1  # what waits is late
+    size = max(1, reader.info.width * reader.info.height * 3)
+    return max(2, min(_BUFFER_BYTES // size, _MOST_FRAMES_AHEAD))
+
+
+def _check_video_file(path: Path) -> None:
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError("it is no regular file")
+        if about.st_size == 0:
+            raise DataError("the file is empty")
+        with path.open("rb") as file:
+            head = file.read(200)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"the file cannot be read: {reason}") from error
+    if kind_of(head) != "video":
+        raise DataError("it is no video in MP4, MOV, MKV, WebM, AVI, MPEG, FLV, Ogg or WMV format")
