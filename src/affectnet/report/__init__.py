@@ -6,11 +6,11 @@ Works on run folders and arrays alone, so also in a notebook: `write_report` mak
 
 from affectnet.report.drawings import save_run_figures
 from affectnet.report.page import write_report
-from affectnet.report.runs import EvaluatedRun, Predictions, read_run, read_runs
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, read_run, read_runs
 
 __all__ = [
     "EvaluatedRun",
-    "Predictions",
+    "ScoredFaces",
     "read_run",
     "read_runs",
     "save_run_figures",

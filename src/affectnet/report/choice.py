@@ -6,12 +6,12 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.report.runs import Predictions
+from affectnet.report.runs import ScoredFaces
 
 Rows = NDArray[np.int64]
 
 
-def most_confident(preds: Predictions, kind: Literal["right", "wrong"], most: int) -> Rows:
+def most_confident(preds: ScoredFaces, kind: Literal["right", "wrong"], most: int) -> Rows:
     """The rows of the most confident right or wrong answers, surest first.
 
     Faces without a true expression are neither. Without probabilities the order is that of the
@@ -21,19 +21,19 @@ def most_confident(preds: Predictions, kind: Literal["right", "wrong"], most: in
     return _first(np.flatnonzero(wanted), -preds.confidence, preds.ids, most)
 
 
-def least_confident(preds: Predictions, most: int) -> Rows:
+def least_confident(preds: ScoredFaces, most: int) -> Rows:
     """The rows that the model was least sure of, least sure first."""
     usable = np.flatnonzero(preds.labelled & np.isfinite(preds.confidence))
     return _first(usable, preds.confidence, preds.ids, most)
 
 
-def largest_affect_errors(preds: Predictions, most: int) -> Rows:
+def largest_affect_errors(preds: ScoredFaces, most: int) -> Rows:
     """The rows whose predicted point lies farthest from the annotated one, farthest first."""
     usable = np.flatnonzero(np.isfinite(preds.affect_error))
     return _first(usable, -preds.affect_error, preds.ids, most)
 
 
-def fair_sample(preds: Predictions, most: int) -> Rows:
+def fair_sample(preds: ScoredFaces, most: int) -> Rows:
     """Rows that stand for all of them: those whose ids come first by their checksum.
 
     The choice depends on the ids alone, so runs over the same faces show the same ones.
@@ -42,7 +42,7 @@ def fair_sample(preds: Predictions, most: int) -> Rows:
     return np.argsort(keys, kind="stable")[:most]
 
 
-def for_gallery(preds: Predictions, most: int) -> Rows:
+def for_gallery(preds: ScoredFaces, most: int) -> Rows:
     """At most `most` different rows of every telling kind, for people to sort and filter.
 
     About a third confidently wrong, a fifth each confidently right, unsure, and far off in
@@ -64,7 +64,7 @@ def for_gallery(preds: Predictions, most: int) -> Rows:
     return np.fromiter(chosen, dtype=np.int64)
 
 
-def _by_class(preds: Predictions, kind: Literal["right", "wrong"], most: int) -> Rows:
+def _by_class(preds: ScoredFaces, kind: Literal["right", "wrong"], most: int) -> Rows:
     """The most confident rows, each true class giving in turn its surest."""
     rows = most_confident(preds, kind, len(preds))
     rank = np.empty(len(rows), dtype=np.int64)

@@ -12,7 +12,7 @@ from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report import figures, words
 from affectnet.report.choice import fair_sample, most_confident
 from affectnet.report.faces import FaceSource, datasets_of
-from affectnet.report.runs import EvaluatedRun, Predictions, figure_of, read_run
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of, read_run
 from affectnet.run import write_beside
 
 GALLERY_FACES = 18
@@ -253,7 +253,7 @@ def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Draw
 
 
 def _gallery(
-    p: Predictions, rows: np.ndarray, source: FaceSource, title: str
+    p: ScoredFaces, rows: np.ndarray, source: FaceSource, title: str
 ) -> Callable[[], Figure]:
     return lambda: figures.gallery(
         [source.pixels(p.ids[row]) for row in rows],

@@ -76,7 +76,9 @@ def datasets_of(run: EvaluatedRun) -> list[Path]:
     found nowhere is kept as it was written.
     """
     protocol = run.metrics.get("protocol")
-    named = [protocol.get("data")] if isinstance(protocol, dict) else []
+    named = [protocol.get("data"), protocol.get("truth")] if isinstance(protocol, dict) else []
+    # The truth may also be a file that somebody wrote, or only its name.
+    named = [one for one in named if isinstance(one, str) and Path(one).is_dir()]
     named.append(run.config.get("data"))
     found: list[Path] = []
     for value in named:

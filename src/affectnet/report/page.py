@@ -159,6 +159,7 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
         categorical=tables.categorical_table(runs),
         continuous=tables.continuous_table(runs),
         per_class=tables.per_class_table(runs),
+        published=tables.published_figures(runs),
         expressions=EXPRESSIONS,
         colours=COLOURS,
         runs=shown,
@@ -339,7 +340,8 @@ def _protocols(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {}
     for run in runs:
         known = run.metrics.get("protocol")
-        lines = {str(k): _plain(v) for k, v in known.items()} if isinstance(known, dict) else {}
+        said = known if isinstance(known, dict) else {}
+        lines = {str(k): _plain(v) for k, v in said.items() if v not in ([], {}, None)}
         group = groups.setdefault(json.dumps(lines), {"runs": [], "lines": lines})
         group["runs"].append(run.name)
     return [group for group in groups.values() if group["lines"]]

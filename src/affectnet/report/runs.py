@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from affectnet.errors import RunError
-from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
+from affectnet.errors import DataError, RunError
+from affectnet.evaluation.tables import predictions_of, read_table, truth_of
+from affectnet.labels import N_EXPRESSIONS
 from affectnet.run import RunFolder
 
 Floats = NDArray[np.float64]
@@ -27,7 +26,7 @@ METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Predictions:
+class ScoredFaces:
     """One split's truth and predictions, row by row.
 
     `expression` and `expression_pred` are (n,), -1 where missing; `valence`, `arousal` and their
@@ -85,7 +84,7 @@ class EvaluatedRun:
     split: str
     config: dict[str, Any]
     history: dict[str, Floats]
-    predictions: Predictions
+    predictions: ScoredFaces
     metrics: dict[str, Any]
 
 
@@ -209,62 +208,32 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return known
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Read predictions.parquet.
+def read_predictions(path: Path) -> ScoredFaces:
+    """Read predictions.parquet, truth and predictions at once.
 
-    Columns other than `id` may be absent or null; a missing truth or prediction is marked as
-    `Predictions` says.
+    Predicted valence and arousal may leave [-1, 1]: that is a finding, not a fault.
 
     Raises:
-        RunError: not a Parquet file, no `id` column, ids that repeat, or values out of range.
+        RunError: the file does not hold what `affectnet evaluate` writes; one line says why.
     """
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"{path} cannot be read ({reason}); run `affectnet evaluate` again"
-        ) from error
-    if "id" not in table.column_names:
-        raise RunError(f"{path} has no column 'id'; it has {', '.join(table.column_names)}")
-    ids = [str(one) for one in table.column("id").to_pylist()]
-    if len(set(ids)) < len(ids):
-        raise RunError(f"{path} names a face twice; ids are unique within a split")
-
-    def numbers(name: str, low: float, high: float, missing: float = np.nan) -> Floats:
-        if name not in table.column_names:
-            return np.full(len(ids), missing)
-        try:
-            column = table.column(name).cast(pa.float64())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise RunError(f"{path}: column '{name}' does not hold numbers") from error
-        values: Floats = column.fill_null(np.nan).to_numpy()
-        if not bool(((values >= low) & (values <= high) | np.isnan(values)).all()):
-            raise RunError(f"{path}: column '{name}' goes outside [{low:g}, {high:g}]")
-        return np.where(np.isnan(values), missing, values)
-
-    def classes(name: str) -> Ints:
-        values = numbers(name, -1, N_EXPRESSIONS - 1, missing=-1)
-        if (values % 1).any():
-            raise RunError(
-                f"{path}: column '{name}' holds fractions; classes are 0 to {N_EXPRESSIONS - 1}, "
-                f"in the order {', '.join(EXPRESSIONS)}"
-            )
-        return values.astype(np.int64)
-
-    probabilities = np.stack(
-        [numbers(name, -1e-6, 1 + 1e-6) for name in PROBABILITY_COLUMNS], axis=1
-    )
-    return Predictions(
-        ids=ids,
-        expression=classes("expression"),
-        valence=numbers("valence", -1, 1),
-        arousal=numbers("arousal", -1, 1),
-        probabilities=np.clip(probabilities, 0, 1),
-        expression_pred=classes("expression_pred"),
-        # A regression head without tanh may leave the scale: that is a finding, not a fault.
-        valence_pred=numbers("valence_pred", -1e6, 1e6),
-        arousal_pred=numbers("arousal_pred", -1e6, 1e6),
+        table = read_table(path)
+        if "id" not in table.column_names:
+            raise DataError(f"{path} has no column 'id'; it has {', '.join(table.column_names)}")
+        truth = truth_of(table, str(path))
+        preds = predictions_of(table, str(path), out_of_range="keep")
+    except DataError as error:
+        raise RunError(f"{error}; run `affectnet evaluate` again") from error
+    nothing = np.full((len(truth), N_EXPRESSIONS), np.nan)
+    return ScoredFaces(
+        ids=list(truth.ids),
+        expression=truth.expression,
+        valence=truth.valence,
+        arousal=truth.arousal,
+        probabilities=nothing if preds.probabilities is None else preds.probabilities,
+        expression_pred=preds.expression,
+        valence_pred=preds.valence,
+        arousal_pred=preds.arousal,
     )
 
 

@@ -25,17 +25,24 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
         alt: what the figure shows, in words.
     """
     buffer = io.BytesIO()
+    engine = figure.get_layout_engine()
     with look(**{"svg.fonttype": "none"}):
+        if engine is not None:
+            # Laid out here, once: savefig would draw everything a second time for it.
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(
             buffer, format="svg", dpi=RASTER_DPI, facecolor="none", metadata={"Date": None}
         )
+    figure.set_layout_engine(engine)
     text = buffer.getvalue().decode("utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     # Inside a page this rule would reach every element: the root's own style is inherited instead.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", _smaller_image, text)
-    text = re.sub(r"<[^>]+>", lambda tag: _tidy(tag.group(), name), text)
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    text = re.sub(r"<[^>]+>", lambda tag: _tidy(tag.group(), name, used), text)
     text = re.sub(r">\s+<", "><", text.strip())
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     width, height = box.groups() if box else ("400", "300")
@@ -47,12 +54,14 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     return Markup(re.sub(r"^<svg[^>]*>", lambda _: root, text))
 
 
-def _tidy(tag: str, name: str) -> str:
-    """One tag with themed colours, the page's type, unique ids and short numbers."""
+def _tidy(tag: str, name: str, used: set[str]) -> str:
+    """One tag with themed colours, the page's type, short numbers, and only the ids in use."""
     for colour, variable in THEMED.items():
         tag = tag.replace(colour, variable)
     tag = re.sub(r"font-family: [^;\"]+", "font-family:inherit", tag)
-    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(
+        r' id="([^"]*)"', lambda i: f' id="{name}-{i.group(1)}"' if i.group(1) in used else "", tag
+    )
     tag = re.sub(r"url\(#", f"url(#{name}-", tag)
     tag = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', tag)
     tag = tag.replace("xlink:href", "href")

@@ -55,6 +55,7 @@ class Row:
     name: str
     cells: tuple[Cell, ...]
     baseline: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,31 @@ def _baseline_rows(runs: Sequence[EvaluatedRun], columns: dict[Keys, str]) -> li
             cells = tuple(_cell(block, keys) for keys in columns)
             if all(cell.value is None for cell in cells):
                 continue
-            row = Row(name, cells, baseline=True)
+            row = Row(name, cells, baseline=True, note=_note(block))
             # Their intervals may differ by the chance of the resampling: the values tell.
             if [cell.text for cell in cells] not in [[c.text for c in r.cells] for r in rows]:
                 if any(other.name == name for other in rows):
                     row = replace(row, name=f"{name} (faces of {run.name})")
                 rows.append(row)
     return rows
+
+
+def _note(block: dict[str, Any]) -> str:
+    """What a baseline answers, or where its figures are from."""
+    says = block.get("says")
+    if isinstance(says, dict):
+        return ", ".join(f"{name} {value:.2f}" for name, value in says.items())
+    return f"always {says}" if says else str(block.get("source") or "")
+
+
+def published_figures(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
+    """The published figures that the scores carry: model, classes, figure, value, source."""
+    for run in runs:
+        known = run.metrics.get("baselines")
+        listed = known.get("published") if isinstance(known, dict) else None
+        if isinstance(listed, list):
+            return [one for one in listed if isinstance(one, dict) and "model" in one]
+    return []
 
 
 def baselines_of(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.figures import confusion_counts
-from affectnet.report.runs import EvaluatedRun, Predictions, figure_of
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of
 from affectnet.report.tables import baselines_of
 
 FEW = 5
@@ -107,7 +107,7 @@ def _mistakes(run: EvaluatedRun) -> str:
     return f"Its commonest mistake{'s' if len(parts) > 1 else ''}: {', '.join(parts)}."
 
 
-def commonest_mistakes(preds: Predictions, most: int) -> list[tuple[int, int, int, int]]:
+def commonest_mistakes(preds: ScoredFaces, most: int) -> list[tuple[int, int, int, int]]:
     """The largest wrong cells: true class, predicted class, faces, faces of the true class."""
     counts = confusion_counts(preds.expression, preds.expression_pred)
     support = counts.sum(axis=1)

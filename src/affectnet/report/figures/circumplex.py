@@ -152,7 +152,6 @@ def affect_scatter(
         means[name] = end
         targets.append(start)
     if means:
-        label_points(axes, means, around=np.array(targets))
         figure.legend(
             handles=[
                 _mark("none", "annotated mean of the class"),
@@ -161,6 +160,7 @@ def affect_scatter(
             loc="outside lower center",
             ncols=2,
         )
+        label_points(axes, means, around=np.array(targets))
     return figure
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from affectnet.report.figures.style import (
     RUN_COLOURS,
     message_figure,
     new_figure,
+    one_axes,
     styled,
 )
 
@@ -34,22 +36,23 @@ def sample_grid(samples: Sequence[Sequence[Image]], columns: int = 8) -> Figure:
         return message_figure("no image to show")
     columns = min(columns, max(len(row) for row in samples))
     side = min(0.72, (FULL_WIDTH - 1) / columns)
-    figure = new_figure(1 + side * columns, side * len(samples))
-    grid = figure.subplots(len(samples), columns, squeeze=False)
-    for c, (row, images) in enumerate(zip(grid, samples, strict=True)):
-        for axes in row:
-            axes.set_axis_off()
-        for axes, image in zip(row, images, strict=False):
-            _show(axes, image)
-        row[0].text(
+    figure, axes = one_axes(1 + side * columns, side * len(samples))
+    # One axes for all: fifty would take a second to lay out.
+    for c, images in enumerate(samples):
+        for place, image in enumerate(images[:columns]):
+            _show(axes, image, extent=(place, place + 0.94, c + 0.94, c))
+        none = "" if len(images) else "\n(none)"
+        axes.text(
             -0.12,
-            0.5,
-            EXPRESSIONS[c] + ("" if len(images) else "\n(none)"),
-            transform=row[0].transAxes,
+            c + 0.47,
+            EXPRESSIONS[c] + none,
             ha="right",
             va="center",
-            color=INK if len(images) else MUTED,
+            color=MUTED if none else INK,
         )
+    axes.set_axis_off()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(len(samples), 0)
     return figure
 
 
@@ -111,13 +114,15 @@ def gallery(
     return figure
 
 
-def _show(axes: Any, image: Image | None) -> None:
+def _show(
+    axes: Axes, image: Image | None, extent: tuple[float, float, float, float] | None = None
+) -> None:
     if image is None:
         axes.set_aspect("equal")
         axes.text(0.5, 0.5, "no image", ha="center", va="center", color=MUTED, size=6.5)
         return
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
-    axes.imshow(image, interpolation="lanczos", **grey)
+    colour = image if image.ndim == 3 else np.stack([image] * 3, axis=2)
+    axes.imshow(colour, interpolation="lanczos", extent=extent)
 
 
 def _caption(

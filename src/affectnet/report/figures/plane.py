@@ -46,6 +46,8 @@ def label_points(
     """
     if not points:
         return
+    # Only a laid-out figure knows how wide its axes are, and so how large the letters are on them.
+    axes.figure.get_figure().get_layout_engine().execute(axes.figure.get_figure())  # type: ignore[union-attr,arg-type]
     width_of_axes = 72.0 * axes.get_position().width * axes.figure.get_figure().get_figwidth()  # type: ignore[union-attr]
     unit = 2 * LIMIT / max(width_of_axes, 1.0)
     boxes = {name: (0.66 * size * unit * len(name) + 0.03, 1.6 * size * unit) for name in points}

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from affectnet.cli import main
+from affectnet.commands.report import report
+from affectnet.config import ReportConfig
+from affectnet.evaluation import evaluate, predictions_table, write_predictions
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder that holds an evaluation of ten faces and nothing else."""
+    rng = np.random.default_rng(0)
+    truth, values = rng.integers(0, 8, 10), rng.uniform(-1, 1, (4, 10))
+    ids = [str(i) for i in range(10)]
+    probabilities = rng.dirichlet(np.ones(8), 10)
+    table = predictions_table(ids, truth, *values[:2], probabilities, *values[2:])
+    place = tmp_path / "runs" / "ten" / "evaluation" / "test"
+    place.mkdir(parents=True)
+    write_predictions(table, place / "predictions.parquet")
+    evaluate(table, table, resamples=0).write(place / "metrics.json")
+    return tmp_path / "runs" / "ten"
+
+
+def test_report_writes_the_page_and_says_where(run, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert report(ReportConfig(runs=(run,), out=out)) == out
+    said = capsys.readouterr().out
+    assert str(out) in said
+    assert "MB" in said
+    page = out.read_text(encoding="utf-8")
+    assert "<h1>ten</h1>" in page
+    assert "of 10 faces" in page
+    assert main(["report", str(run), "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == page
+
+
+def test_mistakes_are_one_line(run, tmp_path, capsys):
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    out = tmp_path / "page.html"
+    for args, message in (
+        ([str(fresh)], "affectnet evaluate"),
+        ([str(run), "--split", "val"], "it has test"),
+        ([str(tmp_path / "nowhere")], "no run folder"),
+        ([str(run), str(run)], "given twice"),
+    ):
+        assert main(["report", *args, "--out", str(out)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err
+        assert not out.exists()

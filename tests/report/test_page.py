@@ -1,0 +1,196 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affectnet.data.store import Split
+from affectnet.errors import RunError
+from affectnet.labels import EXPRESSIONS
+from affectnet.report import page as page_module
+from affectnet.report import write_report
+from affectnet.report.page import embed_json, render_page
+from affectnet.report.runs import read_runs
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028{{7*7}}"
+
+
+class Outline(HTMLParser):
+    """What a page links to, and what its figures and images say."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.images, self.ids, self.anchors, self.tags = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        known = dict(attrs)
+        self.tags.append((tag, known))
+        if "id" in known:
+            self.ids.append(known["id"])
+        for name in ("src", "href", "action", "data", "poster"):
+            if known.get(name, "").startswith("#"):
+                self.anchors.append(known[name][1:])
+            elif name in known:
+                self.links.append(known[name])
+        if tag == "img":
+            self.images.append(known.get("alt"))
+
+
+def payload_of(text):
+    (inside,) = re.findall(r'<script type="application/json" id="payload">(.*?)</script>', text)
+    return json.loads(inside)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report.read_text(encoding="utf-8")
+
+
+def test_everything_is_inside(page):
+    outline = Outline(page)
+    assert all(link.startswith("data:image/") for link in outline.links)
+    assert set(outline.anchors) <= set(outline.ids)
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
+    assert len(page.encode()) < 3_000_000
+
+
+def test_every_figure_and_image_has_its_words(page):
+    outline = Outline(page)
+    figures = [known for tag, known in outline.tags if tag == "svg" and known.get("class")]
+    assert len(figures) == 2 * 8 + 4
+    assert all(len(known["aria-label"]) > 20 for known in figures)
+    assert outline.images
+    assert all(re.match(r"Face \d+: \w+, predicted \w+", alt) for alt in outline.images)
+
+
+def test_the_tables_hold_all_runs_and_baselines(page, two_runs):
+    for run in read_runs(two_runs, "test"):
+        for value in (
+            run.metrics["expression"]["krippendorff_alpha"]["value"],
+            run.metrics["arousal"]["sagr"]["value"],
+        ):
+            assert f">{value:.3f}" in page
+    assert "majority class" in page
+    assert "constant mean" in page
+    assert page.count('class="best"') >= 14
+
+
+def test_the_explorer_knows_the_faces(page, two_runs):
+    data = payload_of(page)
+    assert data["classes"] == list(EXPRESSIONS)
+    assert [run["name"] for run in data["runs"]] == ["good", "poor"]
+    for shown, run in zip(data["runs"], read_runs(two_runs, "test"), strict=True):
+        p = run.predictions
+        assert shown["n"] == len(p) == 112
+        assert {row["id"] for row in shown["rows"]} == set(p.ids)
+        row = shown["rows"][0]
+        i = p.ids.index(row["id"])
+        assert (row["t"], row["p"]) == (p.expression[i], p.expression_pred[i])
+        np.testing.assert_allclose(row["q"], p.probabilities[i], atol=6e-4)
+        assert row["vp"] == pytest.approx(p.valence_pred[i], abs=6e-4)
+    # Both runs show the same faces: each picture is there once.
+    assert len(data["faces"]) == 112
+
+
+def test_hostile_ids_and_names_stay_text(make_run):
+    run = make_run("x<b>onload&'\"")
+    path = run / "evaluation" / "test" / "predictions.parquet"
+    table = pq.read_table(path)
+    ids = [HOSTILE + one for one in table["id"].to_pylist()]
+    pq.write_table(table.set_column(0, "id", pa.array(ids)), path)
+    (run / "config.yaml").write_text(f"backbone: '{HOSTILE}'\n")
+    text = render_page(read_runs([run], "test"))
+    assert "onerror" not in [name for _, known in Outline(text).tags for name in known]
+    assert "<b>onload" not in text
+    assert "<img src=x" not in text
+    assert text.count("<script") == text.count("</script>") == 3
+    assert "7*7" in text
+    assert payload_of(text)["runs"][0]["rows"][0]["id"].startswith(HOSTILE)
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), st.lists))
+def test_embedded_json_is_safe_and_the_same(value):
+    text = embed_json({"x": value})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == {"x": value}
+
+
+def test_embedded_json_refuses_nan():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        embed_json([float("nan")])
+
+
+def test_without_the_dataset_and_some_scores_the_page_goes_on(make_run, change_metrics):
+    run = make_run("imageless", data="/no/such/place")
+
+    def edit(known):
+        known["expression"]["auc_roc_macro"] = {"value": None, "reason": "because <so>"}
+        del known["valence"], known["baselines"], known["protocol"]
+
+    change_metrics(run, edit)
+    text = render_page(read_runs([run], "test"))
+    assert 'title="because &lt;so&gt;">–' in text
+    assert "No face can be shown: /no/such/place is no dataset" in text
+    assert "The dataset was not found" in text
+    assert payload_of(text)["faces"] == []
+    assert Outline(text).images == []
+    assert "no image" in text
+
+
+def test_a_run_without_epochs_labels_or_affect(make_run):
+    run = make_run("bare", epochs=0, expression=-1, valence=np.nan, arousal=np.nan)
+    text = render_page(read_runs([run], "test"))
+    assert "Epoch by epoch: no run has a metrics.csv" in text
+    assert "Which expression is taken for which: no face has" in text
+    assert "no face has annotated valence and arousal" in text
+
+
+def test_only_the_faces_that_are_shown_are_read(make_run, faces, monkeypatch):
+    # The real reader, counted: ten thousand predictions must not mean ten thousand images.
+    run = make_run("large")
+    path = run / "evaluation" / "test" / "predictions.parquet"
+    table = pq.read_table(path)
+    many = pa.concat_tables([table] * 100)
+    ids = [f"{i}" for i in range(len(many))]
+    pq.write_table(many.set_column(0, "id", pa.array(ids)), path)
+    big = faces.parent / "big"
+    if not big.exists():
+        shutil.copytree(faces, big)
+    read = []
+    whole = Split.image_bytes
+    monkeypatch.setattr(
+        Split, "image_bytes", lambda split, row: read.append(row) or whole(split, row)
+    )
+    text = render_page(read_runs([run], "test"))
+    assert len(payload_of(text)["runs"][0]["rows"]) <= 1000
+    assert 0 < len(read) <= 1100
+
+
+def test_runs_beyond_the_limit_are_in_the_tables_only(two_runs, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_DRAWN_RUNS", 1)
+    text = render_page(read_runs(two_runs, "test"))
+    assert "The figures of poor are left out" in text
+    assert [run["name"] for run in payload_of(text)["runs"]] == ["good"]
+    accuracy = read_runs(two_runs, "test")[1].metrics["expression"]["accuracy"]["value"]
+    assert f">{accuracy:.3f}" in text
+
+
+def test_the_page_is_written_whole_and_not_over_another(two_runs, tmp_path):
+    out = tmp_path / "new" / "report.html"
+    assert write_report(two_runs[:1], out) == out
+    assert out.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert list(out.parent.iterdir()) == [out]
+    with pytest.raises(RunError, match="--overwrite"):
+        write_report(two_runs, out)
+    write_report(two_runs[1:], out, overwrite=True)
+    assert "poor" in out.read_text(encoding="utf-8")
