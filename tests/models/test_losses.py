@@ -1,4 +1,4 @@
-"""Losses against scikit-learn, numpy, torchmetrics and the papers' formulas; masks with anything."""
+"""Losses against scikit-learn, numpy, torchmetrics and the papers' formulas; masks."""
 
 import math
 
@@ -305,7 +305,7 @@ wild = st.floats(allow_nan=True, allow_infinity=True, width=32)
     options=st.sampled_from(VARIANTS),
 )
 def test_what_unlabelled_rows_hold_never_matters(labels, valence, arousal, garbage, options):
-    """Wild predictions in unlabelled rows, NaN and infinity included, change neither loss nor slope."""
+    """Wild predictions in unlabelled rows, NaN included, change neither loss nor slope."""
     labels, valence, arousal = map(torch.from_numpy, (labels, valence, arousal))
     garbage = torch.from_numpy(garbage)
     calm = outputs(7)

@@ -101,7 +101,7 @@ class AffectModel(
         classes: Sequence[str] = EXPRESSIONS,
     ) -> None:
         super().__init__()
-        if tuple(classes) != tuple(name for name in EXPRESSIONS if name in classes):
+        if not classes or list(classes) != _in_order(classes):
             raise ConfigError(
                 f"classes are {', '.join(classes) or 'none'}; allowed are all or some of "
                 f"{', '.join(EXPRESSIONS)}, in this order"
@@ -216,6 +216,8 @@ class AffectModel(
                 hidden=config["hidden"],
                 classes=config["classes"],
             )
+            loaded.backbone_name = config["backbone"]
+            loaded.temperature = config["temperature"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{folder / CONFIG} is incomplete or damaged ({error}); "
@@ -223,9 +225,7 @@ class AffectModel(
             ) from error
         if order != "RGB":
             raise RunError(f"{folder / CONFIG} says colour order {order}; affectnet reads RGB only")
-        loaded.backbone_name = config["backbone"]
         loaded.preprocessing = preprocessing
-        loaded.temperature = config["temperature"]
         file = read_weights(folder / WEIGHTS)
         detail = explain_mismatch(file.tensors, loaded.state_dict())
         if detail:
@@ -285,9 +285,14 @@ def _find_model(model: str | Path, revision: str | None) -> Path:
     except OSError as error:
         raise WeightsError(
             f"there is no folder {model}, and the model of that name on the hub cannot be had "
-            f"({first_line(fault or error)}); check the name and the network, or give a folder `model/` of a run"
+            f"({first_line(fault or error)}); check the name and the network, "
+            "or give a folder `model/` of a run"
         ) from error
     return Path(files[0]).parent
+
+
+def _in_order(classes: Sequence[str]) -> list[str]:
+    return [name for name in EXPRESSIONS if name in classes]
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -302,9 +307,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} was written by affectnet {config.get('affectnet_version')}, which is newer "
             f"than this one ({__version__}); upgrade affectnet"
         )
-    if classes != [name for name in EXPRESSIONS if name in classes]:
+    if not isinstance(classes, list) or not classes or classes != _in_order(classes):
         raise RunError(
-            f"{path} has the classes {', '.join(map(str, classes))}; affectnet's order is "
+            f"{path} has the classes {classes}; affectnet's order is "
             f"{', '.join(EXPRESSIONS)}, and a model may have all or some of them in this order"
         )
     return dict(config)

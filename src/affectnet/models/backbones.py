@@ -237,8 +237,14 @@ def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any
         model: Any = timm.create_model(
             full, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise unavailable(name, error) from error
+    except (*_BUILD_FAULTS, KeyError) as error:
+        detail = " ".join(str(error).split())[:200]
+        where = f"; delete {cached} and try again" if cached else ""
+        raise WeightsError(
+            f"the weights that timm names for {name} do not fit it ({detail}){where}"
+        ) from error
     model.reset_classifier(0)
     return model
 

@@ -169,6 +169,6 @@ def hub_fault(repo: str, file: str, revision: str | None) -> Exception | None:
 def unavailable(name: str, error: Exception) -> WeightsError:
     """Build the error for pretrained weights that cannot be had."""
     return WeightsError(
-        f"the pretrained weights of {name} cannot be downloaded ({first_line(error)}); connect to the "
-        f"network and try again, {_WAYS_OUT}"
+        f"the pretrained weights of {name} cannot be downloaded ({first_line(error)}); "
+        f"connect to the network and try again, {_WAYS_OUT}"
     )
