@@ -107,7 +107,13 @@ class Columns:
         return ", ".join(self.table.column_names) or "no columns"
 
     def ids(self) -> list[str]:
-        """The ids as text; row numbers where there are none."""
+        """The ids as text; row numbers where there are none.
+
+        Raises:
+            DataError: no rows at all, or rows without an id.
+        """
+        if self.table.num_rows == 0:
+            raise DataError(f"{self.source} has no rows; it needs one a face")
         name = self.name("id")
         if name is None:
             return [str(row) for row in range(self.table.num_rows)]

@@ -31,7 +31,7 @@ class Truth:
         source: what messages call it.
 
     Raises:
-        DataError: no faces, an id twice, a label or a value out of range.
+        DataError: an id twice, a label or a value out of range.
     """
 
     ids: Sequence[str]
@@ -77,7 +77,7 @@ class Predictions:
         source: what messages call it.
 
     Raises:
-        DataError: no faces, an id twice, or a value that cannot be.
+        DataError: an id twice, or a value that cannot be.
     """
 
     ids: Sequence[str]
@@ -130,8 +130,11 @@ def join(truth: Truth, preds: Predictions) -> Joined:
     """Match predictions to truth by id; the order of either does not matter.
 
     Raises:
-        DataError: not one id in common.
+        DataError: not one id in common, or no faces at all.
     """
+    for given in (truth, preds):
+        if len(given) == 0:
+            raise DataError(f"{given.source} has no rows; it needs one a face")
     place = {name: i for i, name in enumerate(preds.ids)}
     found = np.array([place.get(name, -1) for name in truth.ids], dtype=np.int64)
     if not (found >= 0).any():
@@ -150,9 +153,7 @@ def join(truth: Truth, preds: Predictions) -> Joined:
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:
-    """Raise `DataError` for no rows, or for an id that comes twice."""
-    if len(ids) == 0:
-        raise DataError(f"{source} has no rows; it needs one a face")
+    """Raise `DataError` for an id that comes twice."""
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
