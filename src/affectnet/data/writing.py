@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,21 @@ def write_splits(
         OSError: the disk is full.
     """
     digests = {}
+    # One being filled, one being written. New ones for every batch would cost as much as the
+    # writing: the system hands out memory a page at a time, each cleared first.
+    buffers = cycle([Buffer(), Buffer()])
     with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
         for name, (part, rows) in splits.items():
             if not len(rows):
                 continue
             content = ContentHash()
-            with SplitWriter(folder / f"{name}.arrow") as writer:
+            schema = pa.schema(
+                [*SCHEMA, *(pa.field(key, values.type) for key, values in part.extra.items())]
+            )
+            with SplitWriter(folder / f"{name}.arrow", schema) as writer:
                 before: list[Future[None]] = []
                 try:
-                    for batch in _batches(part, rows):
+                    for batch in _batches(part, rows, buffers, schema):
                         for task in before:
                             task.result()
                         before = [
@@ -143,19 +150,38 @@ def write_splits(
     return combine(digests)
 
 
-def _batches(part: Part, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+class Buffer:
+    """Memory for the images of one batch, used again and again."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray(BATCH_BYTES)
+
+    def take(self, size: int) -> memoryview:
+        """Return writable memory; what was returned before is overwritten."""
+        if len(self._memory) < size:
+            self._memory = bytearray(size)
+        return memoryview(self._memory)[:size]
+
+
+def _batches(
+    part: Part, rows: NDArray[np.int64], buffers: Iterator[Buffer], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows; the images of a batch live until the batch after the next is asked for."""
     ends = np.cumsum(part.size[rows])
     first = 0
     while first < len(rows):
         before = int(ends[first - 1]) if first else 0
         full = int(np.searchsorted(ends, before + BATCH_BYTES, "right"))
         last = min(max(full, first + 1), first + BATCH_ROWS, len(rows))
-        yield _batch(part, rows[first:last])
+        images = next(buffers).take(int(ends[last - 1]) - before)
+        yield _batch(part, rows[first:last], images, schema)
         first = last
 
 
-def _batch(part: Part, rows: NDArray[np.int64]) -> pa.RecordBatch:
-    images = part.images(rows)
+def _batch(
+    part: Part, rows: NDArray[np.int64], images: memoryview, schema: pa.Schema
+) -> pa.RecordBatch:
+    part.read_images(rows, images)
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(part.size[rows], out=offsets[1:])
     label = part.expression[rows]
@@ -167,15 +193,16 @@ def _batch(part: Part, rows: NDArray[np.int64]) -> pa.RecordBatch:
             pa.LargeBinaryArray.from_buffers(
                 pa.large_binary(),
                 len(rows),
-                [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(images))],
+                [None, pa.py_buffer(offsets), pa.py_buffer(images)],
             ),
             pa.array(label, pa.int8(), mask=label < 0),
             pa.array(part.valence[rows], pa.float32(), mask=np.isnan(part.valence[rows])),
             pa.array(part.arousal[rows], pa.float32(), mask=np.isnan(part.arousal[rows])),
             _lists(landmarks, 2 * N_LANDMARKS, no_landmarks),
             _lists(soft, N_EXPRESSIONS, no_soft),
+            *(values.take(pa.array(rows)) for values in part.extra.values()),
         ],
-        schema=SCHEMA,
+        schema=schema,
     )
 
 

@@ -5,19 +5,27 @@ The parts are `train_set` and `val_set`, told apart by these names inside the ar
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+import numpy as np
 
 from affectnet.data.images import looks_whole
 from affectnet.data.readers.checker import ImageChecker
-from affectnet.data.readers.npy import NpyScalars, read_points
-from affectnet.data.readers.part import UNDECODABLE, UNREADABLE, Part
+from affectnet.data.readers.npy import (
+    NOT_FINITE,
+    NpyScalars,
+    plain_points_header,
+    read_points,
+    to_single,
+)
+from affectnet.data.readers.part import LANDMARK_BYTES, UNDECODABLE, UNREADABLE, Part
 from affectnet.data.readers.rows import ARO, EXP, IMAGE, LND, NAMES, VAL, Rows
-from affectnet.data.readers.sources import Progress, Source, Spool, open_source
+from affectnet.data.readers.sources import Images, Progress, Source, Spool, open_source
 from affectnet.data.readers.tarscan import MAX_MEMBER, Block
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
@@ -25,6 +33,8 @@ from affectnet.errors import DataError
 Check = Literal["decode", "header"]
 
 PARTS: Final = ("train_set", "val_set")
+SPLIT_PARTS: Final = {"train": "train_set", "test": "val_set"}
+"""What the parts are for: AffectNet's own validation part is the test split."""
 FOLDERS: Final = tuple(f"{part}/{kind}" for part in PARTS for kind in ("images", "annotations"))
 
 _SUFFIXES = {
@@ -34,6 +44,11 @@ _SUFFIXES = {
     b"_lnd.npy": LND,
 }
 _SUFFIX = 8  # so long is each of them
+_IMAGES, _ANNOTATIONS = 1, 2
+_KINDS = {b"images": _IMAGES, b"annotations": _ANNOTATIONS}
+_NO_ROWS = Rows("")
+_POINTS_HEADER = plain_points_header(N_LANDMARKS)
+_POINTS_SIZE = len(_POINTS_HEADER) + 16 * N_LANDMARKS
 _IMAGE_SUFFIXES = frozenset(b"jpg jpeg png bmp webp gif tif tiff ppm".split())
 
 
@@ -42,13 +57,16 @@ class Release:
     """What reading a release gave; a context to be left once the images have been copied.
 
     `parts` has an entry for each part that was there; `other_files` counts files that belong to
-    none.
+    none. `splits` tells which part each split is made of, `settings` the choices to be recorded.
     """
 
     parts: dict[str, Part]
     other_files: int
-    sources: list[Source]
+    sources: Sequence[Images]
     landmark_file: Spool
+    name: str = "affectnet"
+    splits: Mapping[str, str] = field(default_factory=lambda: dict(SPLIT_PARTS))
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __enter__(self) -> "Release":
         return self
@@ -116,6 +134,8 @@ class _Reading:
         self._checker = checker
         self._only_header = check == "header"
         self._scalars = NpyScalars()
+        self._folders: dict[bytes, tuple[Rows, int]] = {}
+        self._points: list[tuple[Rows, int, bytes]] = []
 
     def read(self, source: Source, number: int, progress: Progress) -> None:
         """Take in a source; `number` is its place among the sources."""
@@ -134,28 +154,41 @@ class _Reading:
         """Sort the files of a block into rows; return how many belong to the release."""
         found = 0
         images: list[tuple[int, Callable[[str, str], None]]] = []
+        folders = self._folders
         for i, name in enumerate(block.names):
-            folders = name.rsplit(b"/", 3)
-            file = folders[-1]
-            if file[:1] == b".":  # what macOS and editors leave: ._1.jpg, .DS_Store
-                continue
-            rows = self._rows.get(folders[-3]) if len(folders) > 2 else None
-            if rows is not None and folders[-2] == b"annotations":
-                kind = _SUFFIXES.get(file[-_SUFFIX:])
-                if kind is not None:
-                    self._annotate(rows, rows.find(file[:-_SUFFIX]), kind, block, i)
+            path, _, file = name.rpartition(b"/")
+            rows, kind = folders.get(path) or self._folder(path)
+            if kind == _ANNOTATIONS:
+                piece = _SUFFIXES.get(file[-_SUFFIX:])
+                if piece is not None and file[:1] != b".":
+                    row = rows.find(file[:-_SUFFIX])
+                    if piece != LND:
+                        self._label(rows, row, piece, block, i)
+                    else:
+                        self._landmarks(rows, row, block, i)
                     found += 1
                     continue
-            elif rows is not None and folders[-2] == b"images":
+            elif kind == _IMAGES:
                 stem, _, suffix = file.rpartition(b".")
-                if suffix.lower() in _IMAGE_SUFFIXES:
+                if suffix.lower() in _IMAGE_SUFFIXES and file[:1] != b".":
                     row = rows.find(stem)
                     if self._needs_decoding(rows, row, source, number, block, i):
                         images.append((i, partial(rows.fault, row)))
                     found += 1
                     continue
-            others[name.removeprefix(b"./").partition(b"/")[0]] += 1
+            if file[:1] != b".":  # what macOS and editors leave (._1.jpg, .DS_Store) is not told
+                others[name.removeprefix(b"./").partition(b"/")[0]] += 1
+        self._convert_points()
         self._checker.check(block, images)
+        return found
+
+    def _folder(self, path: bytes) -> tuple[Rows, int]:
+        """Tell the part and the kind of files of a folder; remembered, as there are only a few."""
+        names = path.split(b"/")
+        rows = self._rows.get(names[-2]) if len(names) > 1 else None
+        found = (rows, _KINDS.get(names[-1], 0)) if rows is not None else (_NO_ROWS, 0)
+        if len(self._folders) < 1000:  # an odd archive may have a folder a file
+            self._folders[path] = found
         return found
 
     def _needs_decoding(
@@ -177,33 +210,55 @@ class _Reading:
         rows.size[row] = size
         return not (self._only_header and looks_whole(block.data[start : start + size]))
 
-    def _annotate(self, rows: Rows, row: int, kind: int, block: Block, i: int) -> None:
-        """Note the label or the landmarks of a row."""
-        again = rows.seen[row] & kind
-        rows.seen[row] |= kind
+    def _label(self, rows: Rows, row: int, piece: int, block: Block, i: int) -> None:
+        """Note the expression, valence or arousal of a row."""
         start = block.starts[i]
-        if start < 0:
-            rows.fault(row, UNREADABLE, f"{NAMES[kind]}: {block.sizes[i]:,} bytes")
-            return
-        data = bytes(block.data[start : start + block.sizes[i]])
-        if kind == LND:
-            points = read_points(data, N_LANDMARKS)
-            if isinstance(points, str):
-                rows.fault(row, UNREADABLE, f"{NAMES[kind]}: {points}")
-            elif not again:
-                rows.landmarks[row] = self._landmark_file.append(points)
-            elif rows.landmarks[row] >= 0:
-                before = self._landmark_file.read(rows.landmarks[row], len(points))
-                rows.repeat(row, kind, before == points)
-            return
-        value = self._scalars.read(data)
-        if isinstance(value, str):
-            rows.fault(row, UNREADABLE, f"{NAMES[kind]}: {value}")
-            value = math.nan
-        if again:
-            rows.repeat(row, kind, rows.numbers[kind][row] == value)
+        if start >= 0:
+            value = self._scalars.read(bytes(block.data[start : start + block.sizes[i]]))
         else:
-            rows.numbers[kind][row] = value
+            value = f"{block.sizes[i]:,} bytes where a few were due"
+        if isinstance(value, str):
+            rows.fault(row, UNREADABLE, f"{NAMES[piece]}: {value}")
+            value = math.nan
+        if rows.seen[row] & piece:
+            rows.repeat(row, piece, rows.numbers[piece][row] == value)
+        else:
+            rows.seen[row] |= piece
+            rows.numbers[piece][row] = value
+
+    def _landmarks(self, rows: Rows, row: int, block: Block, i: int) -> None:
+        """Note the landmarks of a row; those of the usual form are converted many at once."""
+        start, size = block.starts[i], block.sizes[i]
+        again = rows.seen[row] & LND
+        rows.seen[row] |= LND
+        data = bytes(block.data[start : start + size]) if start >= 0 and size < 1 << 16 else b""
+        if not again and size == _POINTS_SIZE and data.startswith(_POINTS_HEADER):
+            self._points.append((rows, row, data[len(_POINTS_HEADER) :]))
+            return
+        points = read_points(data, N_LANDMARKS)
+        if isinstance(points, str):
+            rows.fault(row, UNREADABLE, f"{NAMES[LND]}: {points if data else f'{size:,} bytes'}")
+        elif again:
+            self._convert_points()  # the first ones may still be waiting
+            place = rows.landmarks[row]
+            before = self._landmark_file.read(place, len(points)) if place >= 0 else b""
+            rows.repeat(row, LND, before == points)
+        else:
+            rows.landmarks[row] = self._landmark_file.append(points)
+
+    def _convert_points(self) -> None:
+        waiting, self._points = self._points, []
+        if not waiting:
+            return
+        numbers = np.frombuffer(b"".join([data for _, _, data in waiting]), "<f8")
+        single, finite = to_single(numbers.reshape(len(waiting), -1))
+        place = self._landmark_file.append(single.tobytes())
+        for (rows, row, _), good in zip(waiting, finite.tolist(), strict=True):
+            if good:
+                rows.landmarks[row] = place
+            else:
+                rows.fault(row, UNREADABLE, f"{NAMES[LND]}: {NOT_FINITE}")
+            place += LANDMARK_BYTES
 
     def _refuse_links(self, source: Source, block: Block) -> None:
         for name in block.links:

@@ -83,11 +83,11 @@ class ImageChecker:
                 decode_image(data)
         except DataError as error:
             detail = str(error).removeprefix("the image cannot be decoded: ")
-            return (TRUNCATED if _ends_early(data) else UNDECODABLE), detail
+            return (TRUNCATED if ends_early(data) else UNDECODABLE), detail
         return None
 
 
-def _ends_early(data: memoryview) -> bool:
+def ends_early(data: memoryview) -> bool:
     """Whether a JPEG or PNG lacks its end marker, the sign of a file cut short."""
     head, tail = bytes(data[:8]), bytes(data[-1024:])
     if head[:3] == b"\xff\xd8\xff":

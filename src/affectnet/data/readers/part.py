@@ -1,15 +1,21 @@
 """What every reader hands over: the faces of one part of a release, images still in the source."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from affectnet.data.readers.sources import Source, Spool
+from affectnet.data.readers.sources import Images, Spool
 from affectnet.data.store import N_LANDMARKS
 from affectnet.labels import N_EXPRESSIONS
+
+LANDMARK_BYTES: Final = 4 * 2 * N_LANDMARKS
+"""What the landmarks of a face take in the temporary file: float32, one face after the other."""
+
+_DENSE = 16
 
 ORPHAN_ANNOTATION: Final = "annotation without image"
 ORPHAN_IMAGE: Final = "image without annotation"
@@ -19,9 +25,13 @@ TRUNCATED: Final = "truncated image"
 UNDECODABLE: Final = "undecodable image"
 MISSING: Final = "missing annotation"
 UNREADABLE: Final = "unreadable annotation"
+NO_EXPRESSION: Final = "none, uncertain, unknown or no face"
+NO_MAJORITY: Final = "no majority among the votes"
 BAD_LABEL: Final = "label outside 0-7"
 MINUS_TWO: Final = "valence or arousal is -2"
 OUTSIDE: Final = "valence or arousal outside [-1, 1]"
+BAD_BOX: Final = "unusable face box"
+NO_EYES: Final = "cannot be aligned"
 
 REASONS: Final = (
     ORPHAN_ANNOTATION,
@@ -32,9 +42,13 @@ REASONS: Final = (
     UNDECODABLE,
     MISSING,
     UNREADABLE,
+    NO_EXPRESSION,
+    NO_MAJORITY,
     BAD_LABEL,
     MINUS_TWO,
     OUTSIDE,
+    BAD_BOX,
+    NO_EYES,
 )
 """Why rows are dropped. A row with several faults counts under the first of this order."""
 
@@ -57,7 +71,7 @@ class Part:
     `expression` is int8 (n,), -1 where missing; `valence` and `arousal` float32 (n,), NaN where
     missing; `soft` float32 (n, 8), NaN where missing, or None. Image i is kept by
     `sources[source[i]]` at `place[i]`, `size[i]` bytes long. `landmark_place` points into
-    `landmark_file`, -1 where there are none. `left_out` counts usable faces above a class cap.
+    `landmark_file`, -1 where there are none. `extra` holds further columns, a value a face.
     """
 
     name: str
@@ -65,7 +79,7 @@ class Part:
     expression: NDArray[np.int8]
     valence: NDArray[np.float32]
     arousal: NDArray[np.float32]
-    sources: Sequence[Source]
+    sources: Sequence[Images]
     source: NDArray[np.int16]
     place: NDArray[np.int64]
     size: NDArray[np.int64]
@@ -73,32 +87,47 @@ class Part:
     landmark_place: NDArray[np.int64]
     dropped: list[Dropped]
     soft: NDArray[np.float32] | None = None
+    extra: Mapping[str, pa.Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def images(self, rows: NDArray[np.int64]) -> list[bytes | memoryview]:
-        """Read the encoded images of some rows again."""
-        if len(self.sources) == 1:
-            return self.sources[0].read(self.place[rows].tolist(), self.size[rows].tolist())
-        found: list[bytes | memoryview] = [b""] * len(rows)
+    def read_images(self, rows: NDArray[np.int64], target: memoryview) -> None:
+        """Read the encoded images of some rows again, one behind the other, into memory."""
+        sizes = self.size[rows]
+        ends = np.cumsum(sizes)
+        begins = ends - sizes
         for number, source in enumerate(self.sources):
-            here = np.flatnonzero(self.source[rows] == number)
-            places, sizes = self.place[rows[here]].tolist(), self.size[rows[here]].tolist()
-            for i, data in zip(here.tolist(), source.read(places, sizes), strict=True):
-                found[i] = data
-        return found
+            here = self.source[rows] == number
+            if here.any():
+                places = self.place[rows[here]].tolist()
+                source.read_into(places, sizes[here].tolist(), target, begins[here].tolist())
+
+    def images(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return the encoded images of some rows."""
+        sizes = self.size[rows]
+        target = bytearray(int(sizes.sum()))
+        self.read_images(rows, memoryview(target))
+        ends = np.cumsum(sizes).tolist()
+        return [bytes(target[e - s : e]) for s, e in zip(sizes.tolist(), ends, strict=True)]
 
     def landmarks(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the landmarks of some rows, float32 (n, 136), and where there are none."""
         values = np.zeros((len(rows), 2 * N_LANDMARKS), np.float32)
         places = self.landmark_place[rows]
-        known = np.flatnonzero(places >= 0)
-        width = values.itemsize * 2 * N_LANDMARKS
-        if len(known):
-            found = self.landmark_file.read_all(places[known].tolist(), width)
-            values[known] = np.frombuffer(found, "<f4").reshape(-1, 2 * N_LANDMARKS)
-        return values, places < 0
+        known = places >= 0
+        if known.any():
+            wanted = places[known]
+            first, behind = int(wanted.min()), int(wanted.max()) + LANDMARK_BYTES
+            if behind - first <= _DENSE * LANDMARK_BYTES * len(wanted):
+                # Mostly what is wanted, so one reading is the fastest.
+                data = self.landmark_file.read(first, behind - first)
+                wanted = (wanted - first) // LANDMARK_BYTES
+            else:
+                data = b"".join(self.landmark_file.read(at, LANDMARK_BYTES) for at in wanted)
+                wanted = np.arange(len(wanted))
+            values[known] = np.frombuffer(data, "<f4").reshape(-1, 2 * N_LANDMARKS)[wanted]
+        return values, ~known
 
     def soft_labels(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the soft labels of some rows, float32 (n, 8), and where there are none."""

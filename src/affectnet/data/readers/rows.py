@@ -85,8 +85,12 @@ class Rows:
         for row, number, place, size in self.images_again:
             same = self.size[row] == size and self.source[row] >= 0
             if same:
-                first = sources[self.source[row]].read([self.place[row]], [size])[0]
-                same = first == sources[number].read([place], [size])[0]
+                first, again = bytearray(size), bytearray(size)
+                sources[self.source[row]].read_into(
+                    [self.place[row]], [size], memoryview(first), [0]
+                )
+                sources[number].read_into([place], [size], memoryview(again), [0])
+                same = first == again
             self.repeat(row, IMAGE, same)
 
     def verdict(self, sources: Sequence[Source], landmark_file: Spool) -> Part:

@@ -5,7 +5,6 @@ import stat
 import tempfile
 from array import array
 from collections.abc import Callable, Generator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -26,13 +25,27 @@ BlockStream = Generator[Block, None, None]
 """Blocks of a source; closing it ends the reading."""
 
 
-class Source(Protocol):
+class Images(Protocol):
+    """Encoded images that can be read by place and size."""
+
+    name: str
+
+    def read_into(
+        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
+    ) -> None:
+        """Read kept files; file i goes to `target[begins[i] :]`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+class Source(Images, Protocol):
     """Files that are read twice: all of them once, in the source's order, then the images wanted.
 
     Between the two readings images are kept by `keep`, which returns the place to ask for.
     """
-
-    name: str
 
     def blocks(self, progress: Progress) -> BlockStream:
         """Yield all files; at most `tarscan.HELD` blocks may be unreleased."""
@@ -40,14 +53,6 @@ class Source(Protocol):
 
     def keep(self, block: Block, index: int) -> int:
         """Make sure that a file of an unreleased block can be read again; return its place."""
-        ...
-
-    def read(self, places: Sequence[int], sizes: Sequence[int]) -> list[bytes | memoryview]:
-        """Read kept files."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files."""
         ...
 
 
@@ -83,14 +88,14 @@ class Spool:
 
     def read(self, place: int, size: int) -> bytes:
         """Read what was appended."""
-        self._flush()
-        return read_at(self._file, place, size, "the temporary file")
+        data = bytearray(size)
+        self.read_into(place, memoryview(data))
+        return bytes(data)
 
-    def read_all(self, places: Sequence[int], width: int) -> bytes:
-        """Read pieces of one width, joined."""
-        if all(b - a == width for a, b in pairwise(places)):
-            return self.read(places[0], len(places) * width) if places else b""
-        return b"".join(self.read(place, width) for place in places)
+    def read_into(self, place: int, target: memoryview) -> None:
+        """Read what was appended into memory."""
+        self._flush()
+        read_at(self._file, place, target, "the temporary file")
 
     def close(self) -> None:
         """Give the room back."""
@@ -106,6 +111,7 @@ class TarSource:
         self._scratch = scratch
         self._spool: Spool | None = None
         self._file: IO[bytes] | None = None
+        self._stretch = memoryview(bytearray(WINDOW))
 
     def blocks(self, progress: Progress) -> BlockStream:
         with open_archive(self._path) as (stream, compressed, file):
@@ -122,33 +128,39 @@ class TarSource:
         start = block.starts[index]
         return self._spool.append(block.data[start : start + block.sizes[index]])
 
-    def read(self, places: Sequence[int], sizes: Sequence[int]) -> list[bytes | memoryview]:
-        found: list[bytes | memoryview] = [b""] * len(places)
+    def read_into(
+        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
+    ) -> None:
         order = sorted(range(len(places)), key=places.__getitem__)
         # Neighbours come in one reading: a call per image would cost more than the copying.
         first = 0
         while first < len(order):
-            begin = places[order[first]]
-            end = begin + sizes[order[first]]
+            place = places[order[first]]
+            end = place + sizes[order[first]]
             last = first + 1
             while last < len(order):
-                place = places[order[last]]
-                if place - end > _GAP or place + sizes[order[last]] - begin > WINDOW:
+                i = order[last]
+                if places[i] - end > _GAP or places[i] + sizes[i] - place > WINDOW:
                     break
-                end = max(end, place + sizes[order[last]])
+                end = max(end, places[i] + sizes[i])
                 last += 1
-            stretch = memoryview(self._read(begin, end - begin))
-            for i in order[first:last]:
-                found[i] = stretch[places[i] - begin : places[i] - begin + sizes[i]]
+            if last == first + 1:
+                begin = begins[order[first]]
+                self._read(place, target[begin : begin + end - place])
+            else:
+                self._read(place, self._stretch[: end - place])
+                for i in order[first:last]:
+                    size, at = sizes[i], places[i] - place
+                    target[begins[i] : begins[i] + size] = self._stretch[at : at + size]
             first = last
-        return found
 
-    def _read(self, place: int, size: int) -> bytes:
+    def _read(self, place: int, target: memoryview) -> None:
         if self._spool is not None:
-            return self._spool.read(place, size)
+            self._spool.read_into(place, target)
+            return
         if self._file is None:
             self._file = self._path.open("rb", buffering=0)
-        return read_at(self._file, place, size, self.name)
+        read_at(self._file, place, target, self.name)
 
     def close(self) -> None:
         if self._file is not None:
@@ -212,9 +224,10 @@ class FolderSource:
     def keep(self, block: Block, index: int) -> int:
         return block.places[index]
 
-    def read(self, places: Sequence[int], sizes: Sequence[int]) -> list[bytes | memoryview]:
-        found: list[bytes | memoryview] = []
-        for place, size in zip(places, sizes, strict=True):
+    def read_into(
+        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
+    ) -> None:
+        for place, size, begin in zip(places, sizes, begins, strict=True):
             path = self._folders[self._folder_of[place]] / self._names[place]
             try:
                 data = path.read_bytes()
@@ -222,8 +235,7 @@ class FolderSource:
                 raise DataError(f"{path} cannot be read: {error.strerror}") from error
             if len(data) != size:
                 raise DataError(f"{path} changed while it was read; leave it alone and repeat")
-            found.append(data)
-        return found
+            target[begin : begin + size] = data
 
     def close(self) -> None:
         self._names.clear()

@@ -172,17 +172,16 @@ class ReadAhead:
         self._free.put(buffer)
 
 
-def read_at(file: IO[bytes], offset: int, size: int, name: str) -> bytes:
-    """Read `size` bytes at `offset`.
+def read_at(file: IO[bytes], offset: int, target: memoryview, name: str) -> None:
+    """Fill `target` from `offset` of a raw file.
 
     Raises:
         DataError: the file has become shorter.
     """
     file.seek(offset)
-    data = file.read(size)
-    while len(data) < size:  # a raw file may hand out less than asked
-        more = file.read(size - len(data))
-        if not more:
+    done = 0
+    while done < len(target):  # a raw file may hand out less than asked
+        got = file.readinto(target[done:])  # type: ignore[attr-defined]
+        if not got:
             raise DataError(f"{name} became shorter while it was read; leave it alone and repeat")
-        data += more
-    return data
+        done += got

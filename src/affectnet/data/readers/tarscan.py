@@ -29,6 +29,7 @@ _LINKS = frozenset((ord("1"), ord("2")))
 _GNU_LONG_NAME = ord("L")
 _PAX = frozenset((ord("x"), ord("X")))
 _SPARSE = ord("S")
+_OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 _FIRST_WITHOUT_DATA, _LAST_WITHOUT_DATA = ord("1"), ord("6")
 
 
@@ -113,7 +114,8 @@ class _Headers:
     """All the blocks of a window that look like plain headers, decoded at once.
 
     Being here does not make a block a header: a file's content may look like one. Only those that
-    the chain of sizes leads to are used.
+    the chain of sizes leads to are used. `run(i)` tells how many headers from i on are plain files
+    that follow one upon another, so that they can be taken in one go.
     """
 
     def __init__(self, data: memoryview) -> None:
@@ -123,29 +125,46 @@ class _Headers:
         heads = blocks[at]
         digits = heads[:, 124:135] - ord("0")  # unsigned: all else becomes large
         sums = heads[:, 148:154] - ord("0")
-        octal = 8 ** np.arange(10, -1, -1, dtype=np.int64)
-        total = heads.sum(axis=1, dtype=np.int64) - heads[:, 148:156].sum(axis=1, dtype=np.int64)
+        total = heads.sum(axis=1, dtype=np.uint32) - heads[:, 148:156].sum(axis=1, dtype=np.uint32)
         plain = (
             (heads[:, 257:262] == np.frombuffer(b"ustar", np.uint8)).all(axis=1)
             & (digits < 8).all(axis=1)
             & ((heads[:, 135] == 0) | (heads[:, 135] == ord(" ")))
             & (sums < 8).all(axis=1)
-            & (sums @ octal[5:] == total + 8 * ord(" "))
+            & (sums @ _OCTAL[5:] == total + 8 * ord(" "))
         )
-        heads, at = heads[plain], at[plain]
+        if not plain.all():
+            heads, at, digits = heads[plain], at[plain], digits[plain]
         kinds = heads[:, 156]
-        sizes = digits[plain] @ octal
-        in_archive = sizes.copy()
-        in_archive[(kinds >= _FIRST_WITHOUT_DATA) & (kinds <= _LAST_WITHOUT_DATA)] = 0
-        self.at: list[int] = (at * BLOCK).tolist()
+        sizes = digits @ _OCTAL
+        sizes[(kinds >= _FIRST_WITHOUT_DATA) & (kinds <= _LAST_WITHOUT_DATA)] = 0
+        position = at * BLOCK
+        self.ends = position + BLOCK + (sizes + BLOCK - 1) // BLOCK * BLOCK
+        self.at: list[int] = position.tolist()
+        self.starts: list[int] = (position + BLOCK).tolist()
         self.kinds: list[int] = kinds.tolist()
-        self.sizes: list[int] = in_archive.tolist()
+        self.sizes: list[int] = sizes.tolist()
         self.names = _names(heads)
+        files = ((kinds == ord("0")) | (kinds == 0)) & (sizes <= MAX_MEMBER)
+        files &= self.ends <= len(data)
+        files &= (heads[:, 0] != ord("/")) & (heads[:, 345] == 0)
+        joined = b"\n".join([*self.names, b""])
+        if b"\0" in joined or b".." in joined or b"/\n" in joined:
+            files[:] = False  # one of them needs a closer look: rare enough to look at all
+        follows = np.append(position[1:] == self.ends[:-1], False)
+        # A run ends before the first that is no plain file, and after the last of a chain.
+        self._no_file: list[int] = [*np.flatnonzero(~files).tolist(), len(at)]
+        self._last: list[int] = np.flatnonzero(~follows).tolist()
 
     def find(self, position: int) -> int:
         """Return the index of the header at a position, or -1."""
         i = bisect_left(self.at, position)
         return i if i < len(self.at) and self.at[i] == position else -1
+
+    def run(self, i: int) -> int:
+        """Return the index behind the run of plain files that begins at i; i when there is none."""
+        no_file = self._no_file[bisect_left(self._no_file, i)]
+        return min(no_file, self._last[bisect_left(self._last, i)] + 1)
 
 
 def _names(heads: NDArray[np.uint8]) -> list[bytes]:
@@ -196,17 +215,25 @@ class _Scanner:
         self._skip -= position
         if position == end:
             return position
-        # The archive's blocks, not the data's: what was skipped is a multiple of BLOCK or all.
         headers = _Headers(data[position:])
         origin = position
-        at, kinds, sizes, names = headers.at, headers.kinds, headers.sizes, headers.names
-        i = -2
         while position + BLOCK <= end:
-            i = i + 1 if 0 <= i < len(at) - 1 and at[i + 1] == position - origin else -2
-            if i < 0:
-                i = headers.find(position - origin)
+            i = headers.find(position - origin)
+            if i >= 0 and self._next_name is None and self._next_size is None:
+                behind = headers.run(i)
+                if behind > i:
+                    self._started = True
+                    position = origin + int(headers.ends[behind - 1])
+                    starts = headers.starts[i:behind]
+                    if origin:
+                        starts = [start + origin for start in starts]
+                    block.names += headers.names[i:behind]
+                    block.starts += starts
+                    block.sizes += headers.sizes[i:behind]
+                    block.places += [base + start for start in starts]
+                    continue
             if i >= 0:
-                kind, size, name = kinds[i], sizes[i], names[i]
+                kind, size, name = headers.kinds[i], headers.sizes[i], headers.names[i]
                 if b"\0" in name:
                     name = _until_nul(name)
             else:

@@ -1,0 +1,163 @@
+"""Ingest against `tar -xf` and the usual Python loop, on the same tar files.
+
+    python benchmarks/ingest.py [--faces 30000] [--repeats 3] [--folder DIR] [--check]
+
+Writes AffectNet-like tars of drawn 224x224 faces (a few hundred pictures, repeated under ids of
+their own), then measures in turns, each in a process of its own:
+
+- tar and loop: `tar -xf`, then glob, `np.load` of three files and `PIL.Image.open` for each face;
+- ingest --check header: the JPEG header and end marker of every image looked at;
+- ingest --check decode: every image decoded; beside it, the loop with decoding.
+
+Times do not include starting Python and importing, for either. Peak memory is the process's largest
+resident set. The table shows the median of the repeats, the ratio is that of the medians. With
+--check the exit status is 1 when a target is missed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from affectnet.data.synthetic import write_affectnet_tars
+
+LOOP = """
+import glob, json, os, resource, subprocess, sys, time
+import numpy as np
+from PIL import Image
+
+decode, folder, *tars = sys.argv[1:]
+started = time.perf_counter()
+for tar in tars:
+    subprocess.run(["tar", "-xf", tar, "-C", folder], check=True)
+unpacked = time.perf_counter()
+faces = []
+for path in glob.glob(os.path.join(folder, "*", "images", "*.jpg")):
+    part, name = os.path.dirname(os.path.dirname(path)), os.path.basename(path)[:-4]
+    numbers = [
+        float(np.load(os.path.join(part, "annotations", f"{name}_{piece}.npy")))
+        for piece in ("exp", "val", "aro")
+    ]
+    with Image.open(path) as image:
+        if decode == "decode":
+            image.load()
+        faces.append((name, image.size, numbers))
+seconds = time.perf_counter() - started
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"faces": len(faces), "seconds": seconds, "memory": memory}))
+"""
+
+INGEST = """
+import contextlib, io, json, resource, sys, time
+from pathlib import Path
+from affectnet.commands.ingest import ingest
+from affectnet.config import IngestConfig
+
+check, folder, *tars = sys.argv[1:]
+config = IngestConfig(tuple(map(Path, tars)), Path(folder, "dataset"), check=check)
+started = time.perf_counter()
+with contextlib.redirect_stdout(io.StringIO()):
+    info = ingest(config)
+seconds = time.perf_counter() - started
+faces = sum(sum(counts.values()) for counts in info.counts.values())
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"faces": faces, "seconds": seconds, "memory": memory}))
+"""
+
+WAYS = {
+    "tar and loop": (LOOP, "header"),
+    "ingest --check header": (INGEST, "header"),
+    "tar and loop, decoding": (LOOP, "decode"),
+    "ingest --check decode": (INGEST, "decode"),
+}
+AGAINST = {
+    "ingest --check header": "tar and loop",
+    "ingest --check decode": "tar and loop, decoding",
+}
+TIMES_AS_FAST, FACES_A_SECOND, MEGABYTES = 15, 10_000, 1024
+
+
+def measure(name: str, folder: Path, tars: list[Path], faces: int) -> dict[str, float]:
+    """Run one way in a process of its own, in an empty folder."""
+    code, argument = WAYS[name]
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    os.sync()  # else one way pays for what another has written
+    done = subprocess.run(
+        [sys.executable, "-c", code, argument, str(scratch), *map(str, tars)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    shutil.rmtree(scratch)
+    result: dict[str, float] = json.loads(done.stdout)
+    if result["faces"] != faces:
+        raise SystemExit(f"{name} read {result['faces']} of {faces} faces")
+    return result
+
+
+def main() -> int:
+    """Measure and print; return 1 when a target is missed and --check was given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=int, default=30_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder else")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    test_per_class = max(1, options.faces // 80)
+    train_per_class = max(2, options.faces // 8 - test_per_class)
+    faces = 8 * (train_per_class + test_per_class)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        tars = list(
+            write_affectnet_tars(folder / "release", train_per_class, test_per_class, distinct=400)
+        )
+        size = sum(tar.stat().st_size for tar in tars)
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        for _ in range(options.repeats):
+            for way in WAYS:
+                runs[way].append(measure(way, folder, tars, faces))
+    return show(runs, faces, size) if options.check else show(runs, faces, size) * 0
+
+
+def show(runs: dict[str, list[dict[str, float]]], faces: int, size: int) -> int:
+    """Print the table; return 1 when a target is missed."""
+    table = Table(title=f"{faces:,} faces at 224x224, tars of {size / 2**20:,.0f} MB")
+    for column in ("way", "seconds", "images/s", "times as fast", "peak MB"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    seconds = {way: statistics.median(run["seconds"] for run in runs[way]) for way in runs}
+    memory = {way: max(run["memory"] for run in runs[way]) for way in runs}
+    for way in runs:
+        ratio = f"{seconds[AGAINST[way]] / seconds[way]:.1f}" if way in AGAINST else ""
+        table.add_row(
+            way,
+            f"{seconds[way]:.2f}",
+            f"{faces / seconds[way]:,.0f}",
+            ratio,
+            f"{memory[way]:,.0f}",
+        )
+    console = Console()
+    console.print(table)
+    way = "ingest --check header"
+    held = {
+        f"at least {TIMES_AS_FAST} times as fast": (
+            seconds[AGAINST[way]] / seconds[way] >= TIMES_AS_FAST
+        ),
+        f"at least {FACES_A_SECOND:,} images/s": faces / seconds[way] >= FACES_A_SECOND,
+        f"below {MEGABYTES:,} MB": all(memory[way] < MEGABYTES for way in AGAINST),
+    }
+    for target, reached in held.items():
+        console.print(f"{target}: {'held' if reached else 'MISSED'}")
+    return int(not all(held.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
