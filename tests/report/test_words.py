@@ -20,7 +20,11 @@ def test_the_summary_says_what_the_figures_say(runs):
     assert f"{100 * accuracy['low']:.1f}% to {100 * accuracy['high']:.1f}%" in said[0]
     assert "commonest answer would be right for 12.5%" in said[0]
     assert said[1].startswith("Next comes poor")
-    assert "lie apart" in said[1]
+    mine, theirs = (run.predictions.right for run in runs)
+    only_mine, only_theirs = (mine & ~theirs).sum(), (theirs & ~mine).sum()
+    assert f"{only_mine} go to good and {only_theirs} to poor" in said[1]
+    assert "more than chance" in said[1]
+    assert "p < 0.001" in said[1]
     text = " ".join(said)
     rmse = runs[0].metrics["valence"]["rmse"]["value"]
     assert f"Valence is off by {rmse:.2f}" in text
@@ -28,9 +32,29 @@ def test_the_summary_says_what_the_figures_say(runs):
     assert "always answering the mean" in text
 
 
-def test_overlapping_intervals_settle_nothing(runs):
-    (_, second, *_) = words.summary([runs[0], replace(runs[0], name="twin")])
+def test_a_small_lead_settles_nothing(runs):
+    p = runs[0].predictions
+    preds = p.expression_pred.copy()
+    preds[np.flatnonzero(p.right)[:2]] += 1
+    nearly = replace(runs[0], name="nearly", predictions=replace(p, expression_pred=preds % 8))
+    (_, second, *_) = words.summary([runs[0], nearly])
+    assert "2 go to good and 0 to nearly" in second
     assert "do not settle which is better" in second
+    assert "p = 0.500" in second
+
+
+def test_the_order_of_the_rows_does_not_matter(runs):
+    p = runs[1].predictions
+    turned = replace(
+        p,
+        **{name: getattr(p, name)[::-1] for name in p.__dataclass_fields__},
+    )
+    assert words.summary([runs[0], replace(runs[1], predictions=turned)]) == words.summary(runs)
+
+
+def test_two_that_are_right_on_the_same_faces(runs):
+    (_, second, *_) = words.summary([runs[0], replace(runs[0], name="twin")])
+    assert "right on the same faces" in second
 
 
 def test_runs_on_other_faces_are_not_compared(runs):

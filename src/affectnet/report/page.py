@@ -9,7 +9,6 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm import tqdm
@@ -19,7 +18,6 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import DataError
 from affectnet.labels import COLOURS, EXPRESSIONS
 from affectnet.report import figures, tables, words
-from affectnet.report.choice import fair_sample, for_gallery, most_confident
 from affectnet.report.drawings import (
     Drawing,
     history_drawing,
@@ -27,6 +25,7 @@ from affectnet.report.drawings import (
     sample_drawing,
     truth_drawing,
 )
+from affectnet.report.explorer import Strip, embed_json, explored, strips_of, telling_rows
 from affectnet.report.faces import Album, FaceSource, datasets_of
 from affectnet.report.runs import EvaluatedRun, figure_of, read_runs
 from affectnet.report.svg import inline_svg
@@ -34,9 +33,6 @@ from affectnet.run import refuse_existing, write_beside
 
 PICTURE_BUDGET = 4_500_000
 """Characters of all thumbnails together: with the figures the page stays under 10 MB."""
-SAMPLE_FACES = 600
-GALLERY_FACES = 400
-STRIP_FACES = 12
 MOST_DRAWN_RUNS = 8
 """Runs beyond these are in the tables and curves only, or the figures would fill the page."""
 
@@ -50,14 +46,6 @@ class ShownFigure:
     caption: str
     svg: Markup
     wide: bool = False
-
-
-@dataclass(frozen=True)
-class Strip:
-    """A row of faces of one kind, written into the page without any script."""
-
-    title: str
-    faces: list[dict[str, Any]]
 
 
 @dataclass
@@ -74,26 +62,37 @@ class ShownRun:
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, split: str = "test", overwrite: bool = False
+    runs: Sequence[Path],
+    out: Path,
+    split: str = "test",
+    overwrite: bool = False,
+    datasets: Sequence[Path] = (),
 ) -> Path:
     """Write the page over these run folders to `out`; return `out`.
+
+    Args:
+        runs: evaluated run folders.
+        out: the HTML file.
+        split: whose evaluation is shown.
+        overwrite: replace the file.
+        datasets: where the images are; what the runs' files name, where not given.
 
     Raises:
         RunError: a run is missing or not evaluated on `split`, or `out` exists and `overwrite` was
             not asked for.
     """
     refuse_existing(out, overwrite)
-    html = render_page(read_runs(runs, split))
+    html = render_page(read_runs(runs, split), datasets)
     with write_beside(out) as new:
         new.write_text(html, encoding="utf-8")
     return out
 
 
-def render_page(runs: Sequence[EvaluatedRun]) -> str:
-    """Return the whole page over these runs of one split."""
-    sources = _sources(runs)
+def render_page(runs: Sequence[EvaluatedRun], datasets: Sequence[Path] = ()) -> str:
+    """Return the whole page over these runs of one split; `datasets` as in `write_report`."""
+    sources = _sources(runs, datasets)
     album = Album(PICTURE_BUDGET)
-    shown, explored = [], []
+    shown, shown_rows = [], []
     drawn = list(runs[:MOST_DRAWN_RUNS])
     bar = tqdm(total=len(drawn) * 9 + 3, desc="report", unit="part", leave=False, disable=None)
     with bar:
@@ -102,15 +101,15 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
             # the least telling go without a picture.
             one = ShownRun(run.name, f"run-{i + 1}", len(run.predictions))
             _draw(run_drawings(run), one.anchor, one.figures, one.missing, bar)
-            one.strips = _strips(run, sources[i], album)
+            one.strips = strips_of(run, sources[i], album)
             one.image_problem = sources[i].problem
             shown.append(one)
-        telling = [_telling(run, len(drawn)) for run in drawn]
+        telling = [telling_rows(run, len(drawn)) for run in drawn]
         for rows, run, source in zip(telling, drawn, sources, strict=False):
             for row in rows:
                 album.add(source, run.predictions.ids[row])
         for rows, run, source in zip(telling, drawn, sources, strict=False):
-            explored.append(_explored(run, rows, source, album))
+            shown_rows.append(explored(run, rows, source, album))
             bar.update()
         common: list[ShownFigure] = []
         not_drawn: list[str] = []
@@ -125,7 +124,7 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
         "classes": EXPRESSIONS,
         "colours": [COLOURS[name] for name in EXPRESSIONS],
         "faces": album.pictures,
-        "runs": explored,
+        "runs": shown_rows,
     }
     infos = _infos(sources)
     counts = {k: v for info in infos[:1] for k, v in _counts(info).items()}
@@ -177,23 +176,12 @@ def render_page(runs: Sequence[EvaluatedRun]) -> str:
     )
 
 
-def embed_json(value: object) -> Markup:
-    """Return JSON that may stand inside a `<script>` element, whatever strings it holds.
-
-    No `<`, `>` or `&` is left, so no string can end the element or open a comment.
-    """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _sources(runs: Sequence[EvaluatedRun]) -> list[FaceSource]:
+def _sources(runs: Sequence[EvaluatedRun], datasets: Sequence[Path]) -> list[FaceSource]:
     """A source of images a run; runs on the same dataset share one."""
     known: dict[tuple[Path, ...], FaceSource] = {}
     sources = []
     for run in runs:
-        folders = tuple(datasets_of(run))
+        folders = tuple(datasets or datasets_of(run))
         if folders not in known:
             known[folders] = FaceSource(folders, run.split)
         sources.append(known[folders])
@@ -218,59 +206,6 @@ def _draw(
             )
         if bar is not None:
             bar.update()
-
-
-def _strips(run: EvaluatedRun, source: FaceSource, album: Album) -> list[Strip]:
-    strips = []
-    for kind, title in (("wrong", "Most confidently wrong"), ("right", "Most confidently right")):
-        rows = most_confident(run.predictions, "wrong" if kind == "wrong" else "right", STRIP_FACES)
-        faces = [_face(run, int(row), source, album) for row in rows]
-        for face in faces:
-            face["picture"] = None if face["f"] is None else album.pictures[face["f"]]
-            face["right"] = kind == "right"
-        strips.append(Strip(title, faces))
-    return strips
-
-
-def _telling(run: EvaluatedRun, n_runs: int) -> list[int]:
-    rows: list[int] = for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs)).tolist()
-    return rows
-
-
-def _explored(
-    run: EvaluatedRun, telling: list[int], source: FaceSource, album: Album
-) -> dict[str, Any]:
-    """What the interactive part knows of a run: a fair sample and the telling faces."""
-    sample = fair_sample(run.predictions, SAMPLE_FACES)
-    in_sample = set(sample.tolist())
-    rows = dict.fromkeys([*telling, *sample.tolist()])
-    faces = []
-    for row in rows:
-        face = _face(run, row, source, album)
-        face["s"] = int(row in in_sample)
-        faces.append(face)
-    return {"name": run.name, "n": len(run.predictions), "rows": faces}
-
-
-def _face(run: EvaluatedRun, row: int, source: FaceSource, album: Album) -> dict[str, Any]:
-    """One face for the page: short keys, for there are thousands."""
-    p = run.predictions
-    return {
-        "id": p.ids[row],
-        "f": album.add(source, p.ids[row]),
-        "t": int(p.expression[row]),
-        "p": int(p.expression_pred[row]),
-        "c": _short(p.confidence[row]),
-        "q": [_short(value) for value in p.probabilities[row]],
-        "v": _short(p.valence[row]),
-        "a": _short(p.arousal[row]),
-        "vp": _short(p.valence_pred[row]),
-        "ap": _short(p.arousal_pred[row]),
-    }
-
-
-def _short(value: float) -> float | None:
-    return round(float(value), 3) if np.isfinite(value) else None
 
 
 def _tiles(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from affectnet.evaluation.comparison import mcnemar
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.figures import confusion_counts
 from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of
@@ -53,26 +54,38 @@ def _accuracy(run: EvaluatedRun, alone: bool) -> str:
 
 
 def _comparison(runs: Sequence[EvaluatedRun], best: EvaluatedRun) -> str:
-    """Whether the best run is better than the next, as far as intervals tell."""
+    """Whether the best run is better than the next, by McNemar's test on the same faces."""
     others = [
         (value, run)
         for run in runs
         if run is not best
         and (value := figure_of(run.metrics, "expression", "accuracy")[0]) is not None
     ]
-    mine, low, _ = figure_of(best.metrics, "expression", "accuracy")
-    if not others or mine is None:
+    if not others or figure_of(best.metrics, "expression", "accuracy")[0] is None:
         return ""
     value, second = max(others, key=lambda pair: pair[0])
     text = f"Next comes {second.name} with {per_cent(value)}"
-    high = figure_of(second.metrics, "expression", "accuracy")[2]
-    if set(best.predictions.ids) != set(second.predictions.ids):
-        return text + ", but on other faces, so the two cannot be compared."
-    if low is None or high is None:
-        return text + "."
-    if low > high:
-        return text + "; the 95% intervals lie apart, so the lead is more than chance."
-    return text + "; the 95% intervals overlap, so these faces alone do not settle which is better."
+    mine, theirs = _right_by_id(best.predictions), _right_by_id(second.predictions)
+    if mine.keys() != theirs.keys():
+        return f"{text}, but on other faces, so the two cannot be compared."
+    test = mcnemar(np.array(list(mine.values())), np.array([theirs[face] for face in mine]))
+    if test is None or test["only_a"] + test["only_b"] == 0:
+        return f"{text}; the two are right on the same faces."
+    p = test["p_exact"]
+    verdict = (
+        "more than chance would give"
+        if p < 0.05
+        else "no more than chance would give, so these faces do not settle which is better"
+    )
+    return (
+        f"{text}. Of the faces that only one of the two gets right, {test['only_a']:,} go to "
+        f"{best.name} and {test['only_b']:,} to {second.name}: {verdict} "
+        f"(McNemar's test, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
+    )
+
+
+def _right_by_id(preds: ScoredFaces) -> dict[str, bool]:
+    return {preds.ids[row]: bool(preds.right[row]) for row in np.flatnonzero(preds.labelled)}
 
 
 def _classes(run: EvaluatedRun) -> str:
