@@ -1,0 +1,125 @@
+"""A model's features of a split, and their map in two dimensions."""
+
+import importlib
+import warnings
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from affectnet.data.augment import normalise, to_float
+from affectnet.data.dataset import AnySplit, FaceDataset
+from affectnet.errors import ConfigError, suggest
+from affectnet.models.affect_model import AffectModel
+
+Method = Literal["tsne", "umap", "pca"]
+METHODS: Final[tuple[str, ...]] = get_args(Method)
+MOST_FACES: Final = 2000
+"""Faces of a map, at most: t-SNE of so many takes ten seconds or so on a core."""
+COMPONENTS: Final = 50
+"""Principal components that t-SNE and UMAP start from (van der Maaten and Hinton 2008 take 30)."""
+PERPLEXITY: Final = 30.0
+
+Floats = NDArray[np.float64]
+
+
+def split_features(
+    model: AffectModel, split: AnySplit, rows: NDArray[np.integer[Any]], batch_size: int = 64
+) -> NDArray[np.float32]:
+    """What the heads see of some faces: the backbone's features, float32 (n, num_features).
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    faces = FaceDataset(split, model.preprocessing.size)
+    facts = model.preprocessing
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    features = np.empty((len(rows), model.num_features), np.float32)
+    starts = range(0, len(rows), batch_size)
+    try:
+        with torch.inference_mode():
+            for start in tqdm(starts, desc="features", unit="batch", leave=False, disable=None):
+                part = slice(start, start + batch_size)
+                images = to_float(faces.images(np.asarray(rows[part], np.int64)).to(device))
+                batch = normalise(images, facts.mean, facts.std, inplace=True)
+                features[part] = model.features(batch).float().cpu().numpy()
+    finally:
+        model.train(training)
+    return features
+
+
+def principal_components(features: NDArray[Any], k: int) -> Floats:
+    """Project features (n, f) on their first k directions of spread, float64 (n, min(k, f)).
+
+    Each direction's sign is set so that its largest loading is positive: the same everywhere.
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:k]
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(len(directions)), largest])
+    return np.asarray(centred @ (directions * signs[:, None]).T)
+
+
+def embed(features: NDArray[Any], method: Method = "tsne", seed: int = 0) -> Floats:
+    """Lay features (n, f) out in two dimensions, (n, 2), near where they are alike.
+
+    First their principal components (50 at most), then t-SNE (van der Maaten and Hinton 2008,
+    perplexity 30, less where there are few faces) or UMAP (McInnes et al. 2018; needs the package
+    `umap-learn`). The same features and seed give the same map on the same machine. With fewer
+    than six faces the two first components are returned, whatever the method.
+
+    Raises:
+        ConfigError: an unknown method, or UMAP without its package.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method {method!r}{suggest(method, METHODS)}; {', '.join(METHODS)}")
+    n = len(features)
+    reduced = principal_components(features, COMPONENTS) if n else np.zeros((0, 2))
+    if method == "pca" or n < 6:
+        padded = np.zeros((n, 2))
+        padded[:, : reduced.shape[1]] = reduced[:, :2]
+        return padded
+    start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
+    points = _tsne(reduced, start, seed) if method == "tsne" else _umap(reduced, seed)
+    return points.astype(np.float64)
+
+
+def method_words(method: Method) -> str:
+    """How the points of a map were made, for its caption."""
+    return {
+        "tsne": "t-SNE of the backbone's features; distances between far groups mean little",
+        "umap": "UMAP of the backbone's features; distances between far groups mean little",
+        "pca": "the two first principal components of the backbone's features",
+    }[method]
+
+
+def _tsne(reduced: Floats, start: Floats, seed: int) -> NDArray[Any]:
+    from sklearn.manifold import TSNE
+
+    if start.shape[1] < 2:
+        start = np.pad(start, ((0, 0), (0, 1)))
+    layout = TSNE(
+        init=start.astype(np.float32),
+        perplexity=min(PERPLEXITY, (len(reduced) - 1) / 3),
+        random_state=seed,
+    )
+    return np.asarray(layout.fit_transform(reduced))
+
+
+def _umap(reduced: Floats, seed: int) -> NDArray[Any]:
+    try:
+        umap = importlib.import_module("umap")
+    except ImportError as error:
+        raise ConfigError(
+            "method 'umap' needs the package umap-learn; install it, or take method 'tsne'"
+        ) from error
+    with warnings.catch_warnings():
+        # It says that a seed means one thread, which is what is wanted here.
+        warnings.filterwarnings("ignore", message="n_jobs value")
+        layout = umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=seed)
+        return np.asarray(layout.fit_transform(reduced))
