@@ -122,9 +122,11 @@ def _expression(figures: dict[str, Any]) -> Table:
 def _classes(block: dict[str, Any]) -> Table:
     table = _grid("Each class", ["class", "faces", *CLASS_COLUMNS.values()])
     for name, entries in block["per_class"].items():
-        table.add_row(
-            name, f"{entries['n']:,}", *(cell(entries[column], 2) for column in CLASS_COLUMNS)
+        cells = (
+            cell(entries[column], 2, interval=not column.startswith("auc"))
+            for column in CLASS_COLUMNS
         )
+        table.add_row(name, f"{entries['n']:,}", *cells)
     return table
 
 
