@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from affectnet.data.readers.part import Part
+from affectnet.data.readers.streams import new_memory
 from affectnet.data.store import (
     BATCH_ROWS,
     N_LANDMARKS,
@@ -154,13 +155,13 @@ class Buffer:
     """Memory for the images of one batch, used again and again."""
 
     def __init__(self) -> None:
-        self._memory = bytearray(BATCH_BYTES)
+        self._memory = new_memory(BATCH_BYTES)
 
     def take(self, size: int) -> memoryview:
         """Return writable memory; what was returned before is overwritten."""
         if len(self._memory) < size:
-            self._memory = bytearray(size)
-        return memoryview(self._memory)[:size]
+            self._memory = new_memory(size)
+        return self._memory[:size]
 
 
 def _batches(

@@ -161,7 +161,9 @@ class _Reading:
             if kind == _ANNOTATIONS:
                 piece = _SUFFIXES.get(file[-_SUFFIX:])
                 if piece is not None and file[:1] != b".":
-                    row = rows.find(file[:-_SUFFIX])
+                    row = rows.index.get(file[:-_SUFFIX])
+                    if row is None:
+                        row = rows.new(file[:-_SUFFIX])
                     if piece != LND:
                         self._label(rows, row, piece, block, i)
                     else:
@@ -171,7 +173,9 @@ class _Reading:
             elif kind == _IMAGES:
                 stem, _, suffix = file.rpartition(b".")
                 if suffix.lower() in _IMAGE_SUFFIXES and file[:1] != b".":
-                    row = rows.find(stem)
+                    row = rows.index.get(stem)
+                    if row is None:
+                        row = rows.new(stem)
                     if self._needs_decoding(rows, row, source, number, block, i):
                         images.append((i, partial(rows.fault, row)))
                     found += 1
@@ -214,7 +218,7 @@ class _Reading:
         """Note the expression, valence or arousal of a row."""
         start = block.starts[i]
         if start >= 0:
-            value = self._scalars.read(bytes(block.data[start : start + block.sizes[i]]))
+            value = self._scalars.read(block.data[start : start + block.sizes[i]].tobytes())
         else:
             value = f"{block.sizes[i]:,} bytes where a few were due"
         if isinstance(value, str):

@@ -57,11 +57,8 @@ class Rows:
     repeats: dict[int, set[str]] = field(default_factory=dict)
     images_again: list[tuple[int, int, int, int]] = field(default_factory=list)
 
-    def find(self, key: bytes) -> int:
-        """Return the row of an id, a new one if need be."""
-        row = self.index.get(key)
-        if row is not None:
-            return row
+    def new(self, key: bytes) -> int:
+        """Add a row for an id that `index` does not have; return its number."""
         row = self.index[key] = len(self.seen)
         self.seen.append(0)
         for column in self.numbers.values():

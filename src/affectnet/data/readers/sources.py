@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from affectnet.data.readers.streams import WINDOW, open_archive, read_at
+from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
 from affectnet.data.readers.tarscan import MAX_MEMBER, Block, scan_tar
 from affectnet.errors import DataError
 
@@ -111,7 +111,7 @@ class TarSource:
         self._scratch = scratch
         self._spool: Spool | None = None
         self._file: IO[bytes] | None = None
-        self._stretch = memoryview(bytearray(WINDOW))
+        self._stretch = new_memory(WINDOW)
 
     def blocks(self, progress: Progress) -> BlockStream:
         with open_archive(self._path) as (stream, compressed, file):

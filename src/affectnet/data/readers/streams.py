@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+import numpy as np
 import zstandard
 
 from affectnet.errors import DataError
@@ -125,10 +126,10 @@ class ReadAhead:
         self._stream = stream
         self._front = front
         self._stop = False
-        self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[tuple[bytearray, int] | BaseException] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | BaseException] = queue.SimpleQueue()
         for _ in range(buffers):
-            self._free.put(bytearray(front + WINDOW))
+            self._free.put(new_memory(front + WINDOW))
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         self._thread.start()
 
@@ -136,13 +137,11 @@ class ReadAhead:
         try:
             while (buffer := self._free.get()) is not None:
                 length = 0
-                with memoryview(buffer) as view:
-                    while length < WINDOW:
-                        with view[self._front + length :] as rest:
-                            got = self._stream.readinto(rest)
-                        if not got or self._stop:
-                            break
-                        length += got
+                while length < WINDOW:
+                    got = self._stream.readinto(buffer[self._front + length :])
+                    if not got or self._stop:
+                        break
+                    length += got
                 self._full.put((buffer, length))
                 if length < WINDOW:
                     return
@@ -157,7 +156,7 @@ class ReadAhead:
         self._free.put(None)
         self._thread.join()
 
-    def __iter__(self) -> Iterator[tuple[bytearray, int]]:
+    def __iter__(self) -> Iterator[tuple[memoryview, int]]:
         """Yield the windows; the last one is shorter than WINDOW, perhaps empty."""
         while True:
             item = self._full.get()
@@ -167,9 +166,14 @@ class ReadAhead:
             if item[1] < WINDOW:
                 return
 
-    def recycle(self, buffer: bytearray) -> None:
+    def recycle(self, buffer: memoryview) -> None:
         """Let the thread read into a buffer again."""
         self._free.put(buffer)
+
+
+def new_memory(size: int) -> memoryview:
+    """Return writable memory that costs nothing until it is written to, unlike a bytearray."""
+    return np.empty(size, np.uint8).data
 
 
 def read_at(file: IO[bytes], offset: int, target: memoryview, name: str) -> None:

@@ -81,9 +81,9 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
             if len(carried) <= front:
                 begin = front - len(carried)
                 buffer[begin:front] = carried
-                data = memoryview(buffer)[begin : front + length]
+                data = buffer[begin : front + length]
             else:  # a large member: rare enough to afford a copy
-                data = memoryview(carried + bytes(memoryview(buffer)[front : front + length]))
+                data = memoryview(carried + bytes(buffer[front : front + length]))
             block = Block(data.toreadonly())
             used = scanner.scan(block, base)
             block.done = base + len(data)
@@ -100,9 +100,9 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
 class _Once:
     """Recycle a buffer, but only once, however often it is asked for."""
 
-    def __init__(self, windows: ReadAhead, buffer: bytearray) -> None:
+    def __init__(self, windows: ReadAhead, buffer: memoryview) -> None:
         self._windows = windows
-        self._buffer: bytearray | None = buffer
+        self._buffer: memoryview | None = buffer
 
     def __call__(self) -> None:
         if self._buffer is not None:
