@@ -72,7 +72,8 @@ class AffectModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model = model
+        # Convolutions are faster with the channels innermost, on GPUs and on CPUs.
+        self.model = model.to(memory_format=torch.channels_last)
         self.augmentation = augmentation or Augmentation()
         self.optimisation = optimisation or Optimisation()
         self.losses = losses or {}
