@@ -4,6 +4,7 @@ import csv
 import errno
 import signal
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from typing import Never
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
 from affectnet import __version__
 from affectnet.config import IngestConfig
-from affectnet.data.readers.affectnet import Release, read_affectnet
+from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.classes import Classes
+from affectnet.data.readers.detect import read_release
 from affectnet.data.readers.part import REASONS, Dropped, Part
+from affectnet.data.readers.parts import Options
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
@@ -28,9 +33,6 @@ from affectnet.data.writing import write_splits
 from affectnet.errors import ConfigError, DataError
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import refuse_existing, write_beside
-
-PART_NAMES = {"train": "train_set", "test": "val_set"}
-"""What the parts of AffectNet are for here: its own validation part is the test split."""
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -52,7 +54,7 @@ def ingest(config: IngestConfig) -> DatasetInfo:
     out = config.out.resolve()
     _check_out(out, config)
     try:
-        with _terminate_by_exception(), write_beside(out) as new:
+        with _quiet_pillow(), _terminate_by_exception(), write_beside(out) as new:
             new.mkdir()
             info, matches, other_files = _build(config, new)
     except OSError as error:
@@ -75,6 +77,11 @@ def _check_settings(config: IngestConfig) -> None:
         )
     if config.max_per_class is not None and config.max_per_class < 1:
         raise ConfigError(f"--max-per-class is {config.max_per_class}; it must be at least 1")
+    if not -0.4 <= config.margin <= 2:
+        raise ConfigError(f"--margin is {config.margin}; it may be -0.4 to 2")
+    if not 16 <= config.face_size <= 1024:
+        raise ConfigError(f"--face-size is {config.face_size} pixels; it may be 16 to 1024")
+    Classes(config.class_order)
 
 
 def _check_out(out: Path, config: IngestConfig) -> None:
@@ -110,11 +117,20 @@ def _terminate_by_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings off the terminal: what it cannot read is told in `dropped.csv`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
+        yield
+
+
 def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMatch], int]:
     """Read the sources and write the dataset into an empty folder."""
-    with _Bars() as bars, read_affectnet(config.sources, folder, config.check, bars.new) as release:
+    with _Bars() as bars, _read(config, folder, bars) as release:
+        _refuse_idle_settings(config, release)
         soft = [str(path) for path in config.soft]
-        names = {name: part for name, part in PART_NAMES.items() if part in release.parts}
+        names = {name: part for name, part in release.splits.items() if part in release.parts}
         matches = apply_soft(soft, release.parts, names)
         splits, left_out = _divide(config, release)
         total = sum(len(rows) for _, rows in splits.values())
@@ -126,7 +142,7 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
     counts = Counter(line.reason for line in dropped)
     info = DatasetInfo(
         source=[str(path) for path in config.sources],
-        release="affectnet",
+        release=release.name,
         counts={name: _count(part.expression[rows]) for name, (part, rows) in splits.items()},
         dropped={reason: counts[reason] for reason in REASONS if counts[reason]},
         content_hash=content,
@@ -138,17 +154,48 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
             "left_out_by_cap": left_out,
             "check": config.check,
             "soft": soft,
-        },
+        }
+        | release.settings,
     )
     info.write(folder)
     return info, matches, other_files
+
+
+def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> Release:
+    options = Options(
+        scratch=scratch,
+        check=config.check,
+        progress=bars.new,
+        margin=config.margin,
+        face_size=config.face_size,
+        align=config.align,
+        class_order=config.class_order,
+        labels=config.labels,
+    )
+    return read_release(config.release, config.sources, options)
+
+
+def _refuse_idle_settings(config: IngestConfig, release: Release) -> None:
+    """Refuse a choice that this release gives no occasion for: it was made in error."""
+    idle = {
+        "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
+        "--labels shares": config.labels == "shares" and release.name != "ferplus",
+    }
+    for flag, wrong in idle.items():
+        if wrong:
+            raise ConfigError(
+                f"{flag} does not apply to {release.name}, which the sources are; leave it out"
+            )
 
 
 def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
     """Choose the rows of each split; return them and how many the class cap left out."""
     splits: Selection = {}
     left_out = 0
-    train = release.parts.get(PART_NAMES["train"])
+    own = {
+        name: release.parts[part] for name, part in release.splits.items() if part in release.parts
+    }
+    train = own.get("train")
     if train is not None:
         kept = np.flatnonzero(
             cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
@@ -157,15 +204,15 @@ def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
         for_validation = stratified_split(
             [train.ids[row] for row in kept.tolist()],
             train.expression[kept],
-            config.val_fraction,
+            0 if "val" in own else config.val_fraction,
             config.seed,
         )
         splits["train"] = train, kept[~for_validation]
         if for_validation.any():
             splits["val"] = train, kept[for_validation]
-    test = release.parts.get(PART_NAMES["test"])
-    if test is not None:
-        splits["test"] = test, np.arange(len(test))
+    for name in ("val", "test"):
+        if name in own:
+            splits[name] = own[name], np.arange(len(own[name]))
     return splits, left_out
 
 
@@ -213,7 +260,7 @@ def _print(
     config: IngestConfig, info: DatasetInfo, matches: Sequence[SoftMatch], other_files: int
 ) -> None:
     console = Console()
-    faces = Table(title=f"{config.out}: faces by expression and split")
+    faces = Table(title=f"{escape(str(config.out))}: faces by expression and split")
     faces.add_column("expression")
     for name in info.counts:
         faces.add_column(name, justify="right")
@@ -229,7 +276,7 @@ def _print(
     faces.add_row("all", *(f"{n:,}" for n in totals), f"{sum(totals):,}")
     console.print(faces)
     if info.dropped:
-        drops = Table(title=f"dropped (listed in {config.out / DROPPED_NAME})")
+        drops = Table(title=f"dropped (listed in {escape(str(config.out / DROPPED_NAME))})")
         drops.add_column("reason")
         drops.add_column("rows", justify="right")
         for reason, count in info.dropped.items():
@@ -244,5 +291,7 @@ def _print(
         console.print(f"passed over: {other_files:,} files that belong to no part of the release")
     for match in matches:
         lost = f"; {match.unmatched:,} of its ids are not there" if match.unmatched else ""
-        console.print(f"soft labels: {match.matched:,} faces of {match.part}{lost} ({match.name})")
+        console.print(
+            f"soft labels: {match.matched:,} faces of {match.part}{lost} ({escape(match.name)})"
+        )
     console.print(f"content hash {info.content_hash[:16]}")

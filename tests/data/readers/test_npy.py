@@ -83,6 +83,14 @@ def test_pickles_are_never_loaded():
     assert "allow_pickle" in NpyScalars().read(buffer.getvalue())
 
 
+def test_text_that_is_no_unicode():
+    for dtype in ("<U1", ">U1"):
+        damaged = save(np.array("1", dtype))[:-4] + b"\xff\xff\xff\x7f"
+        assert NpyScalars().read(damaged) == "text that is no Unicode"
+    damaged = save(np.full(136, "1"))[:-4] + b"\xff\xff\xff\x7f"
+    assert read_points(damaged, 68) == "text that is no Unicode"
+
+
 def test_a_forged_shape_takes_no_memory():
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
     forged = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)

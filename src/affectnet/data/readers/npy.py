@@ -87,7 +87,15 @@ def load_array(data: bytes) -> NDArray[np.generic] | str:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # a damaged header makes NumPy raise almost anything
         return " ".join(str(error).split())[:200] or type(error).__name__
-    return loaded if isinstance(loaded, np.ndarray) else "no .npy file"
+    if not isinstance(loaded, np.ndarray):
+        return "no .npy file"
+    if loaded.dtype.kind == "U":
+        # NumPy does not look whether these are characters at all, and fails when one is taken out.
+        try:
+            loaded.astype(loaded.dtype.newbyteorder("<")).tobytes().decode("utf-32-le")
+        except UnicodeDecodeError:
+            return "text that is no Unicode"
+    return loaded
 
 
 def plain_points_header(count: int) -> bytes:
