@@ -1,5 +1,6 @@
 """`affectnet predict`: pictures, folders, videos and cameras to a table and annotated copies."""
 
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -39,6 +40,8 @@ def predict(config: PredictConfig) -> int:
     Raises `ConfigError`, `RunError`, `WeightsError` or `DataError` before anything is written; what
     cannot be read afterwards becomes a row with the reason.
     """
+    # Pillow's remarks about odd tags would tear the progress bar; what it cannot read gets a row.
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
     _check(config)
     try:
         sources = find_sources(config.inputs)
@@ -219,7 +222,7 @@ def _save_course(over_time: OverTime, video: Path) -> None:
     courses = over_time.courses()
     lines = [
         Line(f"face {c.track}", c.time, c.valence, c.arousal, c.expression, c.step)
-        for c in courses[:MOST_LINES]
+        for c in sorted(courses[:MOST_LINES], key=lambda course: course.track)
     ]
     figure = affect_over_time(lines, over_time.end, left_out=len(courses) - len(lines))
     save_figure(figure, video.parent, f"{video.stem}_over_time", dpi=200)

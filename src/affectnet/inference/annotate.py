@@ -1,6 +1,5 @@
 """Faces drawn into pictures and frames: boxes, what was recognised, and the circumplex."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -243,16 +242,14 @@ def _draw_panel(
         for (_, p), (time, q) in pairwise(way):
             age = min(1.0, (now - time) / TRACE_SECONDS)
             draw.line((*p, *q), (*colour, round(235 * (1 - age) + 20)), max(k, round(n * 0.011)))
-    r = max(2.0 * k, n * 0.028)
-    for face in reversed(faces):
-        x, y = _on_panel((face.valence, face.arousal), n)
-        draw.ellipse((x - r, y - r, x + r, y + r), (*colour_of(face.expression), 255), WHITE, k)
+    several = len(numbers) > 1
+    r = max(2.0 * k, n * (0.045 if several else 0.03))
+    font = _font(max(9, round(1.45 * r)))
+    for i in reversed(range(len(faces))):
+        x, y = _on_panel((faces[i].valence, faces[i].arousal), n)
+        colour = colour_of(faces[i].expression)
+        draw.ellipse((x - r, y - r, x + r, y + r), (*colour, 255), WHITE, k)
+        if several:
+            draw.text((x, y), str(numbers[i]), (*WHITE, 255), font, anchor="mm")
     panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
-    if len(numbers) > 1:
-        write = ImageDraw.Draw(panel)
-        font = _font(max(9, round(side * 0.065)))
-        for i, number in numbers.items():
-            x, y = _on_panel((faces[i].valence, faces[i].arousal), side)
-            shift = math.ceil(r / k) + 1
-            write.text((x + shift, y - side * 0.05), str(number), (*WHITE, 255), font)
     image.paste(panel, place, panel)

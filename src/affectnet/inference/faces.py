@@ -35,6 +35,7 @@ DEFAULT_MARGIN: Final = 0.1
 ALIGNMENTS: Final = (None, "eyes")
 
 _NMS = 0.3
+_one_at_a_time = threading.Lock()
 _MOST_FACES = 1000
 _LARGEST_BOX = 4.0
 
@@ -148,7 +149,8 @@ def crop_face(
         margin: share of the longer side added on each side, above -0.5.
         landmarks: needed for an alignment.
         alignment: None, or `eyes`: the picture is turned about the box's centre first, so that the
-            eyes are level.
+            eyes are level. (YuNet's points follow a tilt in part only where a face is small: 24 of
+            30 degrees for a face of 300 pixels, 4 of 30 for one of 100.)
 
     Returns:
         uint8 (size, size, 3).
@@ -228,13 +230,15 @@ def _tilt(landmarks: Landmarks) -> float:
 
 def _turned_square(picture: Pixels, centre: tuple[float, float], side: int, angle: float) -> Pixels:
     """Cut a square that is turned by `angle` about its centre, so that its content is upright."""
-    around = _square(picture, centre, math.ceil(side * math.sqrt(2)) + 2)
+    breadth = math.ceil(side * math.sqrt(2)) + 2
+    around = _square(picture, centre, breadth)
+    # The centre of the square that would be cut without a turn, to the pixel.
+    x, y = (round(at - side / 2) + side / 2 - round(at - breadth / 2) for at in centre)
     cos, sin, middle = math.cos(angle), math.sin(angle), side / 2
-    half = around.shape[0] / 2
     # Maps pixels of the result to places in `around`; a screen's y axis points down.
     matrix = (
-        *(cos, -sin, half - cos * middle + sin * middle),
-        *(sin, cos, half - sin * middle - cos * middle),
+        *(cos, -sin, x - cos * middle + sin * middle),
+        *(sin, cos, y - sin * middle - cos * middle),
     )
     turned = Image.fromarray(around).transform(
         (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
@@ -246,12 +250,13 @@ def _turned_square(picture: Pixels, centre: tuple[float, float], side: int, angl
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV from writing its own remarks to stderr; faults are told by affectnet."""
     log: Any = cv2.utils.logging
-    before = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        log.setLogLevel(before)
+    with _one_at_a_time:  # the level is the whole process's
+        before = log.getLogLevel()
+        log.setLogLevel(log.LOG_LEVEL_SILENT)
+        try:
+            yield
+        finally:
+            log.setLogLevel(before)
 
 
 def _model_file() -> Path:

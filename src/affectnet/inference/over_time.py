@@ -25,7 +25,7 @@ class Course:
         time: (n,) seconds, rising, the middles of the bins in which the person was seen.
         valence, arousal: (n,) means over each bin, in [-1, 1].
         expression: (n,) class 0-7 that was most often the first in the bin.
-        step: seconds from bin to bin; a larger gap is time out of sight.
+        step: usual seconds from one moment to the next; over three of them is time out of sight.
     """
 
     track: int
@@ -73,6 +73,8 @@ class OverTime:
         for track in sorted(self._tracks, key=lambda n: (-self._frames(n), n)):
             places = sorted(self._tracks[track])
             sums = np.stack([self._tracks[track][place] for place in places])
+            steps = np.diff(places)
+            step = self.width * (float(np.median(steps)) if len(steps) else 1.0)
             courses.append(
                 Course(
                     track,
@@ -81,7 +83,7 @@ class OverTime:
                     sums[:, 1] / sums[:, 0],
                     sums[:, 2] / sums[:, 0],
                     sums[:, 3:].argmax(axis=1),
-                    self.width,
+                    step,
                 )
             )
         return courses

@@ -39,6 +39,7 @@ class AnnotatedVideo:
         self._size = (0, 0)
         self._start: float | None = None
         self._written = 0
+        self._last: Any = None
         self._background = Background(self._draw, _DEPTH)
 
     def write(self, result: PictureResult, pixels: Pixels) -> None:
@@ -78,8 +79,10 @@ class AnnotatedVideo:
             drawn = cv2.resize(drawn, self._size, interpolation=cv2.INTER_AREA)
         frame = cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
         longest = max(1, round(_LONGEST_GAP * self.fps))
-        for _ in range(min(due, longest)):
-            self._writer.write(frame)
+        for _ in range(min(due - 1, longest)):
+            self._writer.write(self._last)
+        self._writer.write(frame)
+        self._last = frame
         self._written += due
 
     def _open(self) -> Any:

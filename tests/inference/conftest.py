@@ -1,0 +1,86 @@
+"""A real photo with one face, and a small model with random weights."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from affectnet.inference.predictor import Predictor, load
+from affectnet.models.affect_model import AffectModel
+
+PHOTO = Path(__file__).parents[1] / "files" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="session")
+def photo_file() -> Path:
+    """A portrait of 280 x 330 pixels with one face in its upper half."""
+    return PHOTO
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """The portrait, uint8 RGB (330, 280, 3)."""
+    return np.asarray(Image.open(PHOTO).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved CVNet of 48 pixels, its heads drawn wide, so that faces get different numbers."""
+    torch.manual_seed(0)
+    model = AffectModel("cvnet", image_size=48)
+    with torch.no_grad():
+        for weights in model.heads.parameters():
+            weights.mul_(6)
+    folder = tmp_path_factory.mktemp("predict") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(model_dir: Path) -> Predictor:
+    """The saved model, loaded."""
+    return load(model_dir)
+
+
+def encode(path: Path, frames: list[np.ndarray], fps: float = 10, codec: str = "MJPG") -> Path:
+    """Encode RGB frames."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height)
+    )
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def shift(photo: np.ndarray, right: int, size: tuple[int, int] = (360, 240)) -> np.ndarray:
+    """The portrait, shrunk, moved to the right on a grey ground of (width, height)."""
+    small = cv2.resize(photo, (200, 236), interpolation=cv2.INTER_AREA)
+    ground = np.full((size[1], size[0] + 400, 3), 120, np.uint8)
+    ground[2:238, 200 + right : 400 + right] = small
+    return ground[:, 200 : 200 + size[0]]
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """`encode`."""
+    return encode
+
+
+@pytest.fixture(scope="session")
+def shifted():
+    """`shift`."""
+    return shift
+
+
+@pytest.fixture(scope="session")
+def walk(photo: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 2 seconds at 10 frames: the face walks to the right and is away for 4 frames."""
+    empty = np.full((240, 360, 3), 120, np.uint8)
+    frames = [empty if 8 <= i < 12 else shift(photo, 8 * i) for i in range(20)]
+    return encode(tmp_path_factory.mktemp("video") / "walk.avi", frames)

@@ -1,0 +1,267 @@
+"""Reading pictures: every form, every orientation, and a reason for each refusal."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from affectnet.data.images import decode_image
+from affectnet.errors import DataError
+from affectnet.inference.images import (
+    MAX_PIXELS,
+    as_face,
+    as_pixels,
+    decode_picture,
+    kind_of,
+    read_file,
+)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_of_size(width: int, height: int, kind: int = 2) -> bytes:
+    """A PNG header that promises much, over almost no data."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    body = zlib.compress(bytes(10_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+TURNS = {  # EXIF orientation -> how the stored pixels differ from the upright ones
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_orientation_is_respected(photo: np.ndarray, orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](photo)))
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(stored, kind, exif=exif, quality=95, **lossless)
+    upright = decode_picture(data)
+    assert upright.shape == photo.shape
+    assert np.abs(upright.astype(int) - photo).mean() < 3
+    small, width, height = as_face(data, 32)
+    assert small.shape == (32, 32, 3)
+    assert (height, width) == photo.shape[:2]
+
+
+@pytest.mark.parametrize("size", [None, 48, 300])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pixels_are_those_that_training_reads(photo: np.ndarray, kind: str, size: int | None):
+    data = encoded(Image.fromarray(photo), kind)
+    np.testing.assert_array_equal(decode_picture(data, size), decode_image(data, size))
+    if size:
+        np.testing.assert_array_equal(as_face(data, size)[0], decode_image(data, size))
+
+
+def test_odd_pictures_become_rgb(photo: np.ndarray) -> None:
+    image = Image.fromarray(photo)
+    grey16 = Image.fromarray(photo[..., 0].astype(np.uint16) * 257)
+    alpha = image.copy()
+    alpha.putalpha(128)
+    kinds = {
+        "cmyk": encoded(image.convert("CMYK"), "JPEG", quality=95),
+        "alpha": encoded(alpha, "PNG"),
+        "palette": encoded(image.quantize(256), "PNG"),
+        "webp": encoded(alpha, "WEBP", lossless=True),
+        "tiff cmyk": encoded(image.convert("CMYK"), "TIFF"),
+        "bmp": encoded(image, "BMP"),
+        "ppm": encoded(image, "PPM"),
+    }
+    for name, data in kinds.items():
+        pixels = decode_picture(data)
+        assert pixels.shape == photo.shape, name
+        assert np.abs(pixels.astype(int) - photo).mean() < 8, name
+    for kind in ("PNG", "TIFF"):
+        grey = decode_picture(encoded(grey16, kind))
+        np.testing.assert_array_equal(grey[..., 0], photo[..., 0])
+        np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+    assert decode_picture(encoded(image.convert("1"), "PNG")).shape == photo.shape
+    assert decode_picture(encoded(image.resize((1, 1)), "PNG")).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_the_first_frame_of_an_animation_is_read(kind: str) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "green", "blue")]
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
+    np.testing.assert_array_equal(decode_picture(data)[5, 5], (255, 0, 0))
+
+
+@pytest.mark.filterwarnings("ignore:Image size:Warning")
+@pytest.mark.parametrize("width", [4_000, 20_000, 60_000, 2**31 - 1])
+def test_bombs_are_refused_from_the_header(width: int) -> None:
+    with pytest.raises(DataError, match=f"at most {MAX_PIXELS:,}"):
+        decode_picture(png_of_size(width, 20_000))
+
+
+def test_a_jpeg_of_endless_scans_is_refused(photo: np.ndarray) -> None:
+    data = encoded(Image.fromarray(photo).resize((4000, 4000)), "JPEG", progressive=True)
+    assert decode_picture(data).shape == (4000, 4000, 3)
+    scan = data.index(b"\xff\xda")
+    with pytest.raises(DataError, match="too many scans"):
+        decode_picture(data[:scan] + data[scan : scan + 20] * 300 + data[scan:])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"hello", "no JPEG, PNG"),
+        (b"\xff\xd8\xff", "cannot be read|no JPEG"),
+        (png_of_size(100, 100)[:-30], "cannot be decoded"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no JPEG"),
+        (b"\x00\x00\x00\x20ftypisom" + bytes(200), "it is a video"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_the_reason(data: bytes, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        decode_picture(data)
+
+
+def test_files_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    sparse = tmp_path / "huge.jpg"
+    with sparse.open("wb") as file:
+        file.truncate(10 * 2**30)
+    for name, says in (
+        ("empty.jpg", "empty"),
+        ("pipe.jpg", "no regular file"),
+        ("huge.jpg", "10,240 MB"),
+        ("missing.jpg", "No such file"),
+        ("a\0b.jpg", "null"),
+        (".", "folder"),
+    ):
+        with pytest.raises(DataError, match=says):
+            read_file(tmp_path / name)
+
+
+def test_a_wrong_extension_does_no_harm(photo_file: Path, photo: np.ndarray, tmp_path: Path):
+    file = tmp_path / "photo.png"
+    file.write_bytes(photo_file.read_bytes())
+    assert as_pixels(str(file)).shape == photo.shape
+
+
+def test_every_form_gives_the_same_pixels(photo: np.ndarray, tmp_path: Path) -> None:
+    image = Image.fromarray(photo)
+    data = encoded(image, "PNG")
+    (tmp_path / "p.png").write_bytes(data)
+    tensor = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+    forms = (photo, image, tensor, data, bytearray(data), memoryview(data), tmp_path / "p.png")
+    for form in forms:
+        np.testing.assert_array_equal(as_pixels(form), photo)
+        np.testing.assert_array_equal(as_face(form, 48)[0], decode_image(data, 48))
+
+
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [
+        (np.zeros((8, 8, 3)), "float64; give uint8"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\); give"),
+        (np.zeros((3, 8, 8), np.uint8), "height, width, 3"),
+        (np.zeros((8, 8, 4), np.uint8), "height, width, 3"),
+        (np.zeros((0, 8, 3), np.uint8), "no pixels"),
+        (torch.zeros(3, 8, 8), "float32; give uint8"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), "3, height, width"),
+        (None, "NoneType"),
+        (7, "cannot be a int"),
+    ],
+)
+def test_arrays_in_another_form_are_refused(picture: object, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        as_pixels(picture)
+
+
+def test_kinds_are_told_by_content(photo_file: Path, walk: Path) -> None:
+    assert kind_of(photo_file.read_bytes()[:200]) == "picture"
+    assert kind_of(walk.read_bytes()[:200]) == "video"
+    assert kind_of(b"RIFF\0\0\0\0WEBPVP8 ") == "picture"
+    assert kind_of(b"RIFF\0\0\0\0WAVEfmt ") is None
+    assert kind_of(b"\0\0\0\x1cftypheic") is None
+    assert kind_of(b"#EXTM3U\nhttp://127.0.0.1/a.ts") is None
+    assert kind_of(b"ffconcat version 1.0\nfile /etc/passwd") is None
+    assert kind_of(b"") is None
+
+
+def mutants(seeds: list[bytes], count: int, seed: int) -> list[bytes]:
+    """Bytes flipped, cut out, doubled, cut off; headers more often than the rest."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        data = bytearray(seeds[i % len(seeds)])
+        for _ in range(rng.integers(1, 9)):
+            reach = len(data) if rng.random() < 0.5 else min(len(data), 200)
+            at, kind = int(rng.integers(0, max(reach, 1))), rng.integers(0, 5)
+            if kind == 0:
+                data[at : at + 1] = bytes([rng.integers(256)])
+            elif kind == 1:
+                data[at : at + 4] = rng.bytes(4)
+            elif kind == 2:
+                del data[at : at + int(rng.integers(1, 50))]
+            elif kind == 3:
+                data[at:at] = data[at : at + int(rng.integers(1, 300))]
+            elif rng.random() < 0.3:
+                del data[at:]
+        made.append(bytes(data))
+    return made
+
+
+def seed_pictures(photo: np.ndarray) -> list[bytes]:
+    small = Image.fromarray(photo).resize((70, 82))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey16 = Image.fromarray(np.asarray(small)[..., 0].astype(np.uint16) * 257)
+    kinds = [encoded(small, kind) for kind in ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")]
+    return [
+        *kinds,
+        encoded(small, "JPEG", progressive=True, exif=exif),
+        encoded(small.convert("CMYK"), "JPEG"),
+        encoded(small, "TIFF", compression="tiff_lzw"),
+        encoded(grey16, "PNG"),
+        encoded(small, "GIF", save_all=True, append_images=[small.rotate(90)]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "seed"), [(360, 1), pytest.param(10_000, 2, marks=pytest.mark.slow)]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image size:Warning")
+def test_mutated_pictures_are_read_or_refused(photo: np.ndarray, count: int, seed: int) -> None:
+    read = 0
+    for data in mutants(seed_pictures(photo), count, seed):
+        try:
+            pixels = decode_picture(data)
+        except DataError:
+            continue
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+            read += 1
+    assert 0 < read < count

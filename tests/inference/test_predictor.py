@@ -1,0 +1,209 @@
+"""One predictor, every form of picture, and the numbers of `affectnet evaluate`."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import affectnet
+from affectnet.commands.evaluate import evaluate
+from affectnet.config import EvaluateConfig
+from affectnet.data.store import open_split
+from affectnet.errors import ConfigError, DataError, RunError
+from affectnet.inference.classifier import Classifier
+from affectnet.inference.faces import DEFAULT_MARGIN, crop_face
+from affectnet.inference.predictor import Predictor, load
+from affectnet.inference.results import PictureResult, Results
+from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
+from affectnet.models.affect_model import AffectModel
+
+
+def numbers(result: PictureResult) -> np.ndarray:
+    return np.array([[*f.probabilities, f.valence, f.arousal, *f.box] for f in result.faces])
+
+
+def test_the_public_names_come_without_torch() -> None:
+    code = "import sys, affectnet; assert 'torch' not in sys.modules; affectnet.load, affectnet.nix"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "has no attribute 'nix'" in result.stderr
+    assert affectnet.load is load
+
+
+def test_crops_get_the_numbers_of_evaluate(drawn: Path, model_dir: Path, tmp_path: Path) -> None:
+    evaluate(EvaluateConfig(runs=(model_dir,), data=drawn, out=tmp_path / "e", resamples=0))
+    (file,) = (tmp_path / "e").rglob("predictions.parquet")
+    table = pq.read_table(file).to_pandas().set_index("id")
+    split = open_split(drawn, "test")
+    pictures = [bytes(split.image_bytes(i)) for i in range(len(split))]
+    results = load(model_dir).predict(pictures, faces="none", batch_size=7)
+    assert len(results) == len(split) == 48
+    for name, result in zip(split.ids, results, strict=True):
+        row, (face,) = table.loc[name], result.faces
+        expected = [*row[list(PROBABILITY_COLUMNS)], row["valence_pred"], row["arousal_pred"]]
+        given = [*face.probabilities, face.valence, face.arousal]
+        np.testing.assert_allclose(given, expected, atol=1e-5)
+        assert EXPRESSIONS.index(face.expression) == row["expression_pred"]
+
+
+def test_every_form_of_a_picture_gives_the_same(
+    predictor: Predictor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    file = tmp_path / "photo.png"
+    Image.fromarray(photo).save(file)
+    tensor = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+    forms = [str(file), file, file.read_bytes(), Image.fromarray(photo), photo, tensor]
+    alone = [predictor.predict(form) for form in forms]
+    assert all(len(result.faces) == 1 for result in alone)
+    for result in alone:
+        np.testing.assert_array_equal(numbers(result), numbers(alone[0]))
+    for batch_size in (1, 4, 64):
+        together = predictor.predict(forms, batch_size=batch_size, workers=3)
+        for result in together:
+            np.testing.assert_allclose(numbers(result), numbers(alone[0]), atol=1e-5)
+    assert alone[0].source == str(file)
+    assert alone[2].source is None
+
+
+def test_one_gives_one_and_many_give_many(predictor: Predictor, photo: np.ndarray) -> None:
+    assert isinstance(predictor.predict(photo), PictureResult)
+    assert isinstance(predictor.predict([photo]), Results)
+    assert len(predictor.predict(np.stack([photo, photo]))) == 2
+    assert len(predictor.predict(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])) == 1
+    assert len(predictor.predict(picture for picture in (photo, photo))) == 2
+    assert predictor.predict([]) == ()
+
+
+def test_the_result_is_what_the_parts_give(predictor: Predictor, photo: np.ndarray) -> None:
+    """Independent of the predictor's own way: detect, crop, normalise, forward, softmax."""
+    (found,) = predictor.detector.detect(photo)
+    crop = crop_face(photo, found.box, 48, margin=DEFAULT_MARGIN)
+    assert isinstance(predictor.classifier, Classifier)
+    model, prep = predictor.classifier.model, predictor.classifier.model.preprocessing
+    image = (crop / 255 - np.array(prep.mean)) / np.array(prep.std)
+    with torch.no_grad():
+        output = model(torch.tensor(image.transpose(2, 0, 1)[None], dtype=torch.float32))
+    logits = output.logits[0].double().numpy()
+    expected = np.exp(logits) / np.exp(logits).sum()
+    (face,) = predictor.predict(photo).faces
+    np.testing.assert_allclose(face.probabilities, expected, atol=1e-5)
+    assert face.valence == pytest.approx(float(output.valence), abs=1e-5)
+    assert face.arousal == pytest.approx(float(output.arousal), abs=1e-5)
+    assert face.score == found.score
+    assert face.landmarks == found.landmarks
+
+
+def test_own_boxes_are_taken(predictor: Predictor, photo: np.ndarray) -> None:
+    found = predictor.predict(photo).faces[0]
+    given = predictor.predict(photo, boxes=[found.box, (10, 10, 50, 50)])
+    assert len(given.faces) == 2
+    np.testing.assert_allclose(given.faces[0].probabilities, found.probabilities, atol=1e-6)
+    assert given.faces[0].landmarks is None
+    several = predictor.predict([photo, photo], boxes=[[found.box], None])
+    assert several[0].faces[0].score is None
+    assert several[1].faces[0].score == found.score
+    with pytest.raises(DataError, match="2 pictures and boxes for 1"):
+        predictor.predict([photo, photo], boxes=[[found.box]])
+    with pytest.raises(DataError, match=r"\(n, 4\)"):
+        predictor.predict(photo, boxes=[1, 2, 3, 4])
+    with pytest.raises(DataError, match="outside the picture"):
+        predictor.predict(photo, boxes=[[1000, 0, 5, 5]])
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        predictor.predict(photo, boxes=[[1, 1, 5, 5]], faces="none")
+
+
+def test_a_picture_without_a_face_has_none(predictor: Predictor) -> None:
+    result = predictor.predict(np.full((100, 100, 3), 99, np.uint8))
+    assert result.status == "no face"
+    assert (result.width, result.height) == (100, 100)
+
+
+def test_one_unreadable_picture_is_told_or_kept(predictor: Predictor, photo: np.ndarray) -> None:
+    with pytest.raises(DataError, match="picture 1: "):
+        predictor.predict([photo, b"nothing", photo])
+    with pytest.raises(DataError, match=r"no\.jpg: the file cannot be read"):
+        predictor.predict("no.jpg")
+    kept = predictor.predict([photo, b"nothing", photo], on_error="keep")
+    assert [result.status for result in kept] == ["ok", "unreadable", "ok"]
+    assert "no JPEG" in (kept[1].reason or "")
+
+
+@pytest.mark.parametrize("settings", [{"faces": "all"}, {"on_error": "ignore"}, {"batch_size": 0}])
+def test_settings_out_of_range_are_refused(predictor: Predictor, settings: dict, photo) -> None:
+    with pytest.raises(ConfigError, match=r"may be|must be"):
+        predictor.predict(photo, **settings)
+
+
+def test_the_model_decides_on_the_margin(model_dir: Path, photo: np.ndarray, tmp_path) -> None:
+    model = AffectModel.from_pretrained(model_dir)
+    model.preprocessing = model.preprocessing.__class__(
+        48, model.preprocessing.mean, model.preprocessing.std, margin=0.3, alignment="eyes"
+    )
+    model.temperature = 2.0
+    model.save_pretrained(tmp_path / "m")
+    trained = load(tmp_path / "m")
+    assert trained.margin == 0.3
+    with pytest.raises(ConfigError, match=r"trained with 0\.3"):
+        load(tmp_path / "m", margin=0.1)
+    assert load(tmp_path / "m", margin=0.3).margin == 0.3
+    assert load(model_dir).margin == DEFAULT_MARGIN
+    assert load(model_dir, margin=0.0).margin == 0.0
+    with pytest.raises(ConfigError, match="margin is 9"):
+        load(model_dir, margin=9)
+    assert len(trained.predict(photo).faces) == 1
+    with pytest.raises(DataError, match="a box alone"):
+        trained.predict(photo, boxes=[[88, 63, 91, 113]])
+    # Temperature: the logits of the same crop, halved.
+    hot = trained.predict(photo, faces="none").faces[0].probabilities
+    cold = load(model_dir).predict(photo, faces="none").faces[0].probabilities
+    halved = np.sqrt(cold) / np.sqrt(cold).sum()
+    np.testing.assert_allclose(hot, halved, atol=1e-5)
+
+
+def test_models_are_found_by_run_folder_too(model_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    AffectModel.from_pretrained(model_dir).save_pretrained(run / "model")
+    assert load(run).classes == EXPRESSIONS
+    with pytest.raises(RunError, match="no model at"):
+        load(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
+        load(model_dir, device="tpu")
+
+
+def test_results_are_plain_values(predictor: Predictor, photo_file: Path) -> None:
+    results = predictor.predict([photo_file, b""], on_error="keep")
+    told = json.loads(json.dumps(results.to_dict()))
+    face = told[0]["faces"][0]
+    assert math.isclose(sum(face["probabilities"].values()), 1, abs_tol=1e-5)
+    assert set(face["probabilities"]) == set(EXPRESSIONS)
+    assert set(face["box"]) == {"x", "y", "width", "height"}
+    assert told[1]["reason"] == "the file is empty"
+    frame = results.to_frame()
+    assert list(frame["status"]) == ["ok", "unreadable"]
+    assert frame.loc[0, "p_fear"] == face["probabilities"]["fear"]
+    assert frame.loc[0, "nose_x"] == face["landmarks"]["nose"][0]
+    assert frame["valence"].isna().tolist() == [False, True]
+    assert len(results[0].to_frame()) == len(results[0].faces[0].to_frame()) == 1
+
+
+def test_results_draw_themselves(predictor: Predictor, photo_file: Path, tmp_path: Path) -> None:
+    results = predictor.predict([photo_file, photo_file])
+    for name, figure in (
+        ("face", results[0].faces[0].plot(photo_file)),
+        ("picture", results[0].plot()),
+        ("pictures", results.plot()),
+    ):
+        figure.savefig(tmp_path / f"{name}.png")
+        assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 10
+    unnamed = predictor.predict(photo_file.read_bytes())
+    with pytest.raises(DataError, match="give it"):
+        unnamed.plot()
+    assert unnamed.plot(photo_file).axes

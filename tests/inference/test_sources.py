@@ -1,0 +1,75 @@
+"""What the user names: files, folders, globs and cameras; nothing twice, nothing forgotten."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from affectnet.errors import DataError
+from affectnet.inference.sources import Source, find_sources, unique_names
+
+
+@pytest.fixture
+def album(tmp_path: Path, photo_file: Path, walk: Path) -> Path:
+    folder = tmp_path / "album"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name in ("b.JPG", "a.jpeg", "sub/deep/c.jpg", "notes.txt", "._a.jpg", ".hidden/d.jpg"):
+        shutil.copy(photo_file, folder / name)
+    shutil.copy(walk, folder / "sub" / "film.mp4")
+    (folder / "sub" / "empty.png").touch()
+    (folder / "sub" / "broken.mkv").write_bytes(b"nothing")
+    return folder
+
+
+def test_a_folder_is_searched_to_the_bottom(album: Path) -> None:
+    found = find_sources([str(album)])
+    assert [(source.name, source.kind) for source in found] == [
+        ("a.jpeg", "picture"),
+        ("b.JPG", "picture"),
+        ("sub/broken.mkv", "video"),
+        ("sub/empty.png", "picture"),
+        ("sub/film.mp4", "video"),
+        ("sub/deep/c.jpg", "picture"),
+    ]
+    assert all(Path(source.path).is_file() for source in found)
+
+
+def test_files_that_are_named_are_taken_whatever_their_name(album: Path) -> None:
+    notes = str(album / "notes.txt")
+    assert find_sources([notes]) == [Source("picture", notes, "notes.txt")]
+    film = album / "sub" / "film"
+    (album / "sub" / "film.mp4").rename(film)
+    assert find_sources([str(film)])[0].kind == "video"
+
+
+def test_globs_are_expanded_and_nothing_comes_twice(album: Path) -> None:
+    pattern = str(album / "**" / "*.jp*g")
+    found = find_sources([pattern, str(album / "a.jpeg"), pattern])
+    assert sorted(source.name for source in found) == ["a.jpeg", "c.jpg"]
+    strange = album / "x[1].jpg"
+    shutil.copy(album / "a.jpeg", strange)
+    assert [source.path for source in find_sources([str(strange)])] == [str(strange)]
+
+
+def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_sources(["0"]) == [Source("camera", "0", "camera-0")]
+    Path("0").write_bytes(b"GIF89a")
+    assert find_sources(["0"])[0].kind == "picture"
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'no\.jpg', .*nothing\*', 'a\\x00b'"):
+        find_sources(["no.jpg", str(tmp_path / "nothing*"), "a\0b"])
+    with pytest.raises(DataError, match="no picture and no video"):
+        find_sources([str(tmp_path)])
+
+
+def test_names_of_outputs_are_never_shared() -> None:
+    paths = ("a.jpg", "a.png", "A.jpg", "sub/a.jpg", "a-2.jpg")
+    sources = [Source("picture", str(i), name) for i, name in enumerate(paths)]
+    names = unique_names(sources)
+    assert len({name.casefold() for name in names}) == len(paths)
+    assert names[0] == "a"
+    assert names[3] == "sub/a"
