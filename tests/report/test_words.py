@@ -63,6 +63,16 @@ def test_runs_on_other_faces_are_not_compared(runs):
     assert "on other faces" in said[1]
 
 
+def test_worse_than_guessing_is_said(make_run, change_metrics):
+    run = make_run("poor")
+
+    def edit(known):
+        known["expression"]["accuracy"] = {"value": 0.1, "low": 0.05, "high": 0.2}
+
+    change_metrics(run, edit)
+    assert "12.5%, which is better than this." in words.summary([read_run(run, "test")])[0]
+
+
 def test_one_run_is_compared_with_nothing(runs):
     said = words.summary(runs[:1])
     assert said[0].startswith("good names the expression")

@@ -130,7 +130,7 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
         Drawing(
             "predicted-true",
             "Predicted against annotated",
-            "The darker, the more faces. On the dotted line the prediction is perfect.",
+            "The fuller the shade, the more faces. On the dotted line the prediction is perfect.",
             words.alt_affect(run, "Predicted over annotated valence, and arousal."),
             lambda: figures.predicted_against_true(*truth, *preds),
             "" if any(either) else NO_AFFECT,
@@ -139,8 +139,9 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
         Drawing(
             "regions",
             "Where on the circumplex it errs most",
-            "Darker is worse: a higher RMSE, a lower CCC. Within one region the annotation varies "
-            "little, so CCC is lower than over all faces. Fewer than five faces: blank.",
+            "The fuller the shade, the worse: a higher RMSE, a lower CCC. Within one region the "
+            "annotation varies little, so CCC is lower than over all faces. Fewer than five faces: "
+            "blank.",
             words.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
             lambda: figures.error_by_region(*truth, *preds),
             "" if both.any() else NO_AFFECT,
@@ -156,8 +157,8 @@ def truth_drawing(run: EvaluatedRun) -> Drawing:
     return Drawing(
         "annotations",
         "Where the annotated faces lie",
-        "The darker, the more faces. An ellipse reaches one standard deviation from the mean of "
-        "its expression.",
+        "The fuller the shade, the more faces. An ellipse reaches one standard deviation from the "
+        "mean of its expression.",
         f"Density of {n:,} annotated faces on the circumplex, with an ellipse an expression.",
         lambda: figures.affect_density(p.valence, p.arousal, p.expression),
         "" if n else "no face has annotated valence and arousal",

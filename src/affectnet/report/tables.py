@@ -38,14 +38,14 @@ class Cell:
     @property
     def text(self) -> str:
         """The score to three places, or a dash."""
-        return "–" if self.value is None else f"{self.value:.3f}"
+        return "–" if self.value is None else f"{self.value:.3f}".replace("-", "−")
 
     @property
     def interval(self) -> str:
         """The 95% interval, empty where there is none."""
         if self.low is None or self.high is None:
             return ""
-        return f"{self.low:.3f} to {self.high:.3f}"
+        return f"{self.low:.3f} to {self.high:.3f}".replace("-", "−")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ def _accuracy(run: EvaluatedRun, alone: bool) -> str:
     guess = baseline_value(run.metrics, "expression", "accuracy")
     if guess is not None:
         text += f"; always giving the commonest answer would be right for {per_cent(guess)}"
-        if low is not None and low <= guess:
+        if value < guess:
+            text += ", which is better than this"
+        elif low is not None and low <= guess:
             text += ", which the interval does not exclude"
     return text + "."
 

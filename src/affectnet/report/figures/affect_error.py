@@ -113,9 +113,9 @@ def error_by_region(
     """RMSE and CCC of valence and of arousal in 17 regions of the circumplex.
 
     Faces are sorted by their annotation into a centre (up to 0.25 from neutral) and two rings
-    (up to 0.6, and beyond) of eight octants. Darker is worse: a higher RMSE, a lower CCC. Within a
-    region the annotation varies little, so CCC is lower than over all faces. Regions with fewer
-    than five faces are blank.
+    (up to 0.6, and beyond) of eight octants. The fuller the shade, the worse: a higher RMSE, a
+    lower CCC. Within a region the annotation varies little, so CCC is lower than over all faces.
+    Regions with fewer than five faces are blank.
 
     Args:
         valence, arousal: (n,) annotated, NaN where missing.

@@ -59,6 +59,8 @@ def class_distribution(counts: Mapping[str, ArrayLike]) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     panels[0].set_xlim(0, max(1.0, 1.28 * widest))
+    ticks = panels[0].get_xticks()
+    panels[0].set_xticks(ticks[(ticks >= 0) & (ticks <= min(100, 1.28 * widest))])
     panels[0].set_yticks(rows, EXPRESSIONS)
     panels[0].invert_yaxis()
     return figure
