@@ -23,14 +23,23 @@ Monitor = Literal[
 
 @dataclass(frozen=True)
 class IngestConfig:
-    """Read a release (tar files or unpacked folders) into one dataset."""
+    """Read a release (tar files, folders or tables) into one dataset."""
 
     sources: Positional[tuple[Path, ...]]
     """The release: its training part, its test part, or both, in any order."""
     out: Path
     """Folder of the new dataset."""
-    release: Literal["auto", "affectnet"] = "auto"
-    """Which release the sources are; auto looks inside."""
+    release: Literal[
+        "auto",
+        "affectnet",
+        "affectnet_csv",
+        "affectnet_plus",
+        "ferplus",
+        "rafdb",
+        "folder",
+        "table",
+    ] = "auto"
+    """What the sources are; auto looks inside, and asks where they may be two things."""
     val_fraction: float = 0.2
     """Share of the training part that becomes the validation split, class by class."""
     seed: int = 42
@@ -41,6 +50,17 @@ class IngestConfig:
     """How images are checked: decode each one, or only its header and end marker (faster)."""
     soft: UseAppendAction[tuple[Path, ...]] = ()
     """CSV file with `id` and one column a class: vote shares kept as soft labels (repeatable)."""
+    class_order: tuple[str, ...] = ()
+    """What the labels of a folder or table mean: `neutral,happiness,...` counted from 0, or
+    `1=surprise,2=fear,...`, or affectnet, ferplus or rafdb for their orders."""
+    labels: Literal["majority", "shares"] = "majority"
+    """FER+'s votes: an expression where there is a majority, or their shares as soft labels too."""
+    margin: float = 0.1
+    """Share of the face box added on each side, where ingest crops the faces (affectnet_csv)."""
+    align: bool = False
+    """Turn and scale each face by its landmarks so that the eyes come to fixed places."""
+    face_size: int = 224
+    """Side in pixels of faces that ingest crops or aligns; others stay as they are."""
     overwrite: bool = False
     """Replace the dataset at --out; the old one stays whole until the new one is complete."""
 

@@ -122,6 +122,10 @@ class Classes:
             raise KeyError(label)
         return found
 
+    def named(self, label: str) -> bool:
+        """Whether the order itself says what a label means."""
+        return _key(label) in self.given
+
     def refuse(self, where: str, unknown: Sequence[str]) -> DataError:
         """Make the error that asks what labels mean."""
         shown = ", ".join(f"'{label}'" for label in list(unknown)[:6])

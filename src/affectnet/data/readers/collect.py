@@ -2,34 +2,30 @@
 
 import hashlib
 import os
-import stat
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import simplejpeg
 from numpy.typing import NDArray
 
 from affectnet.data.images import count_pixels, decode_image, looks_whole
 from affectnet.data.readers.checker import ends_early
+from affectnet.data.readers.kept import PathImages, Scratch, SpoolImages, encode_face, read_image
 from affectnet.data.readers.part import (
     DUPLICATE,
-    ORPHAN_ANNOTATION,
-    ORPHAN_IMAGE,
     TRUNCATED,
     UNDECODABLE,
     UNREADABLE_ID,
     Dropped,
     Part,
 )
-from affectnet.data.readers.sources import Spool
 from affectnet.data.readers.tarscan import MAX_MEMBER
 from affectnet.data.readers.values import Bad, Fault, whole_text
 from affectnet.errors import DataError
@@ -39,7 +35,6 @@ _LARGE = 4_000_000
 _MOST_THREADS = 16
 _HELD_BYTES = 64 << 20
 _HELD = 256
-_QUALITY = 95
 
 Points = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -68,67 +63,11 @@ Edit = Callable[[Picture, Record], tuple[Picture, Points | None]]
 """Makes of a picture the face to keep, and moves the landmarks; raises `Bad`."""
 
 
-class Scratch:
-    """The temporary files that the parts of a release share: images made here, and landmarks."""
-
-    def __init__(self, folder: Path) -> None:
-        self.images = Spool(folder)
-        self.landmarks = Spool(folder)
-
-    def close(self) -> None:
-        """Give the room back."""
-        self.images.close()
-        self.landmarks.close()
-
-
-class PathImages:
-    """Images that lie in files of their own, and are read there again."""
-
-    def __init__(self) -> None:
-        self.name = "the images"
-        self.paths: list[str] = []
-
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
-        """Read images again; raises `DataError` where one has changed."""
-        for place, size, begin in zip(places, sizes, begins, strict=True):
-            path = Path(self.paths[place])
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}") from error
-            if len(data) != size:
-                raise DataError(f"{path} changed while it was read; leave it alone and repeat")
-            target[begin : begin + size] = data
-
-    def close(self) -> None:
-        """Forget the files."""
-        self.paths.clear()
-
-
-class SpoolImages:
-    """Images in a temporary file."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.name = "the temporary file"
-        self._spool = spool
-
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
-        """Read images again."""
-        for place, size, begin in zip(places, sizes, begins, strict=True):
-            self._spool.read_into(place, target[begin : begin + size])
-
-    def close(self) -> None:
-        """The spool belongs to `Scratch`."""
-
-
 @dataclass(slots=True)
 class _Look:
     """What a thread found out about an image."""
 
+    record: Record
     fault: Fault | None = None
     data: bytes | None = None  # to be spooled; None where the file serves
     size: int = 0
@@ -153,7 +92,7 @@ class _Columns:
 class Collector:
     """Takes the faces of one part in any order, and gives the part.
 
-    A context manager. Images are decoded by threads while the annotations are read on; the result
+    Images are decoded by threads while the annotations are read on; the result
     does not depend on their number. Of an id that comes twice with the same content one is kept;
     with another content none is.
 
@@ -185,16 +124,14 @@ class Collector:
         self._index: dict[str, int] = {}
         self._digests: list[bytes] = []
         self._bad: set[int] = set()
-        self._held: deque[tuple[Record, Future[_Look], int]] = deque()
+        self._held: deque[tuple[str, Future[_Look] | Fault, int]] = deque()
         self._held_bytes = 0
         self._one_large = threading.Lock()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self._pool = ThreadPoolExecutor(min(cores, _MOST_THREADS), "look-at-image")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, record: Record) -> None:
@@ -206,34 +143,32 @@ class Collector:
         waiting = len(record.image) if isinstance(record.image, bytes) else 0
         while self._held and (len(self._held) >= _HELD or self._held_bytes + waiting > _HELD_BYTES):
             self._settle()
-        self._held.append((record, self._pool.submit(self._look, record), waiting))
+        self._held.append((record.id, self._pool.submit(self._look, record), waiting))
         self._held_bytes += waiting
 
     def drop(self, name: str, reason: str, detail: str) -> None:
         """Note a row that cannot be used; its id counts as taken."""
+        # In line with the others, else which of two comes first would depend on the threads.
         name = name.encode("utf-8", "backslashreplace").decode()
-        while self._held:  # in order, else which of two comes first would depend on the threads
+        self._held.append((name, (reason, detail.encode("utf-8", "backslashreplace").decode()), 0))
+        while len(self._held) > _HELD:
             self._settle()
-        self._note(name, reason, detail)
-        row = self._index.setdefault(name, -1)
-        if row >= 0:
-            self._refuse(name, row)
 
     def _note(self, name: str, reason: str, detail: str) -> None:
         self.dropped.append(Dropped(self.name, name, reason, detail))
 
     def _settle(self) -> None:
-        record, task, waiting = self._held.popleft()
+        name, task, waiting = self._held.popleft()
         self._held_bytes -= waiting
-        look = task.result()
-        row = self._index.get(record.id)
-        if look.fault is not None:
-            self._note(record.id, *look.fault)
-            if row is None:
-                self._index[record.id] = -1
-            elif row >= 0:
-                self._refuse(record.id, row)
+        if isinstance(task, tuple):
+            self._fault(name, task)
             return
+        look = task.result()
+        if look.fault is not None:
+            self._fault(name, look.fault)
+            return
+        record = look.record
+        row = self._index.get(name)
         digest = _digest(record, look)
         if row is None:
             self._keep(record, look, digest)
@@ -243,6 +178,12 @@ class Collector:
             self._refuse(record.id, row)
         else:
             self._note(record.id, DUPLICATE, "comes twice, once in a row that cannot be used")
+
+    def _fault(self, name: str, fault: Fault) -> None:
+        self._note(name, *fault)
+        row = self._index.setdefault(name, -1)
+        if row >= 0:
+            self._refuse(name, row)
 
     def _refuse(self, name: str, row: int) -> None:
         if row not in self._bad:
@@ -341,10 +282,10 @@ class Collector:
                 if edited is not None:
                     kept, points = edited
         except Bad as bad:
-            return _Look(bad.fault)
+            return _Look(record, bad.fault)
         # Whether two are the same is told by what was there, not by what is made of it.
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        return _Look(None, kept, len(data) if kept is None else len(kept), digest, points)
+        return _Look(record, None, kept, len(data) if kept is None else len(kept), digest, points)
 
     def _decode(self, data: bytes, record: Record) -> tuple[bytes, Points | None] | None:
         try:
@@ -359,14 +300,6 @@ class Collector:
         return encode_face(face), points
 
 
-def encode_face(face: Picture) -> bytes:
-    """Encode a face that ingest made: JPEG of quality 95, colours at full resolution."""
-    made: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(face), _QUALITY, "RGB", colorsubsampling="444"
-    )
-    return made
-
-
 def _digest(record: Record, look: _Look) -> bytes:
     """Hash all that is known of a face."""
     points = None if record.landmarks is None else record.landmarks.tobytes()
@@ -374,29 +307,3 @@ def _digest(record: Record, look: _Look) -> bytes:
     labels = (record.expression, record.valence, record.arousal, record.box, record.extra)
     text = repr((labels, points, soft)).encode()
     return hashlib.blake2b(text + look.digest, digest_size=16).digest()
-
-
-def read_image(path: Path) -> bytes:
-    """Read an image file.
-
-    Raises:
-        Bad: it is missing, no regular file (a pipe would wait for ever), too large or unreadable.
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise Bad(ORPHAN_ANNOTATION, f"{path.name} is no regular file")
-        if found.st_size > MAX_MEMBER:
-            raise Bad(UNDECODABLE, f"{found.st_size:,} bytes; at most {MAX_MEMBER:,} are read")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise Bad(ORPHAN_ANNOTATION, f"there is no file {path.name}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Bad(ORPHAN_ANNOTATION, f"{path.name!r} cannot be read: {reason}") from None
-
-
-def orphans(collector: Collector, names: Sequence[str]) -> None:
-    """Note images that no annotation speaks of."""
-    for name in names:
-        collector.drop(name, ORPHAN_IMAGE, "no annotation")

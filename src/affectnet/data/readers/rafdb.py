@@ -1,0 +1,153 @@
+"""RAF-DB, basic expressions: `list_patition_label.txt` and aligned images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from affectnet.data.images import decode_image
+from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.classes import RAFDB
+from affectnet.data.readers.collect import Record
+from affectnet.data.readers.kept import read_image
+from affectnet.data.readers.part import BAD_LABEL, UNREADABLE, UNREADABLE_ID
+from affectnet.data.readers.parts import Options, Parts
+from affectnet.data.readers.search import below, entries, is_image, walk
+from affectnet.data.readers.values import Bad
+from affectnet.errors import DataError
+from affectnet.labels import EXPRESSIONS
+
+LIST_NAMES: Final = ("list_patition_label.txt", "list_partition_label.txt")
+"""The first is the release's own spelling."""
+
+SIDE: Final = 100
+"""Side of the release's aligned images."""
+
+_PREFIXES = {"train_": "train", "test_": "test"}
+_MAX_LIST = 32 << 20
+
+
+def read_rafdb(paths: Sequence[Path], options: Options) -> Release:
+    """Read RAF-DB's seven expressions, from its own label order; there is no valence or arousal.
+
+    Takes the aligned images, `train_00001_aligned.jpg`; images of the plain name are taken too
+    where they are 100x100, as the aligned ones are.
+
+    Raises:
+        DataError: the list or the aligned images are not there, or are there twice.
+    """
+    file = find_list(paths)
+    if file is None:
+        raise DataError(
+            f"{', '.join(map(str, paths))}: {LIST_NAMES[0]} is not there; give the folder that "
+            "holds it and the images"
+        )
+    lines = _read_lines(file)
+    folder, aligned = _find_images(paths, file, lines)
+    with Parts(options) as parts:
+        progress = options.progress(str(folder))
+        for done, line in enumerate(lines):
+            if done % 256 == 0:
+                progress(done, len(lines))
+            words = line.split()
+            if not words:
+                continue
+            name = words[0]
+            part = next((p for p in _PREFIXES if name.startswith(p)), None)
+            if part is None or len(words) != 2:
+                fault = UNREADABLE, f"'{line.strip()[:60]}' is not of the form 'train_00001.jpg 5'"
+                parts[_PREFIXES[part or "train_"]].drop(name, *fault)
+                continue
+            collector = parts[_PREFIXES[part]]
+            stem, _, suffix = name.rpartition(".")
+            try:
+                label = _label(words[1])
+                if "/" in name or "\\" in name or "\0" in name or not stem:
+                    raise Bad(UNREADABLE_ID, "no name of an image file")
+            except Bad as bad:
+                collector.drop(stem or name, *bad.fault)
+                continue
+            image = folder / (f"{stem}_aligned.{suffix}" if aligned else name)
+            collector.add(Record(stem, image, label))
+        return parts.release("rafdb", {"train": "train", "test": "test"})
+
+
+def find_list(paths: Sequence[Path]) -> Path | None:
+    """Return the release's list of labels at or below some paths.
+
+    Raises:
+        DataError: there are two.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            for file in below(path, lambda name: name in LIST_NAMES):
+                found.setdefault(file.resolve(), file)
+        elif path.name in LIST_NAMES:
+            found.setdefault(path.resolve(), path)
+    if len(found) > 1:
+        first, second = list(found)[:2]
+        raise DataError(f"there are two lists of labels, {first} and {second}; give one folder")
+    return next(iter(found.values()), None)
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        if file.stat().st_size > _MAX_LIST:
+            raise DataError(f"{file} is too large for RAF-DB's list; give the release's own")
+        return file.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tuple[Path, bool]:
+    """Return the folder of the images, and whether their names say that they are aligned."""
+    listed = {words[0] for line in lines if (words := line.split())}
+    stems = {name.rpartition(".")[0] for name in listed}
+    near = file.absolute().parent
+    tops = [path for path in paths if path.is_dir()] or [near, near.parent]
+    found: dict[tuple[Path, bool], Path] = {}
+    for top in tops:
+        for folder, inside in walk(top):
+            names = [name for name, is_folder in inside if not is_folder]
+            if any(
+                n.rpartition(".")[0].removesuffix("_aligned") in stems
+                and is_image(n)
+                and n not in listed
+                for n in names
+            ):
+                found.setdefault((folder.resolve(), True), folder)
+            elif any(name in listed for name in names):
+                found.setdefault((folder.resolve(), False), folder)
+    ready: list[tuple[Path, bool]] = [(where, mark) for (_, mark), where in found.items() if mark]
+    if not ready:
+        ready = [(where, mark) for (_, mark), where in found.items() if _fits(where, listed)]
+    if len(ready) > 1:
+        raise DataError(
+            f"the aligned images are in {ready[0][0]} and in {ready[1][0]}; give one of the two "
+            f"and {file.name}"
+        )
+    if not ready:
+        state = f"only those of {next(iter(found.values()))} are there" if found else "none is"
+        raise DataError(
+            f"RAF-DB's aligned images (train_00001_aligned.jpg, {SIDE}x{SIDE}) are needed, and "
+            f"{state}; give the folder that holds Image/aligned"
+        )
+    return ready[0]
+
+
+def _fits(folder: Path, listed: set[str]) -> bool:
+    """Whether the first images of a folder have the size of aligned ones."""
+    names = [name for name, is_folder in entries(folder) if not is_folder and name in listed]
+    for name in names[:20]:
+        try:
+            return decode_image(read_image(folder / name)).shape[:2] == (SIDE, SIDE)
+        except (Bad, DataError):
+            continue
+    return False
+
+
+def _label(word: str) -> int:
+    labels = {str(i): name for i, name in enumerate(RAFDB, 1)}
+    if word not in labels:
+        raise Bad(BAD_LABEL, f"the label is {word[:40]!r}; RAF-DB's are 1 to {len(RAFDB)}")
+    return EXPRESSIONS.index(labels[word])
