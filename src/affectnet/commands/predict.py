@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 from PIL import Image
@@ -31,6 +31,7 @@ from affectnet.report.figures.style import save_figure
 from affectnet.run import refuse_existing
 
 _MOST_SHOWN = 40
+_PATH_SHOWN = 28
 _JPEG_QUALITY = 90
 
 
@@ -269,12 +270,9 @@ class _Tally:
                 console.print(f"and {hidden:,} more; --out FILE writes them all")
         for result in self.unreadable:
             console.print(f"{result.source}: {result.reason}", markup=False, highlight=False)
-        counts = [
-            f"{count:,} {word if count == 1 else word + 's'}"
-            for count, word in ((self.pictures, "picture"), (self.frames, "frame"))
-            if count
-        ]
-        said = f"{' and '.join(counts) or 'nothing read'}: {self.faces:,} faces"
+        read = ((self.pictures, "picture"), (self.frames, "frame"))
+        counts = [_count(number, word) for number, word in read if number]
+        said = f"{' and '.join(counts) or 'nothing read'}: {_count(self.faces, 'face')}"
         if self.faceless:
             said += f", {self.faceless:,} without a face"
         if self.n_unreadable:
@@ -285,22 +283,30 @@ class _Tally:
         console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word if number == 1 else word + 's'}"
+
+
+def _short(path: str | None) -> str:
+    path = path or ""
+    return path if len(path) <= _PATH_SHOWN else f"…{path[-_PATH_SHOWN + 1 :]}"
+
+
 def _table(results: Iterable[PictureResult]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("source", "time", "face", "expression", "probability", "valence", "arousal"):
-        right = name in ("time", "face", "probability", "valence", "arousal")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    widths = {"source": 0, "time": 7, "face": 4, "expression": 14, "valence": 7, "arousal": 7}
+    for name, width in widths.items():
+        side: Literal["left", "right"] = "left" if name in ("source", "expression") else "right"
+        table.add_column(name, justify=side, no_wrap=True, min_width=width)
     for result in results:
-        time = "" if result.time is None else f"{result.time:.2f} s"
+        first = (_short(result.source), "" if result.time is None else f"{result.time:.2f} s")
         if not result.faces:
-            table.add_row(result.source, time, "", "no face", "", "", "")
+            table.add_row(*first, "", "no face", "", "")
         for number, face in enumerate(result.faces, 1):
             table.add_row(
-                result.source,
-                time,
+                *first,
                 str(face.track or number),
-                face.expression,
-                f"{face.probability:.0%}",
+                f"{face.expression} {face.probability:.0%}",
                 f"{face.valence:+.2f}",
                 f"{face.arousal:+.2f}",
             )

@@ -1,0 +1,185 @@
+"""`affectnet predict` from the outside: inputs of all kinds, tables, annotated copies, mistakes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from affectnet import cli
+from affectnet.commands.predict import predict
+from affectnet.config import PredictConfig
+from affectnet.errors import ConfigError, RunError
+from affectnet.inference.predictor import load
+from affectnet.models.affect_model import AffectModel
+
+PHOTO = Path(__file__).parents[1] / "files" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("m") / "run" / "model"
+    AffectModel("cvnet", image_size=48).save_pretrained(folder)
+    return str(folder.parent)
+
+
+def encode(path: Path, frames: int, fps: float = 10) -> Path:
+    photo = cv2.resize(cv2.imread(str(PHOTO)), (200, 236), interpolation=cv2.INTER_AREA)
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, (320, 240)
+    )
+    for i in range(frames):
+        frame = np.full((240, 320, 3), 110, np.uint8)
+        if i % 10 < 8:
+            frame[2:238, 40 + i % 10 : 240 + i % 10] = photo
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    (folder / "sub").mkdir(parents=True)
+    shutil.copy(PHOTO, folder / "one.jpg")
+    Image.open(PHOTO).resize((560, 660)).save(folder / "sub" / "one.png")
+    Image.new("RGB", (64, 64), "gray").save(folder / "sub" / "wall.bmp")
+    (folder / "empty.jpg").touch()
+    (folder / "wrong.png").write_text("this is no picture")
+    (folder / "broken.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
+    encode(folder / "film.avi", 10)
+    return folder
+
+
+def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, capsys) -> None:
+    out, drawn = tmp_path / "r.csv", tmp_path / "drawn"
+    config = PredictConfig((str(album),), model=model, out=out, annotate=drawn)
+    assert predict(config) == 0
+    frame = pd.read_csv(out)
+    by_source = {Path(str(k)).name: rows for k, rows in frame.groupby("source")}
+    assert set(by_source) == {path.name for path in album.rglob("*.*")}
+    assert by_source["one.jpg"]["status"].tolist() == ["ok"]
+    assert by_source["wall.bmp"]["status"].tolist() == ["no face"]
+    assert by_source["film.avi"]["status"].tolist() == ["ok"] * 8 + ["no face"] * 2
+    assert by_source["film.avi"]["track"].dropna().unique().tolist() == [1]
+    for name, says in (
+        ("empty.jpg", "empty"),
+        ("wrong.png", "no JPEG"),
+        ("broken.mp4", "cannot be opened"),
+    ):
+        assert by_source[name]["status"].tolist() == ["unreadable"]
+        assert says in by_source[name]["reason"].iloc[0]
+    told = capsys.readouterr().out
+    assert "3 pictures and 10 frames: 10 faces, 3 without a face; 3 unreadable" in told
+    assert "empty.jpg: the file is empty" in " ".join(told.split())
+    assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.*")) == [
+        "film.mp4",
+        "film_over_time.png",
+        "one.jpg",
+        "sub/one.jpg",
+        "sub/wall.jpg",
+    ]
+    plain = np.asarray(Image.open(PHOTO).convert("RGB")).astype(int)
+    assert np.abs(np.asarray(Image.open(drawn / "one.jpg")) - plain).mean() > 3
+    film = cv2.VideoCapture(str(drawn / "film.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    (face,) = load(model).predict(PHOTO).faces
+    row = by_source["one.jpg"].iloc[0]
+    assert row["valence"] == pytest.approx(face.valence, abs=1e-5)
+    assert row["expression"] == face.expression
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
+def test_every_kind_of_table(model: str, kind: str, tmp_path: Path) -> None:
+    out = tmp_path / f"r.{kind}"
+    assert predict(PredictConfig((str(PHOTO),), model=model, out=out, faces="none")) == 0
+    if kind == "parquet":
+        assert pd.read_parquet(out)["width"].tolist() == [280.0]
+    else:
+        told = json.loads(out.read_text())
+        (result,) = told if isinstance(told, list) else [told]
+        assert result["faces"][0]["box"] == {"x": 0, "y": 0, "width": 280, "height": 330}
+
+
+def test_without_out_the_terminal_shows_the_faces(model: str, capsys) -> None:
+    assert cli.main(["predict", str(PHOTO), "--model", model]) == 0
+    told = capsys.readouterr().out
+    assert "astronaut.jpg" in told
+    assert "1 picture: 1 face" in told
+
+
+def test_the_status_is_1_where_nothing_can_be_read(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert cli.main(["predict", str(tmp_path / "a.jpg"), "--model", model]) == 1
+    assert cli.main(["predict", "99", "--model", model]) == 1  # no such camera
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+    config = PredictConfig(
+        (str(PHOTO),), out=tmp_path / "r.xls", stride=0, min_score=7, annotate=PHOTO
+    )
+    with pytest.raises(ConfigError) as told:
+        predict(config)
+    for part in ("--model", "stride", "min_score is 7", ".parquet", "is a file"):
+        assert part in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_earlier_results_are_not_replaced_unasked(model: str, tmp_path: Path) -> None:
+    config = PredictConfig(
+        (str(PHOTO),), model=model, out=tmp_path / "r.csv", annotate=tmp_path / "drawn"
+    )
+    assert predict(config) == 0
+    with pytest.raises(RunError, match="--overwrite"):
+        predict(config)
+    with pytest.raises(RunError, match=r"astronaut\.jpg exists"):
+        predict(PredictConfig((str(PHOTO),), model=model, annotate=tmp_path / "drawn"))
+    again = PredictConfig(
+        (str(PHOTO),),
+        model=model,
+        out=tmp_path / "r.csv",
+        annotate=tmp_path / "drawn",
+        overwrite=True,
+    )
+    assert predict(again) == 0
+    with pytest.raises(RunError, match="no model at"):
+        predict(PredictConfig((str(PHOTO),), model=str(tmp_path / "none")))
+    with pytest.raises(ConfigError, match=r"no file, folder or camera 'x\.jpg'"):
+        predict(PredictConfig(("x.jpg",), model=model))
+
+
+def test_what_was_found_survives_an_interruption(model: str, tmp_path: Path) -> None:
+    film = encode(tmp_path / "long.avi", 600)
+    out, drawn = tmp_path / "r.csv", tmp_path / "drawn"
+    command = [sys.executable, "-m", "affectnet", "predict", str(film), "--model", model]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--annotate", str(drawn)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and not (out.exists() and out.stat().st_size > 5000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told, complaint = process.communicate(timeout=120)
+    assert process.returncode == 130, complaint
+    assert "interrupted" in complaint
+    assert "Traceback" not in complaint
+    rows = pd.read_csv(out)
+    assert f"{len(rows)} frames" in told.replace(",", "")
+    assert 10 < len(rows) < 600
+    assert (drawn / "long_over_time.png").is_file()
+    video = cv2.VideoCapture(str(drawn / "long.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) > 10
