@@ -47,16 +47,9 @@ def test_features_do_not_depend_on_the_rest_of_the_batch(net):
         torch.testing.assert_close(net(faces)[1:2], net(faces[1:2]), atol=1e-5, rtol=1e-5)
 
 
-def test_blocks_start_as_their_shortcut():
-    block = Block(8, 8, 1, drop_path=0.0)
-    x = torch.rand(2, 8, 6, 6)
-    assert torch.equal(block(x), x)
-
-
 def test_drop_path_skips_whole_faces_in_training_only():
     torch.manual_seed(0)
     block = Block(8, 8, 1, drop_path=0.5)
-    torch.nn.init.ones_(block.norm2.weight)
     x = torch.rand(64, 8, 6, 6)
     skipped = (block(x) == x).flatten(1).all(dim=1)
     assert 0 < skipped.sum() < len(x)
@@ -74,9 +67,6 @@ def test_drop_path_rises_towards_the_end():
 def test_every_parameter_learns():
     torch.manual_seed(0)
     net = CVNet()
-    for module in net.modules():
-        if isinstance(module, Block):
-            torch.nn.init.ones_(module.norm2.weight)
     net(torch.randn(4, 3, 48, 48)).square().sum().backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
