@@ -149,7 +149,7 @@ class _Roots:
     def _search(self, name: str) -> Path | None:
         first = name.partition("/")[0]
         found: list[Path] = []
-        for folder in [*self._folders, self._csv.absolute().parent.parent]:
+        for folder in self._folders:
             # The numbered folders of the pictures themselves need no looking into.
             for child in below(folder, lambda entry: entry == first, folders="/" in name):
                 if (child.parent / name).is_file():

@@ -120,12 +120,16 @@ def _read_folder(folder: Path, parts: Parts, options: Options) -> None:
                     raise Bad(UNREADABLE, f"line {line} has {len(row)} values, not {width}")
                 record = _record(folder, name, [row[i] for i in votes_at], options)
             except Bad as bad:
-                collector.drop(name or f"line {line}", *bad.fault)
+                collector.drop(_stem(name) or f"line {line}", *bad.fault)
             else:
                 collector.add(record)
             there.discard(name)
     for name in sorted(there):
-        collector.drop(name, ORPHAN_IMAGE, f"{LABELS_NAME} does not name it")
+        collector.drop(_stem(name), ORPHAN_IMAGE, f"{LABELS_NAME} does not name it")
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _is_header(row: list[str]) -> bool:
@@ -164,4 +168,4 @@ def _record(folder: Path, name: str, cells: Sequence[str], options: Options) -> 
     elif winner is None:
         raise Bad(NO_MAJORITY, f"votes are {', '.join(cell.strip() for cell in cells)}")
     label = None if winner is None else EXPRESSIONS.index(ANSWERS[winner])
-    return Record(name.rpartition(".")[0] or name, folder / name, label, soft=soft)
+    return Record(_stem(name), folder / name, label, soft=soft)

@@ -146,6 +146,8 @@ class Parts:
         Raises:
             DataError: a part has not one usable face.
         """
+        if not self._collectors:
+            raise DataError(f"the sources hold not one face of {name}; give the whole release")
         parts = {part: collector.finish() for part, collector in self._collectors.items()}
         return Release(
             parts,

@@ -162,16 +162,13 @@ def open_csv(
         if not path.is_file():
             raise DataError(f"{path} does not exist or is no regular file")
         whole = path.stat().st_size
-        with path.open("rb") as raw:
-            text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-            yield _rows(path, text, lambda: progress(min(raw.tell(), whole), whole))
-            progress(whole, whole)
-    except csv.Error as error:
-        raise DataError(f"{path} is no CSV file: {error}") from error
-    except ValueError as error:  # a path with a NUL
-        raise DataError(f"{str(path)!r} cannot be read: {error}") from error
+        raw = path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    with raw:
+        text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
+        yield _rows(path, text, lambda: progress(min(raw.tell(), whole), whole))
+        progress(whole, whole)
 
 
 def _rows(
@@ -179,15 +176,22 @@ def _rows(
 ) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(text)
     line = 1
-    for count, row in enumerate(reader):
-        if any("\n" in cell for cell in row):
-            # A stray quote would swallow all rows up to the next one.
-            raise DataError(f"{path}, line {line}: a quote opens there and spans lines; mend it")
-        line = reader.line_num + 1
-        if count % 256 == 0:
-            tick()
-        if row:
-            yield reader.line_num, row
+    try:
+        for count, row in enumerate(reader):
+            if any("\n" in cell or "\r" in cell for cell in row):
+                # A stray quote would swallow all rows up to the next one.
+                raise DataError(
+                    f"{path}, line {line}: a quote opens there and spans lines; mend it"
+                )
+            line = reader.line_num + 1
+            if count % 256 == 0:
+                tick()
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line}: no CSV: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def whole_text(text: str) -> bool:
