@@ -249,6 +249,8 @@ class ReportConfig:
     """The page."""
     split: Literal["train", "val", "test"] = "test"
     """Split whose evaluation is shown."""
+    data: UseAppendAction[tuple[Path, ...]] = ()
+    """Dataset folder with the faces, where it has moved since the evaluation (repeatable)."""
     overwrite: bool = False
     """Replace the page at --out."""
 

@@ -89,6 +89,8 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         where = _write(subject, scores, config)
         if where:
             console.print(f"scores: {where}", soft_wrap=True)
+        if where and subject.folder:
+            _draw(subject.folder, config)
         found.append(scores)
     compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
     for comparison in compared:
@@ -97,6 +99,14 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         with write_beside(config.out / COMPARISON_NAME) as new:
             new.write_text(json.dumps([one.figures for one in compared], indent=2) + "\n")
     return found
+
+
+def _draw(folder: Path, config: EvaluateConfig) -> None:
+    """Fill the evaluation's figures/ unasked."""
+    from affectnet.report import save_run_figures
+
+    datasets = [path for path in (config.data, config.truth) if path and path.is_dir()]
+    save_run_figures(folder.parents[1], config.split, datasets, dpi=150)
 
 
 def _check(config: EvaluateConfig) -> list[Path]:
@@ -187,10 +197,11 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
     With `config.calibrate` a temperature is fitted on the val split first and kept in the model.
     """
     from affectnet.models.affect_model import AffectModel
+    from affectnet.training.keeping import export_best
     from affectnet.training.predict_split import calibrate, predict_split
 
-    if not model.is_dir():
-        raise RunError(f"{model} does not exist; train the run first, or name a saved model")
+    if model.name == "model":
+        export_best(RunFolder(model.parent))
     loaded = AffectModel.from_pretrained(model)
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -276,5 +287,8 @@ def _write(subject: Subject, scores: Scores, config: EvaluateConfig) -> Path | N
     if config.predictions or not predictions.is_file():
         table: pa.Table = joined_table(join(subject.truth, subject.preds))
         write_predictions(table, predictions)
+    if config.data is not None:
+        # Where the faces are, for galleries: the report may be made from another folder.
+        scores.figures["protocol"]["data"] = str(config.data.resolve())
     scores.write(path)
     return path

@@ -13,7 +13,7 @@ def report(config: ReportConfig) -> Path:
         RunError: a run is missing or not evaluated, or the page exists and --overwrite was not
             given.
     """
-    page = write_report(config.runs, config.out, config.split, config.overwrite)
+    page = write_report(config.runs, config.out, config.split, config.overwrite, config.data)
     size = page.stat().st_size / 1e6
     print(f"report: {page} ({size:.1f} MB, opens in any browser, offline)")
     return page

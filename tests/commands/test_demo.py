@@ -1,0 +1,47 @@
+"""`affectnet demo`: the whole way, offline; and it never replaces what is there unasked."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from affectnet.commands import demo as module
+from affectnet.commands.demo import demo
+from affectnet.config import DemoConfig
+from affectnet.errors import RunError
+
+
+def test_the_demo_goes_all_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "TRAIN_PER_CLASS", 10)
+    monkeypatch.setattr(module, "TEST_PER_CLASS", 4)
+    monkeypatch.setattr(module, "BACKBONES", {"cvnet": 1, "resnet10t": 1})
+    out = tmp_path / "demo"
+    demo(DemoConfig(out=out))
+    said = capsys.readouterr().out
+    assert str((out / "report.html").resolve()) in said.replace("\n", "")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "cvnet" in page
+    assert "resnet10t" in page
+    for name in ("cvnet", "resnet10t"):
+        scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
+        assert scores["n"] == 32
+        assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
+    with pytest.raises(RunError, match="--overwrite"):
+        demo(DemoConfig(out=out))
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "affectnet", "demo", "--out", str(tmp_path / "demo")],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    scores = json.loads((tmp_path / "demo/runs/cvnet/evaluation/test/metrics.json").read_text())
+    assert scores["expression"]["accuracy"]["value"] > 0.5
+    assert scores["valence"]["ccc"]["value"] > 0.5
