@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,7 +55,12 @@ class Traces:
 
 
 def annotate(
-    pixels: Pixels, result: PictureResult, traces: Traces | None = None, *, panel: bool = True
+    pixels: Pixels,
+    result: PictureResult,
+    traces: Traces | None = None,
+    *,
+    panel: bool = True,
+    largest: int = LARGEST_SIDE,
 ) -> Pixels:
     """Draw the faces of a picture or a frame.
 
@@ -66,11 +73,12 @@ def annotate(
         result: its faces.
         traces: the ways of the points until now, in a video.
         panel: whether to draw the circumplex.
+        largest: long side of the result at most, in pixels.
 
     Returns:
-        uint8 RGB, of the same size, or smaller with a long side of `LARGEST_SIDE`.
+        uint8 RGB.
     """
-    image, scale = _canvas(pixels)
+    image, scale = _canvas(pixels, largest)
     unit = _unit(image.size)
     draw = ImageDraw.Draw(image)
     numbers = _numbers(result.faces)
@@ -93,9 +101,9 @@ def annotate(
     return np.asarray(image)
 
 
-def _canvas(pixels: Pixels) -> tuple[Image.Image, float]:
+def _canvas(pixels: Pixels, largest: int) -> tuple[Image.Image, float]:
     image = Image.fromarray(pixels)
-    scale = min(1.0, LARGEST_SIDE / max(image.size))
+    scale = min(1.0, largest / max(image.size))
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -116,7 +124,10 @@ def _numbers(faces: tuple[FaceResult, ...]) -> Mapping[int, int]:
 
 @lru_cache(maxsize=32)
 def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+    # The typeface of the figures, which comes with matplotlib.
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size
+    )
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Any, colour: Colour, unit: float) -> None:
@@ -144,7 +155,7 @@ def _draw_label(
     head = f"{number}  " if number is not None else ""
     lines = [
         (f"{head}{face.expression} {face.probability:.0%}", large),
-        (f"valence {face.valence:+.2f}  arousal {face.arousal:+.2f}", small),
+        (f"valence {_signed(face.valence)}  arousal {_signed(face.arousal)}", small),
     ]
     pad = max(2, round(letters * 0.35))
     widths = [draw.textlength(text, font) for text, font in lines]
@@ -163,6 +174,10 @@ def _draw_label(
     for (text, font), step in zip(lines, heights, strict=True):
         draw.text((left + pad, row), text, WHITE, font)
         row += step
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")  # a hyphen is hardly seen at this size
 
 
 def _quietest_corner(

@@ -20,15 +20,16 @@ from affectnet.labels import CIRCUMPLEX, COLOURS
 
 _GREY: Final = "#5b6773"
 _SHOWN_SIDE = 256
+_SHOWN_LARGEST = 800
 
 
 def plot_face(face: FaceResult, pixels: Pixels) -> Figure:
     """Draw the face's crop, its probabilities as bars, and its point on the circumplex."""
-    figure = Figure(figsize=(8.4, 2.7), layout="constrained")
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
     shown, bars, plane = figure.subplots(1, 3, width_ratios=(1, 1.25, 1.1))
     shown.imshow(crop_face(pixels, face.box, _SHOWN_SIDE))
     shown.set_axis_off()
-    shown.set_title(f"{face.expression} {face.probability:.0%}", fontsize=10, weight="bold")
+    figure.suptitle(f"{face.expression} {face.probability:.0%}", fontsize=10, weight="bold")
     _draw_bars(bars, face)
     _draw_circumplex(plane, [face])
     return figure
@@ -43,7 +44,7 @@ def plot_picture(result: PictureResult, pixels: Pixels) -> Figure:
     figure = Figure(figsize=(9.0, tall), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     shown = figure.add_subplot(grid[:, 0])
-    shown.imshow(annotate(pixels, result, panel=False))
+    shown.imshow(annotate(pixels, result, panel=False, largest=_SHOWN_LARGEST))
     shown.set_axis_off()
     bars = figure.add_subplot(grid[0, 1])
     _draw_bars(bars, result.faces[0])
@@ -61,7 +62,7 @@ def plot_pictures(results: Sequence[PictureResult], pictures: Sequence[Pixels]) 
     for axes in np.ravel(figure.subplots(rows, columns)):
         axes.set_axis_off()
     for axes, result, pixels in zip(figure.axes, results, pictures, strict=False):
-        axes.imshow(annotate(pixels, result, panel=False))
+        axes.imshow(annotate(pixels, result, panel=False, largest=_SHOWN_LARGEST))
         if not result.faces:
             axes.set_title("no face", fontsize=9, color=_GREY)
     return figure
@@ -96,9 +97,12 @@ def _draw_circumplex(axes: Axes, faces: Sequence[FaceResult]) -> None:
         spine.set_visible(False)
     for name, (valence, arousal) in CIRCUMPLEX.items():
         axes.plot(valence, arousal, "o", color=COLOURS[name], markersize=3, alpha=0.55)
-    for number, face in enumerate(faces, 1):
+    several = len(faces) > 1
+    for number, face in reversed(list(enumerate(faces, 1))):
         colour = COLOURS[face.expression]
-        axes.plot(face.valence, face.arousal, "o", color=colour, markersize=9, mec="white")
-        if len(faces) > 1:
-            place = (face.valence, face.arousal)
-            axes.annotate(str(number), place, (5, 4), textcoords="offset points", fontsize=8)
+        at = (face.valence, face.arousal)
+        axes.plot(*at, "o", color=colour, markersize=13 if several else 9, mec="white", zorder=4)
+        if several:
+            axes.text(
+                *at, str(number), ha="center", va="center", fontsize=8, color="white", zorder=4
+            )
