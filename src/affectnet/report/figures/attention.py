@@ -28,7 +28,7 @@ def heat() -> ListedColormap:
     from matplotlib import colormaps
 
     colours = colormaps["inferno"](np.linspace(0.25, 0.97, 256))
-    colours[:, 3] = 0.85 * np.linspace(0, 1, 256) ** 0.7
+    colours[:, 3] = 0.85 * np.linspace(0, 1, 256) ** 1.2
     return ListedColormap(colours, name="heat")
 
 
@@ -57,9 +57,10 @@ def attention_overlays(
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     height = (2 * cell + 0.14 * lines + 0.08) * rows + (0.3 if title else 0.1)
     figure = new_figure(max(2.6, cell * columns + 0.6), height)
+    figure.set_layout_engine("constrained", h_pad=0.015, w_pad=0.03, hspace=0)
     if title:
         figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
-    grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw={"hspace": 0.02})
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
     for i, image in enumerate(images):
@@ -91,6 +92,8 @@ def mean_attention(
 ) -> Figure:
     """The mean map of each expression over its mean face, with the number of faces.
 
+    The colours reach up to the greatest of the eight means.
+
     Args:
         images: n images of one size, uint8 (S, S) or (S, S, 3).
         maps: (n, S, S) in [0, 1].
@@ -103,6 +106,8 @@ def mean_attention(
     if title:
         figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
     grid = figure.subplots(2, N_EXPRESSIONS // 2, squeeze=False)
+    means = {c: maps[labels == c].mean(axis=0) for c in np.unique(labels[labels >= 0]).tolist()}
+    top = max(float(mean.max()) for mean in means.values()) or 1.0
     for c, axes in enumerate(grid.ravel()):
         own = np.flatnonzero(labels == c)
         axes.set_axis_off()
@@ -112,7 +117,7 @@ def mean_attention(
             axes.set_aspect("equal")
             continue
         face = np.mean([_rgb(images[i]).astype(np.float64) for i in own.tolist()], axis=0)
-        _overlay(axes, face.astype(np.uint8), maps[own].mean(axis=0))
+        _overlay(axes, face.astype(np.uint8), means[c] / top)
     _scale(figure, grid)
     return figure
 

@@ -1,0 +1,108 @@
+"""Every figure by its name: `from affectnet import plots; plots.confusion_matrix(...)`.
+
+Each takes arrays (in the words of `predictions.parquet`) and returns a matplotlib Figure, which a
+notebook shows and `save_figure` writes as PNG, PDF or SVG. What belongs to them is here as well:
+`grad_cam` and `mean_maps`, `embed`, `principal_components` and `split_features`, and
+`model_drawings`, which draws all that needs the trained model. A part is loaded when it is asked
+for: no torch for a confusion matrix.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from affectnet.report.drawings import Drawing, run_drawings, save_run_figures
+    from affectnet.report.embedding import embed, principal_components, split_features
+    from affectnet.report.explain import grad_cam, mean_maps
+    from affectnet.report.figures import (
+        affect_density,
+        affect_scatter,
+        class_distribution,
+        confusion_counts,
+        confusion_matrix,
+        error_by_region,
+        gallery,
+        known,
+        learning_curves,
+        precision_recall_curves,
+        predicted_against_true,
+        reliability_diagram,
+        residual_arrows,
+        roc_curves,
+        sample_grid,
+        save_figure,
+    )
+    from affectnet.report.figures.attention import attention_overlays, mean_attention
+    from affectnet.report.figures.feature_map import feature_map
+    from affectnet.report.model_drawings import model_drawings
+
+_HOMES: Final = {
+    "affectnet.report.figures": (
+        "affect_density",
+        "affect_scatter",
+        "class_distribution",
+        "confusion_counts",
+        "confusion_matrix",
+        "error_by_region",
+        "gallery",
+        "known",
+        "learning_curves",
+        "precision_recall_curves",
+        "predicted_against_true",
+        "reliability_diagram",
+        "residual_arrows",
+        "roc_curves",
+        "sample_grid",
+        "save_figure",
+    ),
+    "affectnet.report.figures.attention": ("attention_overlays", "mean_attention"),
+    "affectnet.report.figures.feature_map": ("feature_map",),
+    "affectnet.report.explain": ("grad_cam", "mean_maps"),
+    "affectnet.report.embedding": ("embed", "principal_components", "split_features"),
+    "affectnet.report.drawings": ("Drawing", "run_drawings", "save_run_figures"),
+    "affectnet.report.model_drawings": ("model_drawings",),
+}
+_HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Drawing",
+    "affect_density",
+    "affect_scatter",
+    "attention_overlays",
+    "class_distribution",
+    "confusion_counts",
+    "confusion_matrix",
+    "embed",
+    "error_by_region",
+    "feature_map",
+    "gallery",
+    "grad_cam",
+    "known",
+    "learning_curves",
+    "mean_attention",
+    "mean_maps",
+    "model_drawings",
+    "precision_recall_curves",
+    "predicted_against_true",
+    "principal_components",
+    "reliability_diagram",
+    "residual_arrows",
+    "roc_curves",
+    "run_drawings",
+    "sample_grid",
+    "save_figure",
+    "save_run_figures",
+    "split_features",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'affectnet.plots' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
