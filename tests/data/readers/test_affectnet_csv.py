@@ -93,13 +93,14 @@ def test_columns_are_found_by_name_in_any_order_and_case(kit):
     assert (face.expression, face.valence, face.arousal) == (6, 0.5, -0.25)
 
 
+NO_FACE = "none, uncertain, unknown or no face"
 TRAPS = {
-    "none": ({"label": 8}, "none, uncertain, unknown or no face"),
+    "none": ({"label": 8}, NO_FACE),
     "uncertain": (
         {"label": 9, "valence": -2, "arousal": -2},
         "none, uncertain, unknown or no face",
     ),
-    "no_face": ({"label": 10, "valence": -2, "arousal": -2}, "none, uncertain, unknown or no face"),
+    "no_face": ({"label": 10, "valence": -2, "arousal": -2}, NO_FACE),
     "minus_two": ({"valence": -2}, "valence or arousal is -2"),
     "minus_two_arousal": ({"arousal": "-2.0"}, "valence or arousal is -2"),
     "beyond": ({"valence": 1.01}, "valence or arousal outside [-1, 1]"),

@@ -45,9 +45,7 @@ def test_splits_are_kept(kit, names):
 
 def test_numbers_are_asked_for(kit):
     top = kit.write(files(kit, "01234567"))
-    with pytest.raises(
-        DataError, match=r"numbers its classes .* say what they mean: --class-order"
-    ):
+    with pytest.raises(DataError, match=r"numbers its classes .* say what they mean: --class"):
         kit.ingest(top)
     out, info = kit.ingest(top, class_order=(",".join(sorted(EXPRESSIONS)),), val_fraction=0)
     faces = kit.rows(out)

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+
+from affectnet.data.align import eye_centres
+from affectnet.data.images import decode_image
+from affectnet.data.readers.affectnet_csv import COLUMNS
+from affectnet.data.readers.detect import READERS, TITLES, detect
+from affectnet.data.store import open_split
+from affectnet.errors import DataError
+
+CSV = ",".join(COLUMNS) + "\n1/a.png,0,0,20,20,,1,0.5,0.5\n"
+JSON = json.dumps({"human-label": 1, "valence": 0, "arousal": 0})
+
+
+def layouts(kit) -> dict[str, dict]:
+    image = kit.image(0)
+    return {
+        "affectnet": {"x/train_set/images/1.jpg": image, "x/train_set/annotations/1_exp.npy": b""},
+        "affectnet_csv": {"lists/training.csv": CSV, "pictures/1/a.png": image},
+        "affectnet_plus": {
+            "train_set/images/1.jpg": image,
+            "train_set/annotations/1.json": JSON,
+        },
+        "ferplus": {"FER2013Valid/label.csv": b"", "FER2013Valid/a.png": image},
+        "rafdb": {
+            "EmoLabel/list_patition_label.txt": "train_00001.jpg 1\n",
+            "Image/aligned/train_00001_aligned.jpg": kit.image(0, "JPEG", 100, 100),
+        },
+        "folder": {"train/happy/1.png": image, "train/sad/2.png": image},
+        "table": {"faces.csv": "path,expression\npictures/1.png,happy\n", "pictures/1.png": image},
+    }
+
+
+def test_each_release_is_told_from_the_others(kit):
+    assert set(layouts(kit)) == set(READERS) == set(TITLES)
+    for name, files in layouts(kit).items():
+        top = kit.write(files, name)
+        assert detect([top]) == name
+        assert detect([kit.write({f"deeper/{path}": c for path, c in files.items()}, f"{name}2")])
+
+
+def test_two_releases_in_one_folder_are_asked_about(kit):
+    made = layouts(kit)
+    top = kit.write(made["ferplus"] | made["rafdb"])
+    with pytest.raises(DataError, match=r"looks like FER\+ .* and like RAF-DB .*--release"):
+        detect([top])
+    _out, info = kit.ingest(top, release="rafdb", val_fraction=0)
+    assert info.release == "rafdb"
+    one, other = kit.write(made["folder"], "a"), kit.write(made["rafdb"], "b")
+    with pytest.raises(DataError, match=r"looks like a folder of images .* like RAF-DB"):
+        detect([one, other])
+
+
+def test_what_is_no_release_is_told(kit):
+    with pytest.raises(DataError, match="looks like no release that is known"):
+        detect([kit.write({"a/b.txt": b"", "c/1.png": kit.image(0)})])
+    with pytest.raises(DataError, match="absent does not exist"):
+        kit.ingest(kit.folder / "absent")
+    with pytest.raises(DataError, match="is no tar archive"):
+        kit.ingest(kit.write({"a.txt": b"hello"}) / "a.txt")
+    with pytest.raises(DataError, match=r"is a file; .*unpack it"):
+        kit.ingest(kit.folder / "source" / "a.txt", release="ferplus")
+    with pytest.raises(DataError, match="needed are image or path"):
+        kit.ingest(kit.write({"some.csv": "a,b\n1,2\n"}) / "some.csv")
+
+
+def test_numbered_folders_are_seen_as_classes(kit):
+    top = kit.write(
+        {f"{split}/{i}/a.png": kit.image(i) for split in ["train", "test"] for i in range(7)}
+    )
+    assert detect([top]) == "folder"
+    with pytest.raises(DataError, match="--class-order"):
+        kit.ingest(top)
+
+
+def test_links_in_circles_end(kit):
+    top = kit.write(layouts(kit)["ferplus"])
+    (top / "again").symlink_to(top, target_is_directory=True)
+    assert detect([top]) == "ferplus"
+
+
+def test_the_eight_class_release_is_aligned(drawn_tars, kit):
+    plain, _ = kit.ingest(*drawn_tars, val_fraction=0)
+    aligned, info = kit.ingest(*drawn_tars, val_fraction=0, align=True, face_size=96)
+    assert info.release == "affectnet"
+    assert (info.settings["alignment"], info.settings["face_size"]) == ("eyes", 96)
+    before, after = open_split(plain, "train"), open_split(aligned, "train")
+    assert after.ids == before.ids
+    np.testing.assert_array_equal(after.expression, before.expression)
+    np.testing.assert_array_equal(after.valence, before.valence)
+    for row in range(0, len(after), 17):
+        left, right = eye_centres(after.landmarks(row))
+        np.testing.assert_allclose(left, (0.35 * 96 - 0.5, 0.36 * 96 - 0.5), atol=1e-3)
+        np.testing.assert_allclose(right, (0.65 * 96 - 0.5, 0.36 * 96 - 0.5), atol=1e-3)
+        assert decode_image(after.image_bytes(row)).shape == (96, 96, 3)
+    assert len(open_split(aligned, "test")) == 48
