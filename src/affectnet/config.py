@@ -233,8 +233,8 @@ class EvaluateConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device kind."""
     out: Path | None = None
-    """Where the scores go: a .json file, or a folder that is then laid out as a run's. The run's own
-    evaluation/SPLIT where not given."""
+    """Where the scores go: a .json file, or a folder that is then laid out as a run's. The run's
+    own evaluation/SPLIT where not given."""
     overwrite: bool = False
     """Replace earlier scores of the same split."""
 
