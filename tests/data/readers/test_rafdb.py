@@ -38,7 +38,9 @@ def test_broken_lines_are_dropped(kit):
     top = source(kit, lines)
     (top / "Image/aligned/train_00011_aligned.jpg").unlink()
     (top / "Image/aligned/train_00012_aligned.jpg").write_bytes(b"x")
-    (top / "EmoLabel/list_patition_label.txt").open("ab").write(b"train_\xff.jpg 3\n\n")
+    (top / "EmoLabel/list_patition_label.txt").open("ab").write(
+        b"train_\xff.jpg 3\n\ntrain_00014.\xff 3\n"
+    )
     out, _ = kit.ingest(top, val_fraction=0)
     assert len(kit.rows(out)) == 7
     assert kit.dropped(out) == {
@@ -51,6 +53,7 @@ def test_broken_lines_are_dropped(kit):
         "train_00012": "undecodable image",
         "train_00013": "label outside 0-7",
         "train_\\udcff": "unreadable id",
+        "train_00014": "annotation without image",
     }
 
 

@@ -27,7 +27,7 @@ from affectnet.data.readers.part import (
     Part,
 )
 from affectnet.data.readers.tarscan import MAX_MEMBER
-from affectnet.data.readers.values import Bad, Fault, whole_text
+from affectnet.data.readers.values import Bad, Fault, as_unicode, whole_text
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
 
@@ -137,8 +137,9 @@ class Collector:
     def add(self, record: Record) -> None:
         """Take in a face; waits for others when too much is under way."""
         if not record.id or not whole_text(record.id):
-            shown = record.id.encode("utf-8", "backslashreplace").decode()
-            self.drop(shown[:200], UNREADABLE_ID, "an empty id, or one that is no text in UTF-8")
+            self.drop(
+                record.id[:200], UNREADABLE_ID, "an empty id, or one that is no text in UTF-8"
+            )
             return
         waiting = len(record.image) if isinstance(record.image, bytes) else 0
         while self._held and (len(self._held) >= _HELD or self._held_bytes + waiting > _HELD_BYTES):
@@ -149,13 +150,12 @@ class Collector:
     def drop(self, name: str, reason: str, detail: str) -> None:
         """Note a row that cannot be used; its id counts as taken."""
         # In line with the others, else which of two comes first would depend on the threads.
-        name = name.encode("utf-8", "backslashreplace").decode()
-        self._held.append((name, (reason, detail.encode("utf-8", "backslashreplace").decode()), 0))
+        self._held.append((as_unicode(name), (reason, detail), 0))
         while len(self._held) > _HELD:
             self._settle()
 
     def _note(self, name: str, reason: str, detail: str) -> None:
-        self.dropped.append(Dropped(self.name, name, reason, detail))
+        self.dropped.append(Dropped(self.name, name, reason, as_unicode(detail)))
 
     def _settle(self) -> None:
         name, task, waiting = self._held.popleft()

@@ -201,6 +201,11 @@ def whole_text(text: str) -> bool:
     )
 
 
+def as_unicode(text: str) -> str:
+    """Write what is no Unicode, bytes that came as lone surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def as_text(value: object) -> str | None:
     """Turn a plain value into text for an extra column; None where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
