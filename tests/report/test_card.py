@@ -1,0 +1,220 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from affectnet.errors import RunError
+from affectnet.models.affect_model import AffectModel
+from affectnet.report.card import model_card, write_card
+
+Change = Callable[[Path, Callable[[dict[str, Any]], None]], None]
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Path]) -> Path:
+    path = make_run("cvnet")
+    torch.manual_seed(0)
+    AffectModel("cvnet", image_size=48).save_pretrained(path / "model")
+    return path
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "evaluation/test/metrics.json").read_text())
+
+
+def leaves(known: Any) -> list[float]:
+    """Every number in nested dicts and lists."""
+    if isinstance(known, dict):
+        return [one for value in known.values() for one in leaves(value)]
+    if isinstance(known, list):
+        return [one for value in known for one in leaves(value)]
+    return [float(known)] if isinstance(known, int | float) and not isinstance(known, bool) else []
+
+
+WHERE = {
+    "Accuracy": ("expression", "accuracy"),
+    "F1 (macro)": ("expression", "f1_macro"),
+    "Cohen's κ": ("expression", "cohen_kappa"),
+    "Krippendorff's α": ("expression", "krippendorff_alpha"),
+    "AUC": ("expression", "auc_roc_macro"),
+    "AUC-PR": ("expression", "auc_pr_macro"),
+    "Calibration error (ECE)": ("expression", "ece"),
+} | {
+    f"{one.capitalize()} {figure.upper()}": (one, figure)
+    for one in ("valence", "arousal")
+    for figure in ("rmse", "corr", "sagr", "ccc")
+}
+
+
+def test_the_front_matter_holds_the_measured_figures_as_they_are(run: Path) -> None:
+    metrics = metrics_of(run)
+    card = ModelCard(model_card(run))
+    found = {one.metric_name: one for one in card.data.eval_results}
+    assert set(found) == set(WHERE)
+    for name, (block, figure) in WHERE.items():
+        assert found[name].metric_value == metrics[block][figure]["value"], name
+        assert found[name].dataset_split == "test"
+        assert found[name].dataset_type == "affectnet"
+    assert card.data.model_name == "cvnet"
+    assert card.data.library_name == "affectnet"
+    assert card.data.license is None  # none is claimed that nobody gave
+    assert card.data.base_model is None
+    assert ModelCard(model_card(run, license="cc-by-nc-4.0")).data.license == "cc-by-nc-4.0"
+
+
+def test_every_number_of_the_results_is_in_metrics_json(run: Path) -> None:
+    results = model_card(run).split("## Results")[1].split("## Training data")[0]
+    results = results.split("Intervals:")[0]
+    allowed = {f"{value:.3f}" for value in leaves(metrics_of(run))}
+    told = re.findall(r"-?\d+\.\d+", results)
+    assert len(told) > 100
+    assert set(told) <= allowed
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    lines = [line.strip("|\n ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_tables_tell_value_interval_and_baseline_beside_the_right_name(run: Path) -> None:
+    metrics, rows = metrics_of(run), rows_of(model_card(run))
+    for name, (block, figure) in WHERE.items():
+        known = metrics[block][figure]
+        assert rows[name][0] == f"{known['value']:.3f}", name
+        assert rows[name][1] == f"{known['low']:.3f} to {known['high']:.3f}", name
+    majority = metrics["baselines"]["majority class"]["expression"]["accuracy"]["value"]
+    assert rows["Accuracy"][2] == f"{majority:.3f}"
+    constant = metrics["baselines"]["constant mean"]["valence"]["rmse"]["value"]
+    assert rows["Valence RMSE"][2] == f"{constant:.3f}"
+
+
+def test_data_training_and_what_was_not_measured(run: Path) -> None:
+    text = model_card(run)
+    assert "ab" * 32 in text
+    assert "2 (duplicate id)" in text
+    assert "| contempt | 14 |" in text
+    assert "| backbone | cvnet |" in text
+    assert "skin colour was not measured" in text
+    assert str(run.parent) not in text  # no path of this machine travels with the weights
+    for heading in ("Intended use", "Limits", "Ethics", "Training data", "Use"):
+        assert f"\n## {heading}\n" in text
+
+
+def test_undefined_figures_are_left_out_and_the_reason_told(make_run: Callable[..., Path]) -> None:
+    path = make_run("blind", valence=float("nan"))
+    AffectModel("cvnet", image_size=48).save_pretrained(path / "model")
+    text = model_card(path)
+    names = {one.metric_name for one in ModelCard(text).data.eval_results}
+    assert not any(name.startswith("Valence") for name in names)
+    assert "Arousal CCC" in names
+    reason = metrics_of(path)["valence"]["ccc"]["reason"]
+    assert reason
+    assert f"- Valence CCC: {reason}" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_slices_are_shown_and_the_worst_named(run: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from affectnet.evaluation import evaluate
+
+    table = pq.read_table(run / "evaluation/test/predictions.parquet")
+    age = ["young" if i % 3 else "old|er" for i in range(len(table))]
+    scores = evaluate(table, table, resamples=40, slices={"age": age})
+    scores.write(run / "evaluation/test/metrics.json")
+    text = model_card(run)
+    rows, found = rows_of(text.replace("\\|", "¦")), scores["slices"]["age"]
+    for block in found["slices"]:
+        row = rows[block["slice"].replace("|", "¦")]
+        assert row[0] == str(block["n"])
+        value = block["expression"]["accuracy"]["value"]
+        assert row[1].startswith(f"{value:.3f} (")
+    assert f"By age, it is worst for {found['worst']['slice']}".replace("|", "\\|") in text
+    assert "measured only as far as these columns tell: age" in text
+
+
+def test_several_splits_test_first(run: Path) -> None:
+    (run / "evaluation/test").rename(run / "evaluation/train")
+    text = model_card(run)
+    assert "says" not in text.split("### train split")[0].split("## Results")[1]
+    assert "### train split" in text
+    assert "how well it remembers" in text
+    import shutil
+
+    shutil.copytree(run / "evaluation/train", run / "evaluation/test")
+    text = model_card(run)
+    assert text.index("### test split") < text.index("### train split")
+    splits = {one.dataset_split for one in ModelCard(text).data.eval_results}
+    assert splits == {"test", "train"}
+
+
+def test_pretrained_weights_are_named(run: Path) -> None:
+    path = run / "model/config.json"
+    config = json.loads(path.read_text()) | {
+        "backbone": "convnext_atto",
+        "architecture": "convnext_atto.d2_in1k",
+        "temperature": 1.25,
+    }
+    path.write_text(json.dumps(config))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(
+        yaml.safe_dump(settings | {"pretrained": True, "freeze": "backbone"})
+    )
+    text = model_card(run)
+    assert ModelCard(text).data.base_model == "timm/convnext_atto.d2_in1k"
+    assert "started from pretrained weights (backbone frozen" in text
+    assert "temperature 1.250" in text
+
+
+def test_without_config_and_dataset_it_says_so(
+    run: Path, change_metrics: Change, tmp_path: Path
+) -> None:
+    (run / "config.yaml").unlink()
+    change_metrics(run, lambda known: known["protocol"].pop("truth"))
+    text = model_card(run)
+    assert "the run holds no config.yaml" in text
+    assert "neither the run nor its scores name a dataset" in text
+    assert ModelCard(text).data.eval_results[0].dataset_name == "unknown dataset"
+    gone = model_card(run, datasets=[tmp_path / "gone"])
+    assert "the dataset gone is not at hand" in gone
+    assert str(tmp_path) not in gone
+
+
+@pytest.mark.parametrize("name", ["a|b", "x: [y", "<b>bold", "---", "# no"])
+def test_hostile_names_stay_text(run: Path, name: str) -> None:
+    text = model_card(run, name=name)
+    card = ModelCard(text)
+    assert card.data.model_name == name
+    assert "<b>" not in card.text
+    assert len(card.data.eval_results) == len(WHERE)
+
+
+def test_the_card_is_written_beside_the_weights(run: Path) -> None:
+    path = write_card(run)
+    assert path == run / "model/README.md"
+    assert path.read_text() == model_card(run)
+    with pytest.raises(RunError, match="exists already"):
+        write_card(run)
+    write_card(run, overwrite=True)
+    AffectModel.from_pretrained(run / "model")  # the model loads with its card beside it
+    elsewhere = write_card(run, run / "card.md", license="mit")
+    assert "license: mit" in elsewhere.read_text()
+
+
+def test_no_model_and_no_scores_are_told(run: Path, make_run: Callable[..., Path]) -> None:
+    with pytest.raises(RunError, match="no trained model"):
+        model_card(make_run("bare"))
+    (run / "evaluation").rename(run / "elsewhere")
+    with pytest.raises(RunError, match="not evaluated"):
+        model_card(run)
+    (run / "elsewhere").rename(run / "evaluation")
+    (run / "model/config.json").write_text("{}")
+    with pytest.raises(RunError, match="no config of an affectnet model"):
+        write_card(run)
+    assert not (run / "model/README.md").exists()

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from affectnet.data.store import decode_image, open_split
+from affectnet.errors import DataError, RunError
+from affectnet.models.affect_model import AffectModel
+from affectnet.report.model_drawings import EACH, OVERLAYS, model_drawings
+from affectnet.report.runs import read_run
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Path]) -> Path:
+    path = make_run("cvnet")
+    torch.manual_seed(0)
+    AffectModel("cvnet", image_size=48).save_pretrained(path / "model")
+    return path
+
+
+def test_all_four_draw_what_they_name(run: Path, faces: Path) -> None:
+    drawings = {one.name: one for one in model_drawings(run, faces, most=40, method="pca")}
+    assert set(drawings) == {"attention-wrong", "attention-right", "attention-mean", "feature-map"}
+    assert all(
+        one.title and one.caption and one.alt and not one.missing for one in drawings.values()
+    )
+
+    p = read_run(run, "test").predictions
+    sure = np.argsort(-p.confidence, kind="stable")
+    wrong = [row for row in sure if not p.right[row]][:OVERLAYS]
+    shown = [a for a in drawings["attention-wrong"].draw().axes if len(a.get_images()) == 1]
+    split = open_split(faces, "test")
+    for axes, row in zip(shown, wrong, strict=False):
+        expected = decode_image(split.face(split.ids.index(p.ids[row])).image, 48)
+        np.testing.assert_array_equal(axes.get_images()[0].get_array(), expected)
+
+    titles = [a.get_title(loc="left") for a in drawings["attention-mean"].draw().axes]
+    assert titles[:2] == [f"neutral, {min(EACH, 14)}", f"happiness, {min(EACH, 14)}"]
+    figure = drawings["feature-map"].draw()
+    assert sum(len(marks.get_offsets()) for marks in figure.axes[0].collections) == 40
+    assert figure.axes[0].get_xlabel().startswith("40 of 112 faces")
+
+
+def test_nothing_is_loaded_before_it_is_drawn(run: Path, faces: Path) -> None:
+    drawings = model_drawings(read_run(run, "test"), faces)
+    (run / "model/model.safetensors").unlink()
+    with pytest.raises(Exception, match=r"model\.safetensors"):
+        drawings[0].draw()
+
+
+def test_faces_that_are_in_no_dataset_are_left_out(run: Path, faces: Path) -> None:
+    known = read_run(run, "test")
+    known.predictions.ids[:] = [f"gone-{i}" for i in range(len(known.predictions))]
+    missing = {one.name: one.missing for one in model_drawings(known, faces)}
+    assert missing["attention-wrong"] == "no face in the dataset is predicted wrong"
+    assert missing["attention-mean"]
+
+
+def test_what_is_not_there_is_told(make_run: Callable[..., Path], run: Path, faces: Path) -> None:
+    with pytest.raises(RunError, match="holds no trained model"):
+        model_drawings(make_run("bare"), faces)
+    with pytest.raises(DataError):
+        model_drawings(run, faces / "nowhere")
