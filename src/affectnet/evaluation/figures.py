@@ -141,9 +141,11 @@ class ExpressionFigures:
     def _equal_weights(self, weights: Floats, matrix: Floats) -> Floats:
         if self.calibration is None:
             return weights
-        support = matrix.sum(axis=-1).T
-        per_face = ratio(np.ones_like(support), support)[self._truth]
-        return np.asarray(weights * np.where(weights > 0, per_face, 0.0))
+        # A class that was not drawn has only zeros to scale.
+        per_class = 1.0 / np.maximum(matrix.sum(axis=-1).T, 1.0)
+        equal = per_class[self._truth]
+        equal *= weights
+        return np.asarray(equal)
 
     def _uncovered_in_truth(self) -> list[str]:
         return [c for c in self._uncovered if (self._truth == self.classes.index(c)).any()]

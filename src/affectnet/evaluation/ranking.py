@@ -36,7 +36,8 @@ class Ranking:
         self._hit_segments: Ints = np.unique(segment[hit])
         rank_of_segment = np.searchsorted(self._hit_segments, segment[hit])
         self._hits = _sums_by(rank_of_segment, order[hit], len(self._hit_segments), n)
-        # Without a tie between a face of the class and another face, half the work falls away.
+        # Without a tie between a face of the class and another, the segments of the class hold its
+        # faces alone, and the second product falls away.
         self._tied = len(self._hit_segments) > 0 and bool(
             (np.bincount(segment)[self._hit_segments] != np.bincount(rank_of_segment)).any()
         )
@@ -51,26 +52,30 @@ class Ranking:
         columns = weights.shape[1]
         if len(self._hit_segments) == 0:
             return np.full(columns, np.nan), np.full(columns, np.nan)
-        in_segment = self._all @ weights
-        hits = self._hits @ weights
-        tied_others = in_segment[self._hit_segments] - hits if self._tied else None
-        np.cumsum(in_segment, axis=0, out=in_segment)
-        total = in_segment[-1].copy()
-        above = in_segment[self._hit_segments]
-        hits_above = np.cumsum(hits, axis=0)
-        all_hits = hits_above[-1].copy()
+        # Turned over, because running sums are several times as fast along a row.
+        in_segment = np.ascontiguousarray((self._all @ weights).T)
+        hits = in_segment[:, self._hit_segments]
+        tied_others = None
+        if self._tied:
+            together, hits = hits, np.ascontiguousarray((self._hits @ weights).T)
+            tied_others = together - hits
+        np.cumsum(in_segment, axis=1, out=in_segment)
+        total = in_segment[:, -1].copy()
+        above = in_segment[:, self._hit_segments]
+        hits_above = np.cumsum(hits, axis=1)
+        all_hits = hits_above[:, -1].copy()
         others = total - all_hits
 
-        others_above = np.subtract(above, hits_above, out=in_segment[: len(above)])
-        right = others * all_hits - np.einsum("sb,sb->b", hits, others_above)
+        others_above = np.subtract(above, hits_above, out=in_segment[:, : above.shape[1]])
+        right = others * all_hits - np.einsum("bs,bs->b", hits, others_above)
         if tied_others is not None:
-            right += 0.5 * np.einsum("sb,sb->b", hits, tied_others)
+            right += 0.5 * np.einsum("bs,bs->b", hits, tied_others)
         auc = ratio(right, others * all_hits)
 
         # Above the first drawn face of the class both sums are zero, and so is the step.
         np.maximum(above, np.finfo(np.float64).tiny, out=above)
         np.divide(hits_above, above, out=hits_above)
-        average_precision = ratio(np.einsum("sb,sb->b", hits, hits_above), all_hits)
+        average_precision = ratio(np.einsum("bs,bs->b", hits, hits_above), all_hits)
         return auc, average_precision
 
 
@@ -78,4 +83,8 @@ def _sums_by(group: Ints, members: Ints, n_groups: int, n: int) -> csr_array:
     """The (n_groups, n) matrix that sums rows `members` by their ascending `group`."""
     sizes = np.bincount(group, minlength=n_groups)
     indptr = np.concatenate(([0], np.cumsum(sizes)))
-    return csr_array((np.ones(len(members)), members, indptr), shape=(n_groups, n))
+    # Half-width indices: the product is bound by memory.
+    narrow = np.int32 if n < np.iinfo(np.int32).max else np.int64
+    return csr_array(
+        (np.ones(len(members)), members.astype(narrow), indptr.astype(narrow)), shape=(n_groups, n)
+    )

@@ -75,8 +75,8 @@ def expression_section(
 ) -> Section:
     """Eight classes; or the first seven, with contempt out of the truth and the probabilities.
 
-    For seven, the seven probabilities are scaled to sum to one (all equal where all were zero) and
-    the predicted class is the most probable of them.
+    The seven probabilities are scaled to sum to one (all equal where all were zero) and the
+    predicted class is the most probable of them. Skew-normalised figures are for eight only.
     """
     rows = _labelled(truth, preds)
     if seven:
@@ -99,7 +99,7 @@ def expression_section(
         )
         said = np.minimum(said, CONTEMPT - 1)
     uncovered = [name for name in preds.uncovered if name in SEVEN]
-    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew)
+    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew=False)
     return Section("expression_7", figures, rows, refused)
 
 
