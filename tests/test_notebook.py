@@ -40,7 +40,9 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path) -> None:
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     pictures = [out for out in outputs if "image/png" in out.get("data", {})]
     assert len(pictures) >= 20
-    words = "".join(out.get("text", "") for out in outputs)
+    words = "".join(
+        out.get("text", "") + out.get("data", {}).get("text/plain", "") for out in outputs
+    )
     for said in ("contempt", "epoch 6/6", "accuracy", "against", "report:"):
         assert said in words
     work = tmp_path / "affectnet-work"

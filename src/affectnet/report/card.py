@@ -47,7 +47,7 @@ TOLD_SETTINGS: Final = (
 
 
 def write_card(
-    run_folder: Path,
+    run_folder: Path | str,
     out: Path | None = None,
     *,
     datasets: Sequence[Path] = (),
@@ -73,7 +73,7 @@ def write_card(
 
 
 def model_card(
-    run_folder: Path,
+    run_folder: Path | str,
     *,
     datasets: Sequence[Path] = (),
     license: str | None = None,

@@ -29,8 +29,8 @@ EACH = 24
 
 
 def model_drawings(
-    run: EvaluatedRun | Path,
-    dataset: Path,
+    run: EvaluatedRun | Path | str,
+    dataset: Path | str,
     split: str = "test",
     *,
     method: "Method" = "tsne",
@@ -53,13 +53,13 @@ def model_drawings(
         RunError: the run is not evaluated on this split, or its model is gone.
         DataError: no such dataset or split.
     """
-    known = read_run(run, split) if isinstance(run, Path) else run
+    known = run if isinstance(run, EvaluatedRun) else read_run(Path(run), split)
     if not (known.folder.model / "config.json").is_file():
         raise RunError(
             f"{known.folder.path} holds no trained model, which these figures need; train the run "
             "again, or leave them out"
         )
-    view = _View(known, dataset)
+    view = _View(known, Path(dataset))
     p = known.predictions
     average = _average_rows(view)
     return [
@@ -119,7 +119,8 @@ class _View:
 
 def _overlays(view: _View, kind: str, title: str) -> Drawing:
     p = view.run.predictions
-    rows = view.there(most_confident(p, "wrong" if kind == "wrong" else "right", OVERLAYS))
+    surest = most_confident(p, "wrong" if kind == "wrong" else "right", len(p))
+    rows = _in_turn(view.there(surest), p.expression)[:OVERLAYS]
 
     def draw() -> Figure:
         from affectnet.report.explain import grad_cam
@@ -136,12 +137,22 @@ def _overlays(view: _View, kind: str, title: str) -> Drawing:
         f"attention-{kind}",
         title,
         "Grad-CAM for the predicted expression: the brighter, the more that part of the face "
-        "spoke for it.",
-        f"Grad-CAM maps over {len(rows)} faces that the model is most confidently {kind} about.",
+        "spoke for it. Each expression gives in turn its surest.",
+        f"Grad-CAM maps over {len(rows)} faces of each expression that the model is most "
+        f"confidently {kind} about.",
         draw,
         "" if len(rows) else f"no face in the dataset is predicted {kind}",
         wide=True,
     )
+
+
+def _in_turn(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows in another order: the first of each class, then the second of each, and so on."""
+    rank = np.empty(len(rows), np.int64)
+    for c in np.unique(labels[rows]):
+        own = labels[rows] == c
+        rank[own] = np.arange(own.sum())
+    return rows[np.argsort(rank, kind="stable")]
 
 
 def _average_rows(view: _View) -> NDArray[np.int64]:
