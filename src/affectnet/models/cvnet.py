@@ -16,8 +16,8 @@ STD: Final = (0.25, 0.25, 0.25)
 # Full 3x3 convolutions throughout: on a CPU they reach several times the arithmetic rate of
 # depthwise ones, so at equal time they buy more accuracy. The widths keep the arithmetic of a block
 # about equal from stage to stage.
-_WIDTHS: Final = (32, 64, 128, 192)
-_BLOCKS: Final = (0, 1, 1, 2)
+_WIDTHS: Final = (24, 48, 96, 192)
+_BLOCKS: Final = (1, 1, 2, 2)
 
 
 class SqueezeExcitation(nn.Module):
