@@ -23,7 +23,7 @@ def result(*boxes: Box, expression: int = 1, time: float | None = None) -> Pictu
         )
         for number, box in enumerate(boxes, 1)
     )
-    return PictureResult(None, 1, 1, faces, time=time)
+    return PictureResult(None, None, None, faces, time=time)
 
 
 def test_the_box_is_drawn_in_the_expressions_colour() -> None:
@@ -47,6 +47,14 @@ def test_large_pictures_come_smaller_with_the_box_in_place() -> None:
     drawn = annotate(picture, result(Box(2000, 1000, 400, 600)))
     assert drawn.shape == (1500, LARGEST_SIDE, 3)
     assert tuple(drawn[650, 1000]) == colour_of("happiness")
+
+
+def test_a_smaller_copy_has_the_box_in_place() -> None:
+    picture = np.full((200, 250, 3), 128, np.uint8)
+    faces = result(Box(100, 120, 80, 100)).faces
+    drawn = annotate(picture, PictureResult(None, 500, 400, faces))
+    assert tuple(drawn[85, 50]) == colour_of("happiness")
+    assert tuple(drawn[60, 70]) == colour_of("happiness")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (700, 2), (60, 60), (15, 900)])

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from affectnet.inference.images import Pixels
+from affectnet.inference.images import Pixels, shrink
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.labels import CIRCUMPLEX, COLOURS
 
@@ -69,7 +69,7 @@ def annotate(
     circumplex in the corner that covers the least of the faces.
 
     Args:
-        pixels: the RGB picture that the result is for; not changed.
+        pixels: the RGB picture that the result is for, or a smaller copy of it; not changed.
         result: its faces.
         traces: the ways of the points until now, in a video.
         panel: whether to draw the circumplex.
@@ -78,7 +78,8 @@ def annotate(
     Returns:
         uint8 RGB.
     """
-    image, scale = _canvas(pixels, largest)
+    image = Image.fromarray(shrink(pixels, largest))
+    scale = image.width / (result.width or pixels.shape[1])
     unit = _unit(image.size)
     draw = ImageDraw.Draw(image)
     numbers = _numbers(result.faces)
@@ -99,15 +100,6 @@ def annotate(
             place = _quietest_corner(image.size, side, gap, list(boxes.values()))
         _draw_panel(image, place, side, result.faces, numbers, traces)
     return np.asarray(image)
-
-
-def _canvas(pixels: Pixels, largest: int) -> tuple[Image.Image, float]:
-    image = Image.fromarray(pixels)
-    scale = min(1.0, largest / max(image.size))
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return image, scale
 
 
 def _unit(size: tuple[int, int]) -> float:

@@ -5,10 +5,12 @@ import os
 import stat
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -28,8 +30,7 @@ MAX_SCAN_PIXELS: Final = 2_000_000_000
 few bytes, would keep the decoder busy for minutes."""
 
 LARGE: Final = 16_000_000
-"""Pictures of more pixels than this are decoded one at a time, so that as many threads as there are
-hold no more than one of them."""
+"""Pictures of more pixels than this are worked on one at a time by `one_large_at_a_time`."""
 _large_ones = threading.Lock()
 
 _ORIENTATION: Final = 0x0112
@@ -121,8 +122,20 @@ def decode_face(data: bytes, size: int) -> tuple[Pixels, int, int]:
 
 def _decode(data: bytes, header: "Header", size: int | None) -> Pixels:
     decode = _decode_turned_jpeg if header.orientation > 1 else decode_image
-    with _large_ones if header.width * header.height > LARGE else nullcontext():
-        return decode(data, size)
+    return decode(data, size)
+
+
+@contextmanager
+def one_large_at_a_time(picture: Any) -> Iterator[None]:
+    """Let only one thread at a time work on a large encoded picture.
+
+    Decoders take several times the memory of the pixels; eight threads with 64 million pixels each
+    would take 4 GB. Raises `DataError` as `decode_picture` where the header cannot be read.
+    """
+    header = look_at_header(picture) if isinstance(picture, bytes) else None
+    large = header is not None and header.width * header.height > LARGE
+    with _large_ones if large else nullcontext():
+        yield
 
 
 def as_pixels(picture: Any, size: int | None = None) -> Pixels:
@@ -174,6 +187,17 @@ def resize(pixels: Pixels, size: int) -> Pixels:
     if pixels.shape[:2] == (size, size):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def shrink(pixels: Pixels, largest: int) -> Pixels:
+    """Return the picture with a long side of `largest` at most."""
+    height, width = pixels.shape[:2]
+    scale = largest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small: Any = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # makes no copy before
+    return np.asarray(small)
 
 
 def is_tensor(value: Any) -> bool:

@@ -30,6 +30,9 @@ from affectnet.inference.images import (
     as_face,
     as_pixels,
     is_tensor,
+    one_large_at_a_time,
+    read_file,
+    shrink,
 )
 from affectnet.inference.results import FaceResult, PictureResult, Results
 from affectnet.inference.stages import ordered_map
@@ -37,6 +40,7 @@ from affectnet.inference.stages import ordered_map
 Faces = Literal["detect", "none"]
 OnError = Literal["raise", "keep"]
 
+KEPT_SIDE: Final = 2048
 _KEPT_BYTES: Final = 128 * 2**20
 """Whole pictures that wait for their batch to fill take no more than this, save a single one."""
 
@@ -206,7 +210,8 @@ class Predictor:
     ) -> Generator[Prepared, None, None]:
         """Read, search and crop (picture, boxes or None) in threads; yield in the order given.
 
-        A picture that cannot be read comes out with the reason. `keep` keeps its pixels.
+        A picture that cannot be read comes out with the reason. `keep` keeps its pixels, shrunk to
+        a long side of `KEPT_SIDE` where it is larger.
         """
         if faces == "detect":
             _ = self.detector  # a missing model file is told once, not a picture
@@ -216,7 +221,9 @@ class Predictor:
             picture, boxes = pair
             source = os.fspath(picture) if isinstance(picture, str | os.PathLike) else None
             try:
-                return self._prepare(picture, boxes, source, faces, keep)
+                given = picture if source is None else read_file(Path(source))
+                with one_large_at_a_time(given):
+                    return self._prepare(given, boxes, source, faces, keep)
             except DataError as error:
                 return self.refused(str(error), source)
 
@@ -277,7 +284,7 @@ class Predictor:
         if faces == "none":
             pixels, width, height = as_face(picture, size)
             whole = Candidate(Box(0.0, 0.0, float(width), float(height)), None, None)
-            shown = as_pixels(picture) if keep else None
+            shown = shrink(as_pixels(picture), KEPT_SIDE) if keep else None
             return Prepared(PictureResult(source, width, height), (whole,), pixels[None], shown)
         pixels = as_pixels(picture)
         if boxes is None:
@@ -286,7 +293,9 @@ class Predictor:
         else:
             candidates = [Candidate(box, None, None) for box in as_boxes(boxes)]
         height, width = pixels.shape[:2]
-        return self.crop(pixels, candidates, PictureResult(source, width, height), keep)
+        found_in = PictureResult(source, width, height)
+        prepared = self.crop(pixels, candidates, found_in, keep=False)
+        return replace(prepared, pixels=shrink(pixels, KEPT_SIDE)) if keep else prepared
 
     def _classify(
         self, pictures: list[Prepared], batch_size: int
