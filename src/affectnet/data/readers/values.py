@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,9 +197,8 @@ def _rows(
 
 def whole_text(text: str) -> bool:
     """Whether a text can be written as UTF-8, and has no control characters."""
-    return all(char.isprintable() for char in text) and not any(
-        "\ud800" <= char <= "\udfff" for char in text
-    )
+    # Most is printable; narrow spaces and joiners are not, and are text all the same.
+    return text.isprintable() or not any(category(char) in ("Cc", "Cs") for char in text)
 
 
 def as_unicode(text: str) -> str:
