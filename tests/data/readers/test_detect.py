@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from affectnet.cli import main
 from affectnet.data.align import eye_centres
 from affectnet.data.images import decode_image
 from affectnet.data.readers.affectnet_csv import COLUMNS
@@ -96,3 +97,30 @@ def test_the_eight_class_release_is_aligned(drawn_tars, kit):
         np.testing.assert_allclose(right, (0.65 * 96 - 0.5, 0.36 * 96 - 0.5), atol=1e-3)
         assert decode_image(after.image_bytes(row)).shape == (96, 96, 3)
     assert len(open_split(aligned, "test")) == 48
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--margin", "3"], "--margin is 3.0; it may be"),
+        (["--face-size", "8"], "--face-size is 8 pixels"),
+        (["--class-order", "hapy"], "did you mean 'happy'"),
+        (["--release", "fer"], "release"),
+    ],
+)
+def test_flags_are_checked_before_anything_is_read(kit, capsys, flags, word):
+    out = kit.folder / "dataset"
+    assert main(["ingest", str(kit.folder / "absent"), "--out", str(out), *flags]) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_the_command_line_takes_orders_in_one_word_or_several(kit):
+    top = kit.write({f"{i}/a.png": kit.image(i) for i in range(3)})
+    for number, order in enumerate((["sad,happy,angry"], ["sad", "happy", "angry"])):
+        out = kit.folder / f"out{number}"
+        flags = ["--val-fraction", "0", "--class-order", *order]
+        assert main(["ingest", str(top), "--out", str(out), *flags]) == 0
+        assert open_split(out, "train").expression.tolist() == [2, 1, 6]

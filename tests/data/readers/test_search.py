@@ -19,6 +19,12 @@ def test_depth_and_circles_are_bounded(kit):
     assert len(list(walk(top))) == 6
 
 
+def test_the_files_of_affectnet_are_not_looked_through(kit):
+    top = kit.write({"train_set/images/x": b"", "images/x": b"", "train_set/lists/x": b""})
+    found = [str(path.relative_to(top)) for path in below(top, lambda name: name == "x")]
+    assert found == ["images/x", "train_set/lists/x"]
+
+
 def test_too_many_folders_are_refused(kit, monkeypatch):
     monkeypatch.setattr("affectnet.data.readers.search._MOST_FOLDERS", 3)
     with pytest.raises(DataError, match="over 3 folders"):

@@ -8,6 +8,8 @@ from affectnet.errors import DataError
 
 _DEPTH = 5
 _MOST_FOLDERS = 20_000
+_PARTS = ("train_set", "val_set", "validation_set")
+_KINDS = ("images", "annotations")
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 )
@@ -24,8 +26,8 @@ Entry = tuple[str, bool]
 def walk(top: Path, skip: Callable[[str], bool] = _no) -> Iterator[tuple[Path, list[Entry]]]:
     """Yield a folder and all below it, at most five levels down, each with its entries.
 
-    Level by level, by name. What begins with a dot is passed over, as are folders to `skip`. Links
-    are followed, but no folder is looked into twice.
+    Level by level, by name. What begins with a dot is passed over, as are folders to `skip` and
+    what AffectNet keeps in its parts. Links are followed, but no folder is looked into twice.
 
     Raises:
         DataError: a folder cannot be read, or there are over 20,000.
@@ -45,7 +47,13 @@ def walk(top: Path, skip: Callable[[str], bool] = _no) -> Iterator[tuple[Path, l
                 )
             inside = entries(folder)
             yield folder, inside
-            deeper += [folder / name for name, is_folder in inside if is_folder and not skip(name)]
+            # A million annotations have nothing to be found among them, and take seconds to list.
+            shut = _KINDS if folder.name in _PARTS else ()
+            deeper += [
+                folder / name
+                for name, is_folder in inside
+                if is_folder and name not in shut and not skip(name)
+            ]
         level = deeper
 
 
