@@ -222,6 +222,8 @@ class EvaluateConfig:
     """Predict each face and its mirror image, and take the mean."""
     calibrate: bool = False
     """Fit a temperature on the val split of --data first, and keep it in the run's model."""
+    figures: bool = True
+    """Draw the figures of each evaluation into its figures/ folder."""
     ensemble: bool = False
     """Score the mean of all the given predictions too."""
     seed: int = 0

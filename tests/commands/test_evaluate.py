@@ -19,7 +19,7 @@ from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
 
-FAST = {"resamples": 20, "accelerator": "cpu", "workers": 0}
+FAST = {"resamples": 20, "accelerator": "cpu", "workers": 0, "figures": False}
 
 
 @pytest.fixture
@@ -66,6 +66,12 @@ def test_a_run_gets_predictions_and_scores(make_run, drawn, capsys):
     tables = printed[: printed.index("scores: ")]
     assert max(map(len, tables.splitlines())) <= 100
     assert "…" not in tables
+
+
+def test_figures_are_drawn_unasked(make_run, drawn):
+    run = make_run("first")
+    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True}))
+    assert any((run.evaluation("test") / "figures").iterdir())
 
 
 def test_a_run_is_not_evaluated_twice_unasked(make_run, drawn):
@@ -230,7 +236,7 @@ def test_what_does_not_go_together(make_run, drawn, tmp_path):
         (EvaluateConfig(runs=(run,), ensemble=True), ConfigError, "two or more"),
         (EvaluateConfig(runs=(run,)), RunError, "give --data DIR"),
         (EvaluateConfig(runs=(tmp_path / "none",), data=drawn), RunError, "there is no run folder"),
-        (EvaluateConfig(runs=(tmp_path,), data=drawn), RunError, "model does not exist"),
+        (EvaluateConfig(runs=(tmp_path,), data=drawn), RunError, "no finished epoch"),
         (EvaluateConfig(runs=(run,), data=tmp_path), DataError, "is no dataset"),
         (
             EvaluateConfig(runs=(run, tmp_path), out=tmp_path / "a.json"),

@@ -89,7 +89,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         where = _write(subject, scores, config)
         if where:
             console.print(f"scores: {where}", soft_wrap=True)
-        if where and subject.folder:
+        if where and subject.folder and config.figures:
             _draw(subject.folder, config)
         found.append(scores)
     compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
