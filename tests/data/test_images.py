@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -104,6 +104,7 @@ def test_forged_sizes_take_no_memory():
             decode_image(bytes(forged))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_mutated_images_decode_or_are_data_errors(data):
     form = data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM"]))
@@ -112,3 +113,17 @@ def test_mutated_images_decode_or_are_data_errors(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with suppress(DataError):
         assert decode_image(bytes(whole)).shape[2] == 3
+
+
+def test_a_face_is_resized_as_the_backbone_asks() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    for name, way in INTERPOLATIONS.items():
+        wanted = np.asarray(Image.fromarray(picture).resize((48, 48), way))
+        np.testing.assert_array_equal(decode_image(buffer.getvalue(), 48, name), wanted)
+        target = np.empty((48, 48, 3), np.uint8)
+        decode_into(buffer.getvalue(), target, name)
+        np.testing.assert_array_equal(target, wanted)
+    with pytest.raises(ConfigError, match="did you mean 'bicubic'"):
+        decode_image(buffer.getvalue(), 48, "bicubix")

@@ -2,7 +2,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -12,6 +12,7 @@ from affectnet.errors import ConfigError
 labellings = st.lists(st.integers(-1, 7), max_size=200).map(lambda x: np.array(x, np.int8))
 
 
+@settings(deadline=None)
 @given(labellings, st.floats(0, 0.99), st.integers(-5, 5))
 def test_split_follows_its_definition(labels, fraction, seed):
     ids = [f"id{i}" for i in range(len(labels))]
@@ -25,6 +26,7 @@ def test_split_follows_its_definition(labels, fraction, seed):
     assert {i for i, c in zip(ids, chosen, strict=True) if c} == expected
 
 
+@settings(deadline=None)
 @given(labellings, st.randoms())
 def test_split_does_not_depend_on_the_order(labels, random):
     ids = [str(i) for i in range(len(labels))]
@@ -53,6 +55,7 @@ def test_split_refuses_impossible_fractions(fraction):
         stratified_split(["a"], np.array([0]), fraction, 0)
 
 
+@settings(deadline=None)
 @given(labellings, st.integers(1, 60), st.integers(0, 60))
 def test_cap_keeps_at_most_so_many_and_nests(labels, cap, more):
     ids = [str(i) for i in range(len(labels))]
@@ -76,6 +79,7 @@ def test_capping_does_not_eat_the_validation_rows_first():
     assert 60 < (kept & validation).sum() < 140
 
 
+@settings(deadline=None)
 @given(labellings)
 def test_class_weights_equal_sklearn(labels):
     weights = class_weights(labels)
@@ -88,6 +92,7 @@ def test_class_weights_equal_sklearn(labels):
     np.testing.assert_allclose(weights, expected)
 
 
+@settings(deadline=None)
 @given(labellings, st.sampled_from(["natural", "balanced", "sqrt"]))
 def test_sample_weights(labels, mode):
     weights = sample_weights(labels, mode)

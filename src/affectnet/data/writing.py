@@ -11,17 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from affectnet.data.columns import known, numbers, numbers_column, text_column
 from affectnet.data.readers.part import Part
 from affectnet.data.readers.streams import new_memory
 from affectnet.data.store import (
     BATCH_ROWS,
-    N_LANDMARKS,
     SCHEMA,
     SPLITS,
     Split,
     SplitWriter,
 )
-from affectnet.labels import N_EXPRESSIONS
 
 BATCH_BYTES = 16 << 20
 """A batch is closed early when its images reach this: memory stays small whatever their size."""
@@ -48,12 +47,9 @@ class ContentHash:
                 if content is not None:
                     self._content(field.name).update(content)
                 continue
-            known = column.is_valid().to_numpy(zero_copy_only=False)
-            stream.update(known.tobytes())
-            values = column.drop_null()
-            if pa.types.is_fixed_size_list(field.type):
-                values = values.flatten()
-            self._content(field.name).update(np.ascontiguousarray(values.to_numpy()).data)
+            there = known(column)
+            stream.update(there.tobytes())
+            self._content(field.name).update(numbers(column)[there].tobytes())
 
     def _content(self, name: str) -> Any:
         return self._streams.setdefault(f"{name} content", hashlib.sha256())
@@ -185,29 +181,23 @@ def _batch(
     part.read_images(rows, images)
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(part.size[rows], out=offsets[1:])
-    label = part.expression[rows]
-    landmarks, no_landmarks = part.landmarks(rows)
-    soft, no_soft = part.soft_labels(rows)
+    label, valence, arousal = part.expression[rows], part.valence[rows], part.arousal[rows]
+    kinds = {field.name: field.type for field in SCHEMA}
     return pa.record_batch(
         [
-            pa.array([part.ids[row] for row in rows.tolist()], pa.string()),
-            pa.LargeBinaryArray.from_buffers(
+            text_column([part.ids[row] for row in rows.tolist()]),
+            pa.Array.from_buffers(
                 pa.large_binary(),
                 len(rows),
                 [None, pa.py_buffer(offsets), pa.py_buffer(images)],
+                0,
             ),
-            pa.array(label, pa.int8(), mask=label < 0),
-            pa.array(part.valence[rows], pa.float32(), mask=np.isnan(part.valence[rows])),
-            pa.array(part.arousal[rows], pa.float32(), mask=np.isnan(part.arousal[rows])),
-            _lists(landmarks, 2 * N_LANDMARKS, no_landmarks),
-            _lists(soft, N_EXPRESSIONS, no_soft),
+            numbers_column(kinds["expression"], label, label < 0),
+            numbers_column(kinds["valence"], valence, np.isnan(valence)),
+            numbers_column(kinds["arousal"], arousal, np.isnan(arousal)),
+            numbers_column(kinds["landmarks"], *part.landmarks(rows)),
+            numbers_column(kinds["soft"], *part.soft_labels(rows)),
             *(values.take(pa.array(rows)) for values in part.extra.values()),
         ],
         schema=schema,
-    )
-
-
-def _lists(values: NDArray[np.float32], width: int, absent: NDArray[np.bool_]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(values.reshape(-1)), width, mask=pa.array(absent)
     )

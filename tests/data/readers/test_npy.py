@@ -37,12 +37,14 @@ def test_every_way_to_write_one_number(array, version):
     assert NpyScalars().read(save(array, version)) == 0.5
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**40), 2**40))
 def test_integers(value):
     for array in (np.array(value), np.array(str(value)), np.array([value])):
         assert NpyScalars().read(save(array)) == value
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False))
 def test_floats_come_back_exactly(value):
     reader = NpyScalars()

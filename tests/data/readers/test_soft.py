@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectnet.data.readers.part import Dropped, Part
@@ -39,6 +39,7 @@ def one_hot(name: str, column: int) -> str:
     return f"{name}," + ",".join("1" if c == column else "0" for c in range(8))
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.integers(0, 50), min_size=8, max_size=8).filter(any), min_size=1, max_size=20
