@@ -216,6 +216,23 @@ def test_aliases_and_classes_reach_the_reader(drawn, tmp_path):
     assert scores["expression"]["accuracy"]["value"] == 1.0
 
 
+def test_the_order_of_the_predictions_is_not_that_of_the_truth(tmp_path):
+    """--classes orders the numbers of the predictions; words it translates in both files."""
+    (tmp_path / "theirs.csv").write_text("id,expression_pred\na,0\nb,1\n")
+    (tmp_path / "numbers.csv").write_text("id,expression\na,6\nb,1\n")
+    (tmp_path / "words.csv").write_text("id,expression\na,anger\nb,happy\n")
+    for truth in ("numbers.csv", "words.csv"):
+        (scores,) = evaluate(
+            EvaluateConfig(
+                predictions=tmp_path / "theirs.csv",
+                truth=tmp_path / truth,
+                classes=("anger,happiness=happy",),
+                **FAST,
+            )
+        )
+        assert scores["expression"]["accuracy"]["value"] == 1.0
+
+
 def test_scores_alone_in_a_json_file(drawn, guesses, tmp_path):
     pq.write_table(pa.table(guesses), tmp_path / "theirs.parquet")
     config = EvaluateConfig(

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from affectnet.data.images import decode_image
-from affectnet.errors import DataError
+from affectnet.data.images import INTERPOLATIONS, decode_image, decode_into
+from affectnet.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(5)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -147,6 +147,8 @@ def test_bad_truth_gives_one_clear_line(write):
         read_truth(write(["id", "valence"], ["a", 0.5], ["b", -2]))
     with pytest.raises(DataError, match=r"label 10 .*leave such faces out"):
         read_truth(write(["id", "expression"], ["a", 10]))
+    with pytest.raises(DataError, match="has no column id"):
+        read_truth(write(["name", "expression"], ["a", 1]))
     with pytest.raises(DataError, match="has no column any of expression, valence, arousal"):
         read_truth(write(["id", "mood"], ["a", 1]))
 

@@ -25,7 +25,10 @@ def model():
 def direct(model, data, flip=False):
     """Probabilities, valence and arousal of the test split, straight from the images."""
     split, facts = open_split(data, "test"), model.preprocessing
-    pixels = np.stack([decode_image(split.image_bytes(row), 32) for row in range(len(split))])
+    rows = range(len(split))
+    pixels = np.stack(
+        [decode_image(split.image_bytes(row), 32, facts.interpolation) for row in rows]
+    )
     images = torch.from_numpy(pixels / 255).float()
     images = (images - torch.tensor(facts.mean)) / torch.tensor(facts.std)
     images = images.permute(0, 3, 1, 2)

@@ -39,7 +39,8 @@ def test_features_are_the_backbones_within_float16(drawn: Path, tmp_path: Path) 
     model = small_model()
     split = open_split(drawn, "val")
     found = feature_pass(tmp_path, model).features(split, "val", 0, workers=0)
-    data = AffectDataModule(drawn, batch_size=16, image_size=32)
+    data = AffectDataModule(drawn, batch_size=16, image_size=32, interpolation="bicubic")
+    assert model.preprocessing.interpolation == "bicubic"
     with torch.no_grad():
         wanted = torch.cat(
             [

@@ -227,7 +227,7 @@ def _truth(path: Path, config: EvaluateConfig) -> Truth:
         return _truth_of_split(open_split(source, config.split), config.slices)
     aliases = parse_columns(config.columns)
     known = {name: theirs for name, theirs in aliases.items() if name in _TRUTH_ALIASES}
-    return read_truth(source, [f"{name}={theirs}" for name, theirs in known.items()])
+    return read_truth(source, [f"{n}={theirs}" for n, theirs in known.items()], config.classes)
 
 
 _TRUTH_ALIASES = ("id", "expression", "valence", "arousal")

@@ -68,12 +68,16 @@ def train(config: TrainConfig) -> RunFolder:
         dropout=config.dropout,
         drop_path=config.drop_path,
     )
+    model.preprocessing = dataclasses.replace(
+        model.preprocessing, **how_faces_were_cut([DatasetInfo.read(path) for path in config.data])
+    )
     if config.freeze == "backbone":
         model.freeze_backbone()
     data = AffectDataModule(
         config.data,
         batch_size=config.batch_size,
         image_size=model.preprocessing.size,
+        interpolation=model.preprocessing.interpolation,
         workers=config.workers,
         sampler=config.sampler,
         seed=config.seed,
@@ -145,6 +149,25 @@ def train(config: TrainConfig) -> RunFolder:
         where = " ".join(f"--data {path}" for path in config.data)
         print(f"next: affectnet evaluate {run.path} {where}")
     return run
+
+
+def how_faces_were_cut(datasets: list[DatasetInfo]) -> dict[str, Any]:
+    """Margin and alignment of the datasets' faces, which prediction has to repeat.
+
+    Raises:
+        ConfigError: when the datasets' faces are not aligned alike.
+    """
+    alignments = {info.settings.get("alignment") for info in datasets}
+    if len(alignments) > 1:
+        raise ConfigError(
+            "some of the datasets hold aligned faces and some do not, so prediction could match "
+            "only one kind; ingest all of them with --align, or none"
+        )
+    margins = {info.settings.get("margin") for info in datasets}
+    return {
+        "alignment": alignments.pop(),
+        "margin": margins.pop() if len(margins) == 1 else None,
+    }
 
 
 def run_name(config: TrainConfig) -> str:

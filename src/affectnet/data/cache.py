@@ -79,7 +79,11 @@ def check_fits(faces: int, size: int, device: torch.device | None = None, copies
 
 
 def decode_all(
-    split: AnySplit, rows: NDArray[np.int64], size: int, device: torch.device | None = None
+    split: AnySplit,
+    rows: NDArray[np.int64],
+    size: int,
+    device: torch.device | None = None,
+    interpolation: str = "bilinear",
 ) -> Tensor:
     """Decode some rows once, by threads, with a progress bar.
 
@@ -89,7 +93,7 @@ def decode_all(
     Raises:
         DataError: an image cannot be decoded; the message names it.
     """
-    faces = FaceDataset(split, size)
+    faces = FaceDataset(split, size, interpolation=interpolation)
     shape = (len(rows), size, size, 3)
     pixels = torch.empty(shape, dtype=torch.uint8, device=device)
 

@@ -51,6 +51,7 @@ class AffectDataModule(L.LightningDataModule):
             many with replacement: all classes alike, or a class of n images in proportion to
             sqrt(n); an image without expression is drawn as in 'natural'.
         seed: with the number of the epoch it decides the order.
+        interpolation: how images of another size are resized, as `decode_image` names it.
         cache: 'ram' decodes every split once and keeps it in memory, 'device' on the GPU of the
             process (in memory where there is none); both decode in threads and need no workers.
             'none' decodes anew each epoch. 'auto' is 'ram' for those of `train_dataloader` and
@@ -73,6 +74,7 @@ class AffectDataModule(L.LightningDataModule):
         sampler: Sampling = "natural",
         seed: int = 0,
         *,
+        interpolation: str = "bilinear",
         cache: Cache = "auto",
         max_per_class: int | None = None,
         device: torch.device | str | None = None,
@@ -81,6 +83,7 @@ class AffectDataModule(L.LightningDataModule):
         self.folders = [Path(data)] if isinstance(data, Path | str) else [Path(d) for d in data]
         self.batch_size = batch_size
         self.image_size = image_size
+        self.interpolation = interpolation
         self.workers = workers
         self.sampler = sampler
         self.seed = seed
@@ -154,7 +157,13 @@ class AffectDataModule(L.LightningDataModule):
             sampler = EvalBatches(rows, self.batch_size)
         workers = self.workers_for(len(rows)) if cache is None else 0
         return FaceLoader(
-            FaceDataset(split, self.image_size, cache=cache, cached_rows=rows),
+            FaceDataset(
+                split,
+                self.image_size,
+                interpolation=self.interpolation,
+                cache=cache,
+                cached_rows=rows,
+            ),
             # Lists of rows as samples, and no batching by the loader: the one way in which
             # Lightning leaves a sampler of batches alone in prediction, too.
             batch_size=None,
@@ -197,7 +206,9 @@ class AffectDataModule(L.LightningDataModule):
         if key not in self._caches:
             device = self._cache_device()
             check_fits(len(rows), self.image_size, device, copies)
-            self._caches[key] = decode_all(self.splits[name], rows, self.image_size, device)
+            self._caches[key] = decode_all(
+                self.splits[name], rows, self.image_size, device, self.interpolation
+            )
         return self._caches[key]
 
     def _cache_device(self) -> torch.device | None:

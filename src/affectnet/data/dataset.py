@@ -115,6 +115,7 @@ class FaceDataset(Dataset[Batch]):
     Args:
         split: where the faces are.
         size: side of the square images in pixels; others are resized.
+        interpolation: of the resizing, as `decode_image` names it.
         cache: decoded faces, uint8 (k, S, S, 3), on any device, or None to decode on demand.
         cached_rows: the row of each of the k faces; all rows where not given.
 
@@ -127,11 +128,13 @@ class FaceDataset(Dataset[Batch]):
         split: AnySplit,
         size: int,
         *,
+        interpolation: str = "bilinear",
         cache: Tensor | None = None,
         cached_rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.split = split
         self.size = size
+        self.interpolation = interpolation
         self._cache = cache
         self._slots: NDArray[np.int64] | None = None
         if cache is not None and cached_rows is not None:
@@ -168,6 +171,6 @@ class FaceDataset(Dataset[Batch]):
         for row, target in zip(rows.tolist(), pixels, strict=True):
             data = self.split.image_bytes(row)
             try:
-                decode_into(data, target)
+                decode_into(data, target, self.interpolation)
             except DataError as error:
                 raise DataError(f"{describe(self.split, row)}: {error}") from error

@@ -1,13 +1,14 @@
 """Encoded image bytes to RGB pixels, and the check that they are whole."""
 
 import io
+from typing import Final
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from affectnet.errors import DataError
+from affectnet.errors import ConfigError, DataError, suggest
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before any memory is taken: a forged header must not cost 10 GB."""
@@ -15,10 +16,20 @@ MAX_PIXELS = 64_000_000
 _CMYK = ("CMYK", "YCCK")
 """Colour spaces left to Pillow: inverted or not, as an Adobe marker says, which it reads."""
 
+INTERPOLATIONS: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""How a picture is resized, by timm's names."""
+
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 
-def decode_image(data: bytes | memoryview, size: int | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes | memoryview, size: int | None = None, interpolation: str = "bilinear"
+) -> NDArray[np.uint8]:
     """Decode an encoded image to RGB.
 
     Plain JPEG goes through libjpeg-turbo, everything else through Pillow, which also turns the
@@ -27,9 +38,10 @@ def decode_image(data: bytes | memoryview, size: int | None = None) -> NDArray[n
 
     Args:
         data: the encoded image; a memoryview is not copied on the JPEG path.
-        size: when given, the result is resized to a square of this side, bilinear with
-            antialiasing. A JPEG of four times the side or more is first decoded at a half, quarter
+        size: when given, the result is resized to a square of this side, with antialiasing. A
+            JPEG of four times the side or more is first decoded at a half, quarter
             or eighth of its size, never below twice the side, which costs a fraction of the time.
+        interpolation: of the resizing, one of `INTERPOLATIONS`.
 
     Returns:
         uint8 (height, width, 3).
@@ -40,13 +52,31 @@ def decode_image(data: bytes | memoryview, size: int | None = None) -> NDArray[n
     pixels = _decode_jpeg(data, 2 * size if size else 0)
     if pixels is None:
         pixels = _decode_with_pillow(data)
-    if size is not None and pixels.shape[:2] != (size, size):
-        resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    return pixels
+    return pixels if size is None else resize(pixels, size, interpolation)
 
 
-def decode_into(data: bytes | memoryview, target: NDArray[np.uint8]) -> None:
+def resize(
+    pixels: NDArray[np.uint8], size: int, interpolation: str = "bilinear"
+) -> NDArray[np.uint8]:
+    """Resize RGB pixels to (size, size, 3), with antialiasing; as they are where they fit.
+
+    Raises:
+        ConfigError: the interpolation is none of `INTERPOLATIONS`.
+    """
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError(
+            f"the interpolation is '{interpolation}'{suggest(interpolation, INTERPOLATIONS)}; "
+            f"it may be {', '.join(INTERPOLATIONS)}"
+        )
+    way = INTERPOLATIONS[interpolation]
+    return np.asarray(Image.fromarray(pixels).resize((size, size), way))
+
+
+def decode_into(
+    data: bytes | memoryview, target: NDArray[np.uint8], interpolation: str = "bilinear"
+) -> None:
     """Decode as `decode_image` does, into an array: uint8 (size, size, 3), contiguous.
 
     A JPEG that has this size already, the usual case, is decoded without an array in between.
@@ -63,7 +93,7 @@ def decode_into(data: bytes | memoryview, target: NDArray[np.uint8]) -> None:
                 return
         except ValueError:  # let Pillow have its try
             pass
-    target[:] = decode_image(data, size)
+    target[:] = decode_image(data, size, interpolation)
 
 
 def _decode_jpeg(data: bytes | memoryview, least: int) -> NDArray[np.uint8] | None:

@@ -171,8 +171,9 @@ class Columns:
             )
 
     def _words(self, name: str, words: list[str | None]) -> Ints:
-        index = {theirs: EXPRESSIONS.index(ours) for ours, theirs in self._classes.items()}
-        index = index or {word: c for c, word in enumerate(EXPRESSIONS)}
+        # The file's own words, and ours where they do not clash with them.
+        index = {word: c for c, word in enumerate(EXPRESSIONS)}
+        index |= {theirs: EXPRESSIONS.index(ours) for ours, theirs in self._classes.items()}
         for word in sorted({word for word in words if word is not None} - index.keys()):
             raise DataError(
                 f"{self.source}: label {word!r} in column {name!r} is no expression"

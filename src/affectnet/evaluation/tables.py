@@ -99,7 +99,9 @@ def read_predictions(
 def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> Truth:
     """Read truth from a CSV, TSV or Parquet file with `id`, `expression`, `valence`, `arousal`.
 
-    At least one of the last three is needed; every further column can be sliced by.
+    At least one of the last three is needed; every further column can be sliced by. Numbers in a
+    column `expression` are AffectNet's order; `classes` orders those of a column by another name,
+    and translates words.
 
     Raises:
         ConfigError, DataError: as `read_predictions`.
@@ -107,7 +109,9 @@ def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] =
     aliases = parse_columns(columns)
     table = read_table(path, aliases)
     _need_ids(table, path.name, aliases)
-    return truth_of(table, path.name, aliases, parse_classes(classes))
+    numbers = "expression" in table.column_names and not _is_text(table.column("expression").type)
+    order = () if numbers and "expression" not in aliases else classes
+    return truth_of(table, path.name, aliases, parse_classes(order))
 
 
 def truth_of(
@@ -249,6 +253,12 @@ def _classes(values: npt.ArrayLike) -> pa.Array:
 def _nullable(values: npt.ArrayLike) -> pa.Array:
     column = np.asarray(values, dtype=np.float32)
     return pa.array(column, mask=np.isnan(column))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _need_ids(table: pa.Table, source: str, aliases: Mapping[str, str]) -> None:

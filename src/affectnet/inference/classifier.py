@@ -52,6 +52,7 @@ class Classifier:
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment
+        self.interpolation = prep.interpolation
 
     def __call__(self, crops: NDArray[np.uint8]) -> Scores:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""

@@ -15,10 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from affectnet.data.align import align
+from affectnet.data.images import resize
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.images import Pixels, resize
+from affectnet.inference.images import Pixels
 
 MODEL_FILE: Final = "face_detection_yunet_2023mar.onnx"
 MIN_SCORE: Final = 0.7
@@ -137,6 +138,7 @@ def crop_face(
     margin: float = DEFAULT_MARGIN,
     landmarks: Landmarks | None = None,
     alignment: str | None = None,
+    interpolation: str = "bilinear",
 ) -> Pixels:
     """Cut out a face, square, and resize it as training does.
 
@@ -148,9 +150,10 @@ def crop_face(
         size: side of the result in pixels.
         margin: share of the longer side added on each side, above -0.5.
         landmarks: needed for an alignment.
-        alignment: None, or `eyes`: the picture is turned about the box's centre first, so that the
-            eyes are level. (YuNet's points follow a tilt in part only where a face is small: 24 of
-            30 degrees for a face of 300 pixels, 4 of 30 for one of 100.)
+        alignment: None, or `eyes`: both eyes come to the places where `affectnet.data.align` puts
+            them, and the box plays no part. (YuNet's points follow a tilt in part only where a face
+            is small: 24 of 30 degrees for a face of 300 pixels, 4 of 30 for one of 100.)
+        interpolation: of the resizing, as `decode_image` names it.
 
     Returns:
         uint8 (size, size, 3).
@@ -161,20 +164,19 @@ def crop_face(
     """
     height, width = picture.shape[:2]
     _check_box(box, width, height)
-    side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
-    centre = (box.x + box.width / 2, box.y + box.height / 2)
-    if alignment is None:
-        patch = _square(picture, centre, side)
-    else:
+    if alignment is not None:
         if alignment not in ALIGNMENTS:
             raise DataError(f"alignment {alignment!r} is not known; upgrade affectnet")
         if landmarks is None:
             raise DataError(
-                "this model wants faces turned by their eyes, which a box alone does not tell; "
-                "let the faces be detected, or give faces cropped and turned already"
+                "this model wants faces aligned by their eyes, which a box alone does not tell; "
+                "let the faces be detected, or give faces aligned already"
             )
-        patch = _turned_square(picture, centre, side, _tilt(landmarks))
-    return resize(patch, size)
+        # YuNet's first point is the person's right eye, on the viewer's left.
+        return align(picture, landmarks[0], landmarks[1], size)
+    side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
+    centre = (box.x + box.width / 2, box.y + box.height / 2)
+    return resize(_square(picture, centre, side), size, interpolation)
 
 
 def as_boxes(boxes: Any) -> list[Box]:
@@ -220,30 +222,6 @@ def _square(picture: Pixels, centre: tuple[float, float], side: int) -> Pixels:
         pads = ((before[0], after[0]), (before[1], after[1]), (0, 0))
         inner = np.pad(inner, pads, mode="edge")[:side, :side]
     return np.ascontiguousarray(inner)
-
-
-def _tilt(landmarks: Landmarks) -> float:
-    """Angle in radians by which the line of the eyes falls to the right on the screen."""
-    (x0, y0), (x1, y1) = landmarks[:2]
-    return math.atan2(y1 - y0, x1 - x0)
-
-
-def _turned_square(picture: Pixels, centre: tuple[float, float], side: int, angle: float) -> Pixels:
-    """Cut a square that is turned by `angle` about its centre, so that its content is upright."""
-    breadth = math.ceil(side * math.sqrt(2)) + 2
-    around = _square(picture, centre, breadth)
-    # The centre of the square that would be cut without a turn, to the pixel.
-    x, y = (round(at - side / 2) + side / 2 - round(at - breadth / 2) for at in centre)
-    cos, sin, middle = math.cos(angle), math.sin(angle), side / 2
-    # Maps pixels of the result to places in `around`; a screen's y axis points down.
-    matrix = (
-        *(cos, -sin, x - cos * middle + sin * middle),
-        *(sin, cos, y - sin * middle - cos * middle),
-    )
-    turned = Image.fromarray(around).transform(
-        (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
-    )
-    return np.asarray(turned)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from affectnet.data.images import MAX_PIXELS, decode_image
+from affectnet.data.images import MAX_PIXELS, decode_image, resize
 from affectnet.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -104,7 +104,7 @@ def decode_picture(data: bytes, size: int | None = None) -> Pixels:
     return _decode(data, look_at_header(data), size)
 
 
-def decode_face(data: bytes, size: int) -> tuple[Pixels, int, int]:
+def decode_face(data: bytes, size: int, interpolation: str = "bilinear") -> tuple[Pixels, int, int]:
     """Decode a picture that is one face to (size, size, 3), as `decode_picture` does.
 
     Returns the pixels, and the width and height of the whole upright picture.
@@ -114,15 +114,17 @@ def decode_face(data: bytes, size: int) -> tuple[Pixels, int, int]:
         # Resized while decoding, as in training; the header tells how large it was.
         turned = header.orientation >= 5
         width, height = header.width, header.height
-        pixels = _decode(data, header, size)
+        pixels = _decode(data, header, size, interpolation)
         return (pixels, height, width) if turned else (pixels, width, height)
     whole = _decode(data, header, None)
-    return resize(whole, size), whole.shape[1], whole.shape[0]
+    return resize(whole, size, interpolation), whole.shape[1], whole.shape[0]
 
 
-def _decode(data: bytes, header: "Header", size: int | None) -> Pixels:
+def _decode(
+    data: bytes, header: "Header", size: int | None, interpolation: str = "bilinear"
+) -> Pixels:
     decode = _decode_turned_jpeg if header.orientation > 1 else decode_image
-    return decode(data, size)
+    return decode(data, size, interpolation)
 
 
 @contextmanager
@@ -169,24 +171,17 @@ def as_pixels(picture: Any, size: int | None = None) -> Pixels:
     return pixels if size is None else resize(pixels, size)
 
 
-def as_face(picture: Any, size: int) -> tuple[Pixels, int, int]:
+def as_face(picture: Any, size: int, interpolation: str = "bilinear") -> tuple[Pixels, int, int]:
     """Turn a picture that is one face, in any form `as_pixels` takes, to (size, size, 3).
 
     Returns the pixels, and the width and height of the whole upright picture.
     """
     if isinstance(picture, str | os.PathLike):
-        return decode_face(read_file(Path(picture)), size)
+        return decode_face(read_file(Path(picture)), size, interpolation)
     if isinstance(picture, bytes | bytearray | memoryview):
-        return decode_face(bytes(picture), size)
+        return decode_face(bytes(picture), size, interpolation)
     pixels = as_pixels(picture)
-    return resize(pixels, size), pixels.shape[1], pixels.shape[0]
-
-
-def resize(pixels: Pixels, size: int) -> Pixels:
-    """Resize to (size, size, 3), bilinear with antialiasing: what `decode_image` does."""
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    return resize(pixels, size, interpolation), pixels.shape[1], pixels.shape[0]
 
 
 def shrink(pixels: Pixels, largest: int) -> Pixels:
@@ -245,14 +240,14 @@ def look_at_header(data: bytes) -> Header:
     return Header(kind, width, height, orientation if orientation in range(2, 9) else 1)
 
 
-def _decode_turned_jpeg(data: bytes, size: int | None) -> Pixels:
+def _decode_turned_jpeg(data: bytes, size: int | None, interpolation: str) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # as above
         reason = " ".join(str(error).split())
         raise DataError(f"the picture cannot be decoded: {reason}") from error
-    return pixels if size is None else resize(pixels, size)
+    return pixels if size is None else resize(pixels, size, interpolation)
 
 
 def _of_pillow(image: Image.Image) -> Pixels:

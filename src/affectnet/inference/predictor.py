@@ -52,6 +52,7 @@ class ClassifierLike(Protocol):
     size: int
     margin: float | None
     alignment: str | None
+    interpolation: str
 
     def __call__(self, crops: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Map RGB crops (n, size, size, 3) to probabilities (n, K), valence and arousal (n,)."""
@@ -248,6 +249,7 @@ class Predictor:
                 margin=self.margin,
                 landmarks=face.landmarks,
                 alignment=self.classifier.alignment,
+                interpolation=self.classifier.interpolation,
             )
         return Prepared(result, tuple(candidates), crops, pixels if keep else None)
 
@@ -282,7 +284,7 @@ class Predictor:
     ) -> Prepared:
         size = self.classifier.size
         if faces == "none":
-            pixels, width, height = as_face(picture, size)
+            pixels, width, height = as_face(picture, size, self.classifier.interpolation)
             whole = Candidate(Box(0.0, 0.0, float(width), float(height)), None, None)
             shown = shrink(as_pixels(picture), KEPT_SIDE) if keep else None
             return Prepared(PictureResult(source, width, height), (whole,), pixels[None], shown)

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from affectnet.data.images import resize
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.faces import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
-from affectnet.inference.images import Pixels, kind_of, resize
+from affectnet.inference.images import Pixels, kind_of
 from affectnet.inference.predictor import Candidate, Faces, Predictor, Prepared, check_choice
 from affectnet.inference.results import PictureResult
 from affectnet.inference.stages import ordered_map, overlap
@@ -213,7 +214,9 @@ def predict_video(
         result = PictureResult(origin, width, height, frame=frame.number, time=frame.time)
         if detector is None:
             whole = Box(0.0, 0.0, float(width), float(height))
-            crop = resize(frame.pixels, predictor.classifier.size)[None]
+            crop = resize(
+                frame.pixels, predictor.classifier.size, predictor.classifier.interpolation
+            )[None]
             kept = frame.pixels if keep else None
             return Prepared(result, (Candidate(whole, None, None),), crop, kept)
         found = detector.detect(frame.pixels)

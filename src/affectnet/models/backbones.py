@@ -171,7 +171,13 @@ def _create_timm(
     else:
         model = timm.create_model(full, pretrained=False, num_classes=0, **options)
     model.num_features = features
-    preprocessing = Preprocessing(size, _three(cfg.mean), _three(cfg.std), cfg.interpolation)
+    preprocessing = Preprocessing(
+        size,
+        _three(cfg.mean),
+        _three(cfg.std),
+        # "random" is how some were trained; what timm then evaluates with is bicubic.
+        "bicubic" if cfg.interpolation == "random" else cfg.interpolation,
+    )
     return cast(nn.Module, model), preprocessing
 
 

@@ -33,7 +33,9 @@ def split_features(
     Raises:
         DataError: an image cannot be decoded.
     """
-    faces = FaceDataset(split, model.preprocessing.size)
+    faces = FaceDataset(
+        split, model.preprocessing.size, interpolation=model.preprocessing.interpolation
+    )
     facts = model.preprocessing
     device = next(model.parameters()).device
     training = model.training

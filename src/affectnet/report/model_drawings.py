@@ -110,10 +110,11 @@ class _View:
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The faces as the model takes them, uint8 (n, S, S, 3)."""
-        size = self.model().preprocessing.size
+        prep = self.model().preprocessing
+        size = prep.size
         images = np.empty((len(rows), size, size, 3), np.uint8)
         for i, row in enumerate(self.rows[rows].tolist()):
-            images[i] = decode_image(self.split.image_bytes(row), size)
+            images[i] = decode_image(self.split.image_bytes(row), size, prep.interpolation)
         return images
 
 

@@ -99,6 +99,7 @@ def _forward(
         data,
         batch_size=batch_size,
         image_size=model.preprocessing.size,
+        interpolation=model.preprocessing.interpolation,
         workers=workers,
         cache="none",
     )

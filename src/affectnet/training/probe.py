@@ -140,7 +140,7 @@ class FeaturePass:
         backbone = self.model.backbone.to(self.device).eval()
         preprocessing = self.model.preprocessing
         loader = FaceLoader(
-            FaceDataset(split, preprocessing.size),
+            FaceDataset(split, preprocessing.size, interpolation=preprocessing.interpolation),
             batch_size=None,
             sampler=EvalBatches(np.arange(done, len(split)), _CHUNK, place=(0, 1)),
             num_workers=workers,
