@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from affectnet.data.images import looks_whole
 from affectnet.data.readers.checker import ImageChecker
+from affectnet.data.readers.jpegcheck import look_whole
 from affectnet.data.readers.npy import (
     NOT_FINITE,
     NpyScalars,
@@ -153,7 +154,7 @@ class _Reading:
     def _sort(self, source: Source, number: int, block: Block, others: Counter[bytes]) -> int:
         """Sort the files of a block into rows; return how many belong to the release."""
         found = 0
-        images: list[tuple[int, Callable[[str, str], None]]] = []
+        images: list[tuple[int, Rows, int]] = []
         folders = self._folders
         for i, name in enumerate(block.names):
             path, _, file = name.rpartition(b"/")
@@ -176,14 +177,21 @@ class _Reading:
                     row = rows.index.get(stem)
                     if row is None:
                         row = rows.new(stem)
-                    if self._needs_decoding(rows, row, source, number, block, i):
-                        images.append((i, partial(rows.fault, row)))
+                    if self._image(rows, row, source, number, block, i):
+                        images.append((i, rows, row))
                     found += 1
                     continue
             if file[:1] != b".":  # what macOS and editors leave (._1.jpg, .DS_Store) is not told
                 others[name.removeprefix(b"./").partition(b"/")[0]] += 1
         self._convert_points()
-        self._checker.check(block, images)
+        if self._only_header:
+            at = [i for i, _, _ in images]
+            starts, sizes = (
+                np.array(block.starts, np.int64)[at],
+                np.array(block.sizes, np.int64)[at],
+            )
+            images = list(compress(images, ~look_whole(block.data, starts, sizes)))
+        self._checker.check(block, [(i, partial(rows.fault, row)) for i, rows, row in images])
         return found
 
     def _folder(self, path: bytes) -> tuple[Rows, int]:
@@ -195,10 +203,10 @@ class _Reading:
             self._folders[path] = found
         return found
 
-    def _needs_decoding(
+    def _image(
         self, rows: Rows, row: int, source: Source, number: int, block: Block, i: int
     ) -> bool:
-        """Note where the image of a row is; return whether it has still to be looked at."""
+        """Note where the image of a row is; return whether it has to be looked at."""
         start, size = block.starts[i], block.sizes[i]
         first = not rows.seen[row] & IMAGE
         rows.seen[row] |= IMAGE
@@ -212,7 +220,7 @@ class _Reading:
         rows.source[row] = number
         rows.place[row] = place
         rows.size[row] = size
-        return not (self._only_header and looks_whole(block.data[start : start + size]))
+        return True
 
     def _label(self, rows: Rows, row: int, piece: int, block: Block, i: int) -> None:
         """Note the expression, valence or arousal of a row."""
