@@ -250,6 +250,11 @@ def test_what_does_not_go_together(make_run, drawn, tmp_path):
         (EvaluateConfig(), ConfigError, "name one or several runs"),
         (EvaluateConfig(runs=(run,), predictions=run), ConfigError, "name one or several runs"),
         (EvaluateConfig(runs=(run, run)), ConfigError, "named twice"),
+        (
+            EvaluateConfig(runs=(run, tmp_path / "other" / "first"), out=tmp_path / "o"),
+            ConfigError,
+            "the same name",
+        ),
         (EvaluateConfig(runs=(run,), ensemble=True), ConfigError, "two or more"),
         (EvaluateConfig(runs=(run,)), RunError, "give --data DIR"),
         (EvaluateConfig(runs=(tmp_path / "none",), data=drawn), RunError, "there is no run folder"),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from affectnet.config import EvaluateConfig
@@ -124,6 +123,8 @@ def _check(config: EvaluateConfig) -> list[Path]:
         raise ConfigError("--ensemble takes the mean of several runs; name two or more")
     if config.calibrate and config.data is None:
         raise ConfigError("--calibrate fits on the val split of --data; give --data DIR")
+    if config.out and len({_name(path) for path in given}) < len(given):
+        raise ConfigError("two of these have the same name; score them one by one, or rename one")
     if config.out and config.out.suffix == ".json" and len(given) > 1:
         raise ConfigError(f"--out {config.out} holds one score; give a folder for several")
     if config.out and not config.overwrite:
@@ -139,10 +140,15 @@ def _check(config: EvaluateConfig) -> list[Path]:
     return given
 
 
+def _name(path: Path) -> str:
+    """A run folder's name, or a file's without its ending."""
+    return path.stem if path.is_file() else path.resolve().name
+
+
 def _home(path: Path, config: EvaluateConfig, alone: bool) -> Path:
     """The folder of the evaluation of `path` under --out."""
     assert config.out is not None
-    return RunFolder(config.out if alone else config.out / path.stem).evaluation(config.split)
+    return RunFolder(config.out if alone else config.out / _name(path)).evaluation(config.split)
 
 
 def _subject(path: Path, config: EvaluateConfig, alone: bool) -> Subject:
@@ -163,7 +169,7 @@ def _subject(path: Path, config: EvaluateConfig, alone: bool) -> Subject:
     home = home or run.evaluation(config.split)
     file = _predictions_of_run(path if saved else run.model, path, home, config, alone)
     name = path.resolve().parent.name if saved and path.name == "model" else run.name
-    table = pq.read_table(file)
+    table = read_table(file)
     preds = predictions_of(table, source=name)
     truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
     return Subject(name, truth, preds, home)
