@@ -204,13 +204,15 @@ def _notes(figures: dict[str, Any]) -> Text:
                 f"{worst['by']} {worst['value']:.3f}"
             )
     lines += [f"Note: {note}" for note in protocol["notes"]]
-    reasons = {
-        f"{key}: {entry['reason']}"
-        for section in ("expression", "valence", "arousal")
-        for key, entry in figures[section].items()
-        if isinstance(entry, dict) and entry.get("reason") and figures[section]["n"]
-    }
-    return Text("\n".join([*lines, *sorted(reasons)]))
+    reasons: dict[str, list[str]] = {}
+    for section in ("expression", "expression_7", "valence", "arousal"):
+        for key, entry in figures[section].items():
+            if isinstance(entry, dict) and entry.get("reason") and figures[section]["n"]:
+                names = reasons.setdefault(entry["reason"], [])
+                name = "seven classes" if section == "expression_7" else key
+                names += [name] if name not in names else []
+    lines += [f"No value or interval, {', '.join(names)}: {why}" for why, names in reasons.items()]
+    return Text("\n".join(lines))
 
 
 def _grid(title: str, columns: Sequence[str]) -> Table:
