@@ -103,12 +103,15 @@ class Failing(io.RawIOBase):
 
 
 def test_errors_of_the_thread_come_up():
-    with pytest.raises(OSError, match="the disk is gone"), ReadAhead(Failing(), 2, 0) as windows:
+    with (
+        pytest.raises(OSError, match="the disk is gone"),
+        ReadAhead(Failing(), 2, 0, len) as windows,
+    ):
         next(iter(windows))
 
 
 def test_the_thread_ends_when_the_reading_is_broken_off():
     before = threading.active_count()
-    with ReadAhead(io.BytesIO(bytes(WINDOW * 3)), 2, 0) as windows:
+    with ReadAhead(io.BytesIO(bytes(WINDOW * 3)), 2, 0, len) as windows:
         next(iter(windows))
     assert threading.active_count() == before

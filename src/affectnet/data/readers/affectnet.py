@@ -9,21 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
+from itertools import compress, repeat
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from affectnet.data.readers.bulk import group_names, plain_numbers, plain_points
 from affectnet.data.readers.checker import ImageChecker
 from affectnet.data.readers.jpegcheck import look_whole
-from affectnet.data.readers.npy import (
-    NOT_FINITE,
-    NpyScalars,
-    plain_points_header,
-    read_points,
-    to_single,
-)
+from affectnet.data.readers.npy import NpyScalars, read_points
 from affectnet.data.readers.part import LANDMARK_BYTES, UNDECODABLE, UNREADABLE, Part
 from affectnet.data.readers.rows import ARO, EXP, IMAGE, LND, NAMES, VAL, Rows
 from affectnet.data.readers.sources import Images, Progress, Source, Spool, open_source
@@ -38,18 +34,11 @@ SPLIT_PARTS: Final = {"train": "train_set", "test": "val_set"}
 """What the parts are for: AffectNet's own validation part is the test split."""
 FOLDERS: Final = tuple(f"{part}/{kind}" for part in PARTS for kind in ("images", "annotations"))
 
-_SUFFIXES = {
-    b"_exp.npy": EXP,
-    b"_val.npy": VAL,
-    b"_aro.npy": ARO,
-    b"_lnd.npy": LND,
-}
-_SUFFIX = 8  # so long is each of them
+_PIECES = {b"_exp.npy": EXP, b"_val.npy": VAL, b"_aro.npy": ARO, b"_lnd.npy": LND, b".jpg": IMAGE}
+_ENDINGS = tuple(_PIECES)
 _IMAGES, _ANNOTATIONS = 1, 2
 _KINDS = {b"images": _IMAGES, b"annotations": _ANNOTATIONS}
 _NO_ROWS = Rows("")
-_POINTS_HEADER = plain_points_header(N_LANDMARKS)
-_POINTS_SIZE = len(_POINTS_HEADER) + 16 * N_LANDMARKS
 _IMAGE_SUFFIXES = frozenset(b"jpg jpeg png bmp webp gif tif tiff ppm".split())
 
 
@@ -136,7 +125,6 @@ class _Reading:
         self._only_header = check == "header"
         self._scalars = NpyScalars()
         self._folders: dict[bytes, tuple[Rows, int]] = {}
-        self._points: list[tuple[Rows, int, bytes]] = []
 
     def read(self, source: Source, number: int, progress: Progress) -> None:
         """Take in a source; `number` is its place among the sources."""
@@ -153,46 +141,87 @@ class _Reading:
 
     def _sort(self, source: Source, number: int, block: Block, others: Counter[bytes]) -> int:
         """Sort the files of a block into rows; return how many belong to the release."""
-        found = 0
         images: list[tuple[int, Rows, int]] = []
-        folders = self._folders
-        for i, name in enumerate(block.names):
-            path, _, file = name.rpartition(b"/")
-            rows, kind = folders.get(path) or self._folder(path)
-            if kind == _ANNOTATIONS:
-                piece = _SUFFIXES.get(file[-_SUFFIX:])
-                if piece is not None and file[:1] != b".":
-                    row = rows.index.get(file[:-_SUFFIX])
-                    if row is None:
-                        row = rows.new(file[:-_SUFFIX])
-                    if piece != LND:
-                        self._label(rows, row, piece, block, i)
-                    else:
-                        self._landmarks(rows, row, block, i)
-                    found += 1
-                    continue
-            elif kind == _IMAGES:
-                stem, _, suffix = file.rpartition(b".")
-                if suffix.lower() in _IMAGE_SUFFIXES and file[:1] != b".":
-                    row = rows.index.get(stem)
-                    if row is None:
-                        row = rows.new(stem)
-                    if self._image(rows, row, source, number, block, i):
-                        images.append((i, rows, row))
-                    found += 1
-                    continue
-            if file[:1] != b".":  # what macOS and editors leave (._1.jpg, .DS_Store) is not told
-                others[name.removeprefix(b"./").partition(b"/")[0]] += 1
-        self._convert_points()
+        groups, alone = group_names(block.names, _ENDINGS)
+        starts, sizes = np.array(block.starts, np.int64), np.array(block.sizes, np.int64)
+        found = 0
+        for group in groups:
+            rows, kind = self._folders.get(group.folder) or self._folder(group.folder)
+            piece = _PIECES[group.ending]
+            if kind != (_IMAGES if piece == IMAGE else _ANNOTATIONS):
+                alone = np.append(alone, group.members)
+                continue
+            members, at = group.members, rows.find(group.stems)
+            left = self._take_group(rows, at, piece, block, starts[members], sizes[members])
+            if piece == IMAGE and not left.any():
+                rows.place[at] = [source.keep(block, i) for i in members.tolist()]
+                rows.source[at] = number
+                images += zip(members.tolist(), repeat(rows), at.tolist(), strict=False)
+            alone = np.append(alone, members[left])
+            found += len(members) - int(left.sum())
+        for i in alone.tolist():
+            found += self._take(source, number, block, i, images, others)
         if self._only_header:
-            at = [i for i, _, _ in images]
-            starts, sizes = (
-                np.array(block.starts, np.int64)[at],
-                np.array(block.sizes, np.int64)[at],
-            )
-            images = list(compress(images, ~look_whole(block.data, starts, sizes)))
+            at = np.array([i for i, _, _ in images], np.int64)
+            images = list(compress(images, ~look_whole(block.data, starts[at], sizes[at])))
         self._checker.check(block, [(i, partial(rows.fault, row)) for i, rows, row in images])
         return found
+
+    def _take_group(
+        self,
+        rows: Rows,
+        at: NDArray[np.int64],
+        piece: int,
+        block: Block,
+        starts: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Note one piece of many rows at once; return which files need a look of their own."""
+        if (starts < 0).any() or not rows.are_new(at, piece):
+            return np.ones(len(at), bool)
+        if piece == IMAGE:
+            rows.size[at] = sizes
+            read = np.ones(len(at), bool)
+        elif piece == LND:
+            points, read = plain_points(block.data, starts, sizes, N_LANDMARKS)
+            places = self._landmark_file.append(points.tobytes())
+            rows.landmarks[at[read]] = places + LANDMARK_BYTES * np.arange(len(points))
+        else:
+            numbers, read = plain_numbers(block.data, starts, sizes)
+            rows.numbers[piece][at[read]] = numbers[read]
+        rows.seen[at[read]] |= piece
+        return ~read
+
+    def _take(
+        self,
+        source: Source,
+        number: int,
+        block: Block,
+        i: int,
+        images: list[tuple[int, Rows, int]],
+        others: Counter[bytes],
+    ) -> bool:
+        """Note one file, whatever it is; return whether it belongs to the release."""
+        name = block.names[i]
+        path, _, file = name.rpartition(b"/")
+        rows, kind = self._folders.get(path) or self._folder(path)
+        hidden = file[:1] == b"."  # what macOS and editors leave: ._1.jpg, .DS_Store
+        if kind == _ANNOTATIONS and file[-8:] in _PIECES and not hidden:
+            row = int(rows.find([file[:-8]])[0])
+            if _PIECES[file[-8:]] == LND:
+                self._landmarks(rows, row, block, i)
+            else:
+                self._label(rows, row, _PIECES[file[-8:]], block, i)
+            return True
+        stem, _, suffix = file.rpartition(b".")
+        if kind == _IMAGES and suffix.lower() in _IMAGE_SUFFIXES and not hidden:
+            row = int(rows.find([stem])[0])
+            if self._image(rows, row, source, number, block, i):
+                images.append((i, rows, row))
+            return True
+        if not hidden:
+            others[name.removeprefix(b"./").partition(b"/")[0]] += 1
+        return False
 
     def _folder(self, path: bytes) -> tuple[Rows, int]:
         """Tell the part and the kind of files of a folder; remembered, as there are only a few."""
@@ -239,38 +268,20 @@ class _Reading:
             rows.numbers[piece][row] = value
 
     def _landmarks(self, rows: Rows, row: int, block: Block, i: int) -> None:
-        """Note the landmarks of a row; those of the usual form are converted many at once."""
+        """Note the landmarks of a row."""
         start, size = block.starts[i], block.sizes[i]
         again = rows.seen[row] & LND
         rows.seen[row] |= LND
         data = bytes(block.data[start : start + size]) if start >= 0 and size < 1 << 16 else b""
-        if not again and size == _POINTS_SIZE and data.startswith(_POINTS_HEADER):
-            self._points.append((rows, row, data[len(_POINTS_HEADER) :]))
-            return
         points = read_points(data, N_LANDMARKS)
         if isinstance(points, str):
             rows.fault(row, UNREADABLE, f"{NAMES[LND]}: {points if data else f'{size:,} bytes'}")
         elif again:
-            self._convert_points()  # the first ones may still be waiting
-            place = rows.landmarks[row]
+            place = int(rows.landmarks[row])
             before = self._landmark_file.read(place, len(points)) if place >= 0 else b""
             rows.repeat(row, LND, before == points)
         else:
             rows.landmarks[row] = self._landmark_file.append(points)
-
-    def _convert_points(self) -> None:
-        waiting, self._points = self._points, []
-        if not waiting:
-            return
-        numbers = np.frombuffer(b"".join([data for _, _, data in waiting]), "<f8")
-        single, finite = to_single(numbers.reshape(len(waiting), -1))
-        place = self._landmark_file.append(single.tobytes())
-        for (rows, row, _), good in zip(waiting, finite.tolist(), strict=True):
-            if good:
-                rows.landmarks[row] = place
-            else:
-                rows.fault(row, UNREADABLE, f"{NAMES[LND]}: {NOT_FINITE}")
-            place += LANDMARK_BYTES
 
     def _refuse_links(self, source: Source, block: Block) -> None:
         for name in block.links:

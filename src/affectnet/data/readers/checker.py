@@ -50,6 +50,9 @@ class ImageChecker:
                 group, size = [], 0
         if group:
             tasks.append(self._pool.submit(self._decode, block, group))
+        if not tasks and not self._held:
+            block.release()
+            return
         self._held.append((block, tasks))
         while len(self._held) >= HELD:
             self._settle()

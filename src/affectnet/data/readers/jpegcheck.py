@@ -72,7 +72,7 @@ def _sound_frames(
     width = octets[at + 7].astype(np.int64) << 8 | octets[at + 8]
     components = octets[at + 9]
     pixels = height * width
-    sound = (octets[at + 4] == 8) & (pixels > 0) & (pixels <= MAX_PIXELS)
+    sound: NDArray[np.bool_] = (octets[at + 4] == 8) & (pixels > 0) & (pixels <= MAX_PIXELS)
     sound &= (components == 1) | (components == 3) | (components == 4)
     sound &= long_enough & (length == 8 + 3 * components.astype(np.int64))
     return sound

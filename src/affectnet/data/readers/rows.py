@@ -1,11 +1,9 @@
 """Faces as they are met in a release, a piece at a time, and the verdict on each at the end."""
 
 import math
-from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,41 +31,53 @@ NAMES: Final = {EXP: "exp", VAL: "val", ARO: "aro", LND: "lnd", IMAGE: "image"}
 NEEDED: Final = EXP | VAL | ARO | IMAGE
 
 
-@dataclass
 class Rows:
     """The faces of one part so far: one entry a face in every column.
 
-    Plain arrays, not objects, so a million faces take some 250 MB. `seen` holds the bits above;
-    `faults` what is wrong with a row; `repeats` which pieces came twice, with another content
-    (the piece's name) or the same (an empty string); `images_again` row, source, place and size of
-    images that came twice, to be compared at the end.
+    Plain arrays, not objects, so a million faces take some 250 MB; they are longer than the number
+    of faces, `len(index)`. `seen` holds the bits above; `faults` what is wrong with a row;
+    `repeats` which pieces came twice, with another content (the piece's name) or the same (an
+    empty string); `images_again` row, source, place and size of images that came twice, to be
+    compared at the end.
     """
 
-    part: str
-    index: dict[bytes, int] = field(default_factory=dict)
-    seen: bytearray = field(default_factory=bytearray)
-    numbers: dict[int, "array[float]"] = field(
-        default_factory=lambda: {kind: array("d") for kind in (EXP, VAL, ARO)}
-    )
-    landmarks: "array[int]" = field(default_factory=lambda: array("q"))
-    source: "array[int]" = field(default_factory=lambda: array("h"))
-    place: "array[int]" = field(default_factory=lambda: array("q"))
-    size: "array[int]" = field(default_factory=lambda: array("q"))
-    faults: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
-    repeats: dict[int, set[str]] = field(default_factory=dict)
-    images_again: list[tuple[int, int, int, int]] = field(default_factory=list)
+    def __init__(self, part: str) -> None:
+        self.part = part
+        self.index: dict[bytes, int] = {}
+        self.faults: dict[int, list[tuple[str, str]]] = {}
+        self.repeats: dict[int, set[str]] = {}
+        self.images_again: list[tuple[int, int, int, int]] = []
+        self.seen = np.zeros(0, np.uint8)
+        self.numbers = {kind: np.zeros(0) for kind in (EXP, VAL, ARO)}
+        self.landmarks = np.zeros(0, np.int64)
+        self.source = np.zeros(0, np.int16)
+        self.place = np.zeros(0, np.int64)
+        self.size = np.zeros(0, np.int64)
+        self._grow(1024)
 
-    def new(self, key: bytes) -> int:
-        """Add a row for an id that `index` does not have; return its number."""
-        row = self.index[key] = len(self.seen)
-        self.seen.append(0)
-        for column in self.numbers.values():
-            column.append(0.0)
-        self.landmarks.append(-1)
-        self.source.append(-1)
-        self.place.append(-1)
-        self.size.append(-1)
-        return row
+    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the rows of ids, new ones for those not met before."""
+        index = self.index
+        number = index.setdefault
+        rows = np.array([number(key, len(index)) for key in keys], np.int64)
+        if len(index) > len(self.seen):
+            self._grow(max(len(index), 2 * len(self.seen)))
+        return rows
+
+    def _grow(self, length: int) -> None:
+        def longer(column: NDArray[Any], fill: int) -> NDArray[Any]:
+            return np.append(column, np.full(length - len(column), fill, column.dtype))
+
+        self.seen = longer(self.seen, 0)
+        self.numbers = {kind: longer(column, 0) for kind, column in self.numbers.items()}
+        self.landmarks = longer(self.landmarks, -1)
+        self.source = longer(self.source, -1)
+        self.place = longer(self.place, -1)
+        self.size = longer(self.size, -1)
+
+    def are_new(self, rows: NDArray[np.int64], kind: int) -> bool:
+        """Whether no row has this piece yet, nor comes twice among `rows`."""
+        return not (self.seen[rows] & kind).any() and len(np.unique(rows)) == len(rows)
 
     def fault(self, row: int, reason: str, detail: str) -> None:
         """Note that a row cannot be used."""
@@ -83,9 +93,8 @@ class Rows:
             same = self.size[row] == size and self.source[row] >= 0
             if same:
                 first, again = bytearray(size), bytearray(size)
-                sources[self.source[row]].read_into(
-                    [self.place[row]], [size], memoryview(first), [0]
-                )
+                at = int(self.place[row])
+                sources[self.source[row]].read_into([at], [size], memoryview(first), [0])
                 sources[number].read_into([place], [size], memoryview(again), [0])
                 same = first == again
             self.repeat(row, IMAGE, same)
@@ -100,11 +109,12 @@ class Rows:
         dropped: list[Dropped] = []
         good: list[tuple[str, int]] = []
         order = {reason: i for i, reason in enumerate(REASONS)}
+        seen = self.seen[: len(self.index)].tolist()
         for key, row in self.index.items():
             name = _readable(key)
             found = self.faults.get(row, [])
-            if self.seen[row] & NEEDED != NEEDED:
-                found = [*found, _incomplete(self.seen[row])]
+            if seen[row] & NEEDED != NEEDED:
+                found = [*found, _incomplete(seen[row])]
             again = self.repeats.get(row)
             if again is not None:
                 found = [*found, *_different(again)]
@@ -127,36 +137,33 @@ class Rows:
         return Part(
             name=self.part,
             ids=[name for name, _ in good],
-            expression=self._numbers(EXP)[rows].astype(np.int8),
-            valence=self._numbers(VAL)[rows].astype(np.float32),
-            arousal=self._numbers(ARO)[rows].astype(np.float32),
+            expression=self.numbers[EXP][rows].astype(np.int8),
+            valence=self.numbers[VAL][rows].astype(np.float32),
+            arousal=self.numbers[ARO][rows].astype(np.float32),
             sources=sources,
-            source=np.array(self.source, np.int16)[rows],
-            place=np.array(self.place, np.int64)[rows],
-            size=np.array(self.size, np.int64)[rows],
+            source=self.source[rows],
+            place=self.place[rows],
+            size=self.size[rows],
             landmark_file=landmark_file,
-            landmark_place=np.array(self.landmarks, np.int64)[rows],
+            landmark_place=self.landmarks[rows],
             dropped=dropped,
         )
 
-    def _numbers(self, kind: int) -> NDArray[np.float64]:
-        return np.frombuffer(self.numbers[kind], np.float64)
-
     def _check_numbers(self) -> None:
         """Note labels that are out of their range."""
-        seen = np.frombuffer(self.seen, np.uint8)
-        label = self._numbers(EXP)
+        seen = self.seen
+        label = self.numbers[EXP]
         bad = ~((label >= 0) & (label < N_EXPRESSIONS) & (label == np.floor(label)))
         for row in np.flatnonzero(bad & (seen & EXP > 0)).tolist():
             self._fault_of_number(row, BAD_LABEL, EXP)
         for kind in (VAL, ARO):
-            value = self._numbers(kind)
+            value = self.numbers[kind]
             bad = ~((value >= -1) & (value <= 1))
             for row in np.flatnonzero(bad & (seen & kind > 0)).tolist():
                 self._fault_of_number(row, MINUS_TWO if value[row] == -2 else OUTSIDE, kind)
 
     def _fault_of_number(self, row: int, reason: str, kind: int) -> None:
-        value = self.numbers[kind][row]
+        value = float(self.numbers[kind][row])
         shown = int(value) if math.isfinite(value) and value == int(value) else value
         self.fault(row, reason, f"{NAMES[kind]} is {shown}")
 

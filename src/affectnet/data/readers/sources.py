@@ -119,7 +119,8 @@ class TarSource:
             if compressed:
                 self._spool = Spool(self._scratch)
             for block in scan_tar(stream, self.name):
-                progress(min(file.tell(), whole), whole)
+                # Asking a plain file for its position would wait for the thread that reads it.
+                progress(min(file.tell() if compressed else block.done, whole), whole)
                 yield block
 
     def keep(self, block: Block, index: int) -> int:

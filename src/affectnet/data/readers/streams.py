@@ -7,10 +7,10 @@ import queue
 import stat
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import zstandard
@@ -27,6 +27,9 @@ _OTHER_KINDS = {
     b"Rar!": "a rar file",
     b"BZh": "compressed by bzip2",
 }
+
+
+Prepared = TypeVar("Prepared")
 
 
 class ByteStream(Protocol):
@@ -113,21 +116,30 @@ class _XzStream:
                 return len(unpacked)
 
 
-class ReadAhead:
-    """Windows of a stream, read by a thread while the caller works on the one before.
+class ReadAhead(Generic[Prepared]):
+    """Windows of a stream, read and prepared by a thread while the caller works on those before.
 
-    Iterating yields (buffer, length); the caller hands each buffer back by `recycle` once nothing
-    looks into it any more. Errors of the thread come up in the iteration. Use as a context, so
-    that the thread ends with it.
+    Iterating yields (buffer, length, what `prepare` made of the window); the caller hands each
+    buffer back by `recycle` once nothing looks into it any more. Errors of the thread come up in
+    the iteration. Use as a context, so that the thread ends with it.
     """
 
-    def __init__(self, stream: ByteStream, buffers: int, front: int) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        buffers: int,
+        front: int,
+        prepare: Callable[[memoryview], Prepared],
+    ) -> None:
         """Take `buffers` buffers of WINDOW bytes, each with `front` spare bytes before them."""
         self._stream = stream
         self._front = front
+        self._prepare = prepare
         self._stop = False
-        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[tuple[memoryview, int] | BaseException] = queue.SimpleQueue()
+        # Last in, first out: memory that is still in the cache, and less of it.
+        self._free: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
+        self._full: queue.SimpleQueue[tuple[memoryview, int, Prepared] | BaseException]
+        self._full = queue.SimpleQueue()
         for _ in range(buffers):
             self._free.put(new_memory(front + WINDOW))
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
@@ -142,13 +154,14 @@ class ReadAhead:
                     if not got or self._stop:
                         break
                     length += got
-                self._full.put((buffer, length))
+                window = buffer[self._front : self._front + length]
+                self._full.put((buffer, length, self._prepare(window)))
                 if length < WINDOW:
                     return
         except BaseException as error:  # every kind: the caller's thread shall raise it
             self._full.put(error)
 
-    def __enter__(self) -> "ReadAhead":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,7 +169,7 @@ class ReadAhead:
         self._free.put(None)
         self._thread.join()
 
-    def __iter__(self) -> Iterator[tuple[memoryview, int]]:
+    def __iter__(self) -> Iterator[tuple[memoryview, int, Prepared]]:
         """Yield the windows; the last one is shorter than WINDOW, perhaps empty."""
         while True:
             item = self._full.get()

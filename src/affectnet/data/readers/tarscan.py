@@ -75,8 +75,8 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
     carried = b""
     base = 0  # where the window stands in the archive
     front = 1 << 20
-    with ReadAhead(stream, BUFFERS, front) as windows:
-        for buffer, length in windows:
+    with ReadAhead(stream, BUFFERS, front, _Headers) as windows:
+        for buffer, length, headers in windows:
             last = length < WINDOW
             if len(carried) <= front:
                 begin = front - len(carried)
@@ -85,9 +85,9 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
             else:  # a large member: rare enough to afford a copy
                 data = memoryview(carried + bytes(buffer[front : front + length]))
             block = Block(data.toreadonly())
-            used = scanner.scan(block, base)
+            used = scanner.scan(block, base, headers, len(carried))
             block.done = base + len(data)
-            block.on_release = _Once(windows, buffer)
+            block.on_release = _Once(windows.recycle, buffer)
             carried = bytes(data[used:])
             base += used
             yield block
@@ -100,13 +100,13 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
 class _Once:
     """Recycle a buffer, but only once, however often it is asked for."""
 
-    def __init__(self, windows: ReadAhead, buffer: memoryview) -> None:
-        self._windows = windows
+    def __init__(self, recycle: Callable[[memoryview], None], buffer: memoryview) -> None:
+        self._recycle = recycle
         self._buffer: memoryview | None = buffer
 
     def __call__(self) -> None:
         if self._buffer is not None:
-            self._windows.recycle(self._buffer)
+            self._recycle(self._buffer)
             self._buffer = None
 
 
@@ -203,11 +203,12 @@ class _Scanner:
             "an archive; copy or download it again"
         )
 
-    def scan(self, block: Block, base: int) -> int:
+    def scan(self, block: Block, base: int, headers: _Headers, origin: int) -> int:
         """Put the complete files of `block.data` into the block; return how much was used up.
 
-        `base` is where the data stands in the archive. What is left over is to be put in front of
-        the next data. Sets `finished` at the end mark.
+        `base` is where the data stands in the archive; `headers` are those of its new part, from
+        `origin` on. What is left over is to be put in front of the next data. Sets `finished` at
+        the end mark.
         """
         data = block.data
         end = len(data)
@@ -215,8 +216,6 @@ class _Scanner:
         self._skip -= position
         if position == end:
             return position
-        headers = _Headers(data[position:])
-        origin = position
         while position + BLOCK <= end:
             i = headers.find(position - origin)
             if i >= 0 and self._next_name is None and self._next_size is None:
@@ -225,7 +224,7 @@ class _Scanner:
                     self._started = True
                     position = origin + int(headers.ends[behind - 1])
                     starts = headers.starts[i:behind]
-                    if origin:
+                    if origin:  # what was left over stands in front
                         starts = [start + origin for start in starts]
                     block.names += headers.names[i:behind]
                     block.starts += starts
