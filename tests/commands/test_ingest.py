@@ -15,7 +15,8 @@ from PIL import Image
 
 from affectnet.cli import main
 from affectnet.commands.ingest import ingest
-from affectnet.config import IngestConfig
+from affectnet.commands.train import train
+from affectnet.config import IngestConfig, TrainConfig
 from affectnet.data.images import decode_image
 from affectnet.data.splits import stratified_split
 from affectnet.data.store import DatasetInfo, open_split
@@ -162,6 +163,20 @@ def test_faults_are_dropped_counted_and_listed(tmp_path, capsys):
     assert len(open_split(out, "train")) + len(open_split(out, "val")) == 39
     printed = capsys.readouterr().out
     assert all(reason in printed for reason in expected.values())
+    # What is left trains.
+    run = train(
+        TrainConfig(
+            data=(out,),
+            backbone="resnet10t",
+            image_size=32,
+            pretrained=False,
+            epochs=1,
+            workers=0,
+            accelerator="cpu",
+            runs=tmp_path / "runs",
+        )
+    )
+    assert (run.model / "model.safetensors").is_file()
 
 
 def test_soft_labels_from_side_files(drawn_tars, tmp_path, capsys):
