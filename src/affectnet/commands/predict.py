@@ -269,7 +269,8 @@ class _Tally:
             if hidden > 0:
                 console.print(f"and {hidden:,} more; --out FILE writes them all")
         for result in self.unreadable:
-            console.print(f"{result.source}: {result.reason}", markup=False, highlight=False)
+            said = f"{result.source}: {result.reason}"
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
         read = ((self.pictures, "picture"), (self.frames, "frame"))
         counts = [_count(number, word) for number, word in read if number]
         said = f"{' and '.join(counts) or 'nothing read'}: {_count(self.faces, 'face')}"
