@@ -44,8 +44,8 @@ def corrupt(face: Pixels, kind: str, strength: int, seed: int = 0) -> Pixels:
 
 
 def blur(face: Pixels, level: int, _rng: np.random.Generator) -> Pixels:
-    """Out of focus: Gaussian of 2, 4, 6% of the side."""
-    return _uint8(cv2.GaussianBlur(face, (0, 0), (0.02, 0.04, 0.06)[level] * max(face.shape)))
+    """Out of focus: Gaussian of 1.5, 3, 4.5% of the side."""
+    return _uint8(cv2.GaussianBlur(face, (0, 0), (0.015, 0.03, 0.045)[level] * max(face.shape)))
 
 
 def motion(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
@@ -61,8 +61,8 @@ def motion(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 
 
 def low_light(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    """Half, a quarter, an eighth of the light, with the noise of few photons, not brightened."""
-    light, photons = ((0.5, 200), (0.25, 80), (0.125, 30))[level]
+    """Half, a quarter, a seventh of the light, with the noise of few photons, not brightened."""
+    light, photons = ((0.5, 400), (0.25, 200), (0.14, 100))[level]
     return _uint8(rng.poisson(face / 255 * light * photons) / photons * 255)
 
 
