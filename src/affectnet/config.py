@@ -88,7 +88,8 @@ class TrainConfig:
     pretrained: bool = True
     """Start the backbone from its pretrained weights (cvnet has none: it always starts fresh)."""
     weights: Path | None = None
-    """Start from this file or folder instead: a timm checkpoint, or an earlier run's model/."""
+    """Start from this file or folder instead: a timm checkpoint, an earlier run's model/, or the
+    name of a model that the package ships (cvnet)."""
     name: str | None = None
     """Name of the run; the backbone's where not given."""
     runs: Path = Path("runs")
@@ -190,8 +191,8 @@ class EvaluateConfig:
     """Score runs, saved models, or anybody's predictions."""
 
     runs: Positional[tuple[Path, ...]] = ()
-    """Run folders, saved models or files of predictions; two or more are compared, each with the
-    first, on the faces that both have."""
+    """Run folders, saved models, the name of a model that the package ships (cvnet), or files of
+    predictions; two or more are compared, each with the first, on the faces that both have."""
     data: Path | None = None
     """Dataset folder to predict on."""
     split: Literal["train", "val", "test"] = "test"
@@ -224,6 +225,10 @@ class EvaluateConfig:
     """Fit a temperature on the val split of --data first, and keep it in the run's model."""
     figures: bool = True
     """Draw the figures of each evaluation into its figures/ folder."""
+    explain: bool = True
+    """With the figures, Grad-CAM and the map of features too; on a slow model, of fewer faces."""
+    card: bool = True
+    """Write the model card, model/README.md, from the scores of the run."""
     ensemble: bool = False
     """Score the mean of all the given predictions too."""
     seed: int = 0
@@ -243,18 +248,24 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write one self-contained HTML page about one or several evaluated runs."""
+    """Write the report over one or several evaluated runs: an HTML page, a PDF or Markdown."""
 
     runs: Positional[tuple[Path, ...]]
     """Evaluated run folders."""
-    out: Path = Path("report.html")
-    """The page."""
+    out: Path | None = None
+    """The file, report.html where not given. Markdown has its figures beside it, in NAME_figures/."""
+    format: Literal["html", "pdf", "md"] | None = None
+    """One self-contained HTML page, a PDF, or Markdown; as the ending of --out says where not
+    given."""
     split: Literal["train", "val", "test"] = "test"
     """Split whose evaluation is shown."""
     data: UseAppendAction[tuple[Path, ...]] = ()
     """Dataset folder with the faces, where it has moved since the evaluation (repeatable)."""
+    explain: bool = True
+    """Show where each model looks (Grad-CAM) and the map of its features; both need the run's
+    model, and some seconds the first time."""
     overwrite: bool = False
-    """Replace the page at --out."""
+    """Replace the report at --out."""
 
 
 @dataclass(frozen=True)
@@ -294,8 +305,9 @@ class PredictConfig:
 
     inputs: Positional[tuple[str, ...]]
     """Pictures, videos, folders (searched to the bottom), globs in quotes, or a camera's number."""
-    model: str | None = None
-    """Run folder, its model/ folder, or owner/name on the Hugging Face Hub."""
+    model: str = "cvnet"
+    """Run folder, its model/ folder, an .onnx file, owner/name on the Hugging Face Hub, or the name
+    of a model that the package ships."""
     out: Path | None = None
     """Results, a row a face: .csv, .json, .jsonl or .parquet; a table on the terminal without."""
     annotate: Path | None = None

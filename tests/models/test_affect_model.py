@@ -275,9 +275,12 @@ def test_damaged_weights(saved):
         AffectModel.from_pretrained(saved)
 
 
-def test_a_run_is_no_model_but_names_its_own(saved):
-    with pytest.raises(RunError, match=str(saved)):
-        AffectModel.from_pretrained(saved.parent)
+def test_a_run_folder_stands_for_its_model(saved, tmp_path):
+    loaded = AffectModel.from_pretrained(saved.parent)
+    assert loaded.config() == AffectModel.from_pretrained(saved).config()
+    (tmp_path / "young" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"no trained model yet.*--name young --resume"):
+        AffectModel.from_pretrained(tmp_path / "young")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/no/such/folder", "a/b/c"])

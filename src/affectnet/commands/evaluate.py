@@ -1,6 +1,7 @@
 """`affectnet evaluate`: runs, saved models or anybody's predictions, scored and compared."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,13 @@ from affectnet.evaluation.tables import (
     write_predictions,
 )
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
+from affectnet.models.shipped import local_path
 from affectnet.run import RunFolder, write_beside
 
 PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
 COMPARISON_NAME = "comparison.json"
+CARD_NAME = "README.md"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
             console.print(f"scores: {where}", soft_wrap=True)
         if where and subject.folder and config.figures:
             _draw(subject.folder, config)
+        if where and subject.folder and config.card:
+            _write_card(subject.folder, config)
         found.append(scores)
     compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
     for comparison in compared:
@@ -105,7 +110,16 @@ def _draw(folder: Path, config: EvaluateConfig) -> None:
     from affectnet.report import save_run_figures
 
     datasets = [path for path in (config.data, config.truth) if path and path.is_dir()]
-    save_run_figures(folder.parents[1], config.split, datasets, dpi=150)
+    save_run_figures(folder.parents[1], config.split, datasets, dpi=150, explain=config.explain)
+
+
+def _write_card(folder: Path, config: EvaluateConfig) -> None:
+    """Write the run's model card anew, unless somebody wrote their own."""
+    from affectnet.report.card import refresh_card
+
+    card = refresh_card(folder.parents[1], [config.data] if config.data else [])
+    if card:
+        print(f"model card: {card}")
 
 
 def _check(config: EvaluateConfig) -> list[Path]:
@@ -115,7 +129,7 @@ def _check(config: EvaluateConfig) -> list[Path]:
             "name one or several runs (`affectnet evaluate RUN... --data DIR`), or give "
             "--predictions FILE --truth DIR"
         )
-    given = [config.predictions] if config.predictions else list(config.runs)
+    given = [config.predictions] if config.predictions else [*map(local_path, config.runs)]
     places = [path.resolve() for path in given]
     if len(set(places)) < len(places):
         raise ConfigError("the same run is named twice; name each once")
@@ -217,7 +231,11 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
     }
     if config.calibrate:
         calibrate(loaded, data, **settings)
-        loaded.save_pretrained(model)
+        with write_beside(model) as new:
+            loaded.save_pretrained(new)
+            if (model / CARD_NAME).is_file():
+                # The model's folder is replaced; a card that somebody wrote is theirs.
+                shutil.copy2(model / CARD_NAME, new)
         print(f"temperature {loaded.temperature:.3f}, fitted on val, kept in {model}")
     table = predict_split(loaded, data, config.split, **settings)
     write_predictions(table, home / PREDICTIONS_NAME)

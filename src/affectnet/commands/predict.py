@@ -49,7 +49,7 @@ def predict(config: PredictConfig) -> int:
     except DataError as error:
         raise ConfigError(str(error)) from None
     predictor = load(
-        config.model or "",
+        config.model,
         device=config.device,
         margin=config.margin,
         min_score=config.min_score,
@@ -76,11 +76,6 @@ def predict(config: PredictConfig) -> int:
 def _check(config: PredictConfig) -> None:
     """Raise `ConfigError` that lists every setting that is wrong."""
     faults = []
-    if config.model is None:
-        faults.append(
-            "no model is given; name one with --model: a run folder (runs/NAME), its model/ "
-            "folder, or owner/name on the Hugging Face Hub"
-        )
     for name, value in (("stride", config.stride), ("batch_size", config.batch_size)):
         if value < 1:
             faults.append(f"--{name.replace('_', '-')} is {value}; it must be 1 or more")

@@ -17,6 +17,7 @@ from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError, RunError
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.shipped import local_path
 from affectnet.run import RunFolder, write_beside
 from affectnet.training.keeping import export_best, keep_start, read_checkpoint
 from affectnet.training.module import AffectModule, Optimisation
@@ -63,7 +64,7 @@ def train(config: TrainConfig) -> RunFolder:
     model = AffectModel(
         config.backbone,
         pretrained=config.pretrained and config.weights is None,
-        weights=config.weights,
+        weights=None if config.weights is None else local_path(config.weights),
         image_size=config.image_size,
         dropout=config.dropout,
         drop_path=config.drop_path,
@@ -225,8 +226,11 @@ def check(config: TrainConfig) -> None:
         faults.append(_fault("ema", config.ema, "between 0 and 1"))
     if config.clip_norm is not None and config.clip_norm <= 0:
         faults.append(_fault("clip_norm", config.clip_norm, "above 0, or None"))
-    if config.weights is not None and not config.weights.exists():
-        faults.append(f"--weights {config.weights}: there is no such file or folder")
+    try:
+        if config.weights is not None and not local_path(config.weights).exists():
+            faults.append(f"--weights {config.weights}: there is no such file or folder")
+    except AffectNetError as error:
+        faults.append(str(error))
     if config.name is not None and Path(config.name).name != config.name:
         faults.append(_fault("name", config.name, "a plain name without folders"))
     try:

@@ -1,7 +1,6 @@
 """The trained model as prediction uses it: face crops in, probabilities, valence, arousal out."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,21 +8,8 @@ from numpy.typing import NDArray
 
 from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
+from affectnet.inference.scores import Scores
 from affectnet.models.affect_model import AffectModel
-from affectnet.run import RunFolder
-
-Floats = NDArray[np.float32]
-
-
-class Scores(NamedTuple):
-    """Predictions of n faces."""
-
-    probabilities: Floats
-    """(n, K), each row adding up to 1."""
-    valence: Floats
-    """(n,), in [-1, 1]."""
-    arousal: Floats
-    """(n,), in [-1, 1]."""
 
 
 class Classifier:
@@ -71,10 +57,8 @@ class Classifier:
 def load_classifier(
     model: str | Path, *, revision: str | None = None, device: str = "auto"
 ) -> Classifier:
-    """Load a run folder's best model, a `model/` folder, or `owner/name` on the hub.
+    """Load a model that PyTorch runs: whatever `AffectModel.from_pretrained` takes.
 
-    Raises as `AffectModel.from_pretrained`.
+    Raises as that.
     """
-    run = RunFolder(Path(model))
-    where = run.model if (run.model / "config.json").is_file() else model
-    return Classifier(AffectModel.from_pretrained(where, revision=revision), device)
+    return Classifier(AffectModel.from_pretrained(model, revision=revision), device)

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol, overload
+from typing import Any, Final, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ from affectnet.inference.images import (
     shrink,
 )
 from affectnet.inference.results import FaceResult, PictureResult, Results
+from affectnet.inference.scores import ClassifierLike
 from affectnet.inference.stages import ordered_map
+from affectnet.models.shipped import DEFAULT_MODEL, resolve_model
 
 Faces = Literal["detect", "none"]
 OnError = Literal["raise", "keep"]
@@ -43,19 +45,6 @@ OnError = Literal["raise", "keep"]
 KEPT_SIDE: Final = 2048
 _KEPT_BYTES: Final = 128 * 2**20
 """Whole pictures that wait for their batch to fill take no more than this, save a single one."""
-
-
-class ClassifierLike(Protocol):
-    """What a model must tell and do; `classifier.Classifier` is one."""
-
-    classes: tuple[str, ...]
-    size: int
-    margin: float | None
-    alignment: str | None
-    interpolation: str
-
-    def __call__(self, crops: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """Map RGB crops (n, size, size, 3) to probabilities (n, K), valence and arousal (n,)."""
 
 
 class Candidate(NamedTuple):
@@ -323,7 +312,7 @@ class Predictor:
 
 
 def load(
-    model: str | Path,
+    model: str | Path = DEFAULT_MODEL,
     *,
     revision: str | None = None,
     device: str = "auto",
@@ -334,24 +323,33 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: a run folder, its `model/` folder, or `owner/name` on the Hugging Face Hub.
+        model: a run folder, its `model/` folder, an `.onnx` file (which needs no torch),
+            `owner/name` on the Hugging Face Hub, or the name of a model that the package ships.
         revision: branch, tag or commit on the hub.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         margin, min_score, detect_size: as `Predictor`.
 
-    Raises `RunError` and `WeightsError` as `AffectModel.from_pretrained`, and `ConfigError` for
-    settings out of range.
+    Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
+    `ConfigError` for settings out of range.
     """
-    from affectnet.inference.classifier import load_classifier
+    check_choice("device", device, ("auto", "cpu", "cuda"))
+    place = resolve_model(model)
+    classifier: ClassifierLike
+    if isinstance(place, Path) and place.suffix.lower() == ".onnx":
+        from affectnet.inference.onnx import OnnxClassifier
 
-    classifier = load_classifier(model, revision=revision, device=device)
+        classifier = OnnxClassifier(place, device)
+    else:
+        from affectnet.inference.classifier import load_classifier
+
+        classifier = load_classifier(place, revision=revision, device=device)
     return Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
 
 
 def check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
     """Raise `ConfigError` where the value is none of those allowed."""
     if given not in allowed:
-        raise ConfigError(f"{name} is {given!r}; it may be {' or '.join(map(repr, allowed))}")
+        raise ConfigError(f"{name} is {given!r}; it may be {' or '.join(allowed)}")
 
 
 def _is_one(images: Any) -> bool:

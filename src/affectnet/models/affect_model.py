@@ -2,37 +2,35 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from affectnet import __version__
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.labels import EXPRESSIONS
-from affectnet.models.backbones import Preprocessing, create_backbone, resolve_name
-from affectnet.models.weights import (
+from affectnet.models.backbones import create_backbone, resolve_name
+from affectnet.models.hub import CARD, fetch_model, plain_card, push_folder
+from affectnet.models.saved import (
     CONFIG,
+    FORMAT,
     WEIGHTS,
-    explain_mismatch,
-    first_line,
-    hub_fault,
-    read_weights,
-    some,
+    Preprocessing,
+    in_order,
+    incomplete,
+    preprocessing_of,
+    read_config,
 )
+from affectnet.models.shipped import resolve_model
+from affectnet.models.weights import explain_mismatch, read_weights, some
 from affectnet.run import write_beside
 
-FORMAT: Final = 1
-"""Number of the layout of `config.json`; raised when an older affectnet could not read it."""
-
 _logger = logging.getLogger("affectnet")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class AffectOutput(NamedTuple):
@@ -101,7 +99,7 @@ class AffectModel(
         classes: Sequence[str] = EXPRESSIONS,
     ) -> None:
         super().__init__()
-        if not classes or list(classes) != _in_order(classes):
+        if not classes or list(classes) != in_order(classes):
             raise ConfigError(
                 f"classes are {', '.join(classes) or 'none'}; allowed are all or some of "
                 f"{', '.join(EXPRESSIONS)}, in this order"
@@ -113,6 +111,8 @@ class AffectModel(
         self.dropout = dropout
         self.temperature: float | None = None
         """Divides the logits before the softmax where calibrated; None where not."""
+        self.card: str | None = None
+        """The model card that travels with the model as README.md; None where there is none."""
         self.frozen = False
         self.preprocessing: Preprocessing
         self.backbone, self.preprocessing = create_backbone(
@@ -170,13 +170,14 @@ class AffectModel(
             "hidden": self.hidden,
             "dropout": self.dropout,
             "temperature": self.temperature,
-            "preprocessing": {"colour_order": "RGB", **asdict(self.preprocessing)},
+            "preprocessing": self.preprocessing.to_dict(),
         }
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write `model.safetensors` and `config.json` into a folder, replacing it when complete.
 
-        The weights file carries the config in its header as well, so it may travel alone.
+        The weights file carries the config in its header as well, so it may travel alone. The card,
+        where there is one, is written beside as `README.md`.
         """
         config = json.dumps(self.config(), indent=2)
         tensors = {
@@ -186,6 +187,46 @@ class AffectModel(
             folder.mkdir()
             save_file(tensors, folder / WEIGHTS, {"format": "pt", "affectnet": config})
             (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
+            if self.card is not None:
+                (folder / CARD).write_text(self.card, encoding="utf-8")
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload the model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload `model.safetensors`, `config.json` and the card to the Hugging Face Hub.
+
+        The card is the one that the model was loaded with (`affectnet.report.card.write_card`
+        writes it from a run's measured figures); without one, a plain card tells what the config
+        says and that nothing was measured.
+
+        Args:
+            repo_id: `owner/name`; created where it is not there.
+            commit_message: of the upload.
+            private: whether a new repository is private; the owner's default where None.
+            token: of the hub; the one that `hf auth login` keeps where None.
+            branch: to upload to, else `main`.
+            create_pr: open a pull request instead.
+
+        Returns the address of the commit. Raises `WeightsError` where the hub refuses or does not
+        answer.
+        """
+        return push_folder(
+            lambda folder: self.save_pretrained(folder),
+            self.card or plain_card(repo_id, self.config()),
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+        )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -194,21 +235,25 @@ class AffectModel(
         """Load a model in evaluation mode, on the CPU.
 
         Args:
-            model: a `model/` folder, or `owner/name` on the Hugging Face Hub.
+            model: a run folder, its `model/` folder, `owner/name` on the Hugging Face Hub, or the
+                name of a model that the package ships.
             revision: branch, tag or commit on the hub.
 
         Raises `RunError` where there is no such model or its `config.json` is incomplete, of other
-        classes or of a newer affectnet; `WeightsError` where the weights are missing, damaged, do
-        not fit, or cannot be downloaded.
+        classes or of a newer affectnet; `WeightsError` where the weights are missing, a pickle,
+        damaged, do not fit, or cannot be downloaded.
         """
-        folder = _find_model(model, revision)
-        config = _read_config(folder / CONFIG)
-        try:
-            facts = dict(config["preprocessing"])
-            order = facts.pop("colour_order")
-            preprocessing = Preprocessing(
-                **facts | {"mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
+        place = resolve_model(model)
+        if isinstance(place, Path) and place.suffix == ".onnx":
+            raise RunError(
+                f"{place} is an ONNX file, which PyTorch does not load; affectnet.load predicts "
+                "with it"
             )
+        folder = place if isinstance(place, Path) else fetch_model(place, revision)
+        where = folder / CONFIG
+        config = read_config(where)
+        preprocessing = preprocessing_of(config, where)
+        try:
             loaded = cls(
                 config["architecture"],
                 image_size=preprocessing.size,
@@ -219,12 +264,7 @@ class AffectModel(
             loaded.backbone_name = config["backbone"]
             loaded.temperature = config["temperature"]
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{folder / CONFIG} is incomplete or damaged ({error}); "
-                "save the model again with this affectnet"
-            ) from error
-        if order != "RGB":
-            raise RunError(f"{folder / CONFIG} says colour order {order}; affectnet reads RGB only")
+            raise incomplete(where, error) from error
         loaded.preprocessing = preprocessing
         file = read_weights(folder / WEIGHTS)
         detail = explain_mismatch(file.tensors, loaded.state_dict())
@@ -234,6 +274,8 @@ class AffectModel(
                 "the two files must come from the same run"
             )
         loaded.load_state_dict(file.tensors)
+        if (folder / CARD).is_file():
+            loaded.card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
         return loaded.eval()
 
     def _take_heads(self, weights: Path) -> None:
@@ -254,62 +296,3 @@ class AffectModel(
                 file.path,
                 some(fresh, len(fresh)),
             )
-
-
-def _find_model(model: str | Path, revision: str | None) -> Path:
-    """The folder of a saved model, fetched from the hub where it is not here."""
-    path = Path(model)
-    if path.is_dir():
-        missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
-        if not missing:
-            return path
-        inside = path / "model"
-        if (inside / CONFIG).is_file():
-            raise RunError(f"{path} is a run, not a model; give {inside}")
-        if missing == [WEIGHTS]:
-            raise WeightsError(f"{path} holds {CONFIG} but no {WEIGHTS}; copy both, or train again")
-        raise RunError(
-            f"{path} holds no {' and no '.join(missing)}; give a folder `model/` of a run"
-        )
-    if path.exists() or not _HUB_ID.fullmatch(str(model)):
-        raise RunError(
-            f"no model at {model}; give a folder `model/` of a run, or owner/name on the hub"
-        )
-    fault = hub_fault(str(model), CONFIG, revision)
-    try:
-        files = [
-            # Without the hub, what was downloaded earlier serves.
-            hf_hub_download(str(model), name, revision=revision, local_files_only=fault is not None)
-            for name in (WEIGHTS, CONFIG)
-        ]
-    except OSError as error:
-        raise WeightsError(
-            f"there is no folder {model}, and the model of that name on the hub cannot be had "
-            f"({first_line(fault or error)}); check the name and the network, "
-            "or give a folder `model/` of a run"
-        ) from error
-    return Path(files[0]).parent
-
-
-def _in_order(classes: Sequence[str]) -> list[str]:
-    return [name for name in EXPRESSIONS if name in classes]
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        form, classes = config["format"], config["classes"]
-        newer = form > FORMAT
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no config of an affectnet model ({error})") from error
-    if newer:
-        raise RunError(
-            f"{path} was written by affectnet {config.get('affectnet_version')}, which is newer "
-            f"than this one ({__version__}); upgrade affectnet"
-        )
-    if not isinstance(classes, list) or not classes or classes != _in_order(classes):
-        raise RunError(
-            f"{path} has the classes {classes}; affectnet's order is "
-            f"{', '.join(EXPRESSIONS)}, and a model may have all or some of them in this order"
-        )
-    return dict(config)

@@ -1,7 +1,7 @@
 """Backbones: CVNet, six named baselines, and every other image model of timm."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from affectnet.errors import ConfigError, WeightsError, suggest
 from affectnet.models import cvnet
+from affectnet.models.saved import Preprocessing
 from affectnet.models.weights import (
     WeightsFile,
     explain_mismatch,
@@ -36,27 +37,6 @@ BASELINES: Final[dict[str, str]] = {
 
 _BUILD_FAULTS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 """What timm's models raise for a size or an argument that they cannot take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How a face picture becomes the backbone's input; written into `config.json`.
-
-    The picture (RGB, the face already cropped) is resized as a whole to `size` x `size` by
-    `interpolation`, scaled to [0, 1], and normalised by `mean` and `std`. `crop_pct` is 1.0: the
-    border that ImageNet evaluation cuts off would be chin and brow here.
-
-    `margin` (share of the face box added on each side when a detector cropped the face) and
-    `alignment` (how the face was turned upright) are None where the data came already cropped.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bilinear"
-    crop_pct: float = 1.0
-    margin: float | None = None
-    alignment: str | None = None
 
 
 def resolve_name(name: str) -> str:

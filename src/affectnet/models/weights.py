@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from affectnet.errors import WeightsError
+from affectnet.models.saved import WEIGHTS
 
-WEIGHTS: Final = "model.safetensors"
-CONFIG: Final = "config.json"
 HUB_TIMEOUT: Final = 10.0
 """Seconds to wait for the hub's first answer."""
 
