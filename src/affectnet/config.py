@@ -253,7 +253,8 @@ class ReportConfig:
     runs: Positional[tuple[Path, ...]]
     """Evaluated run folders."""
     out: Path | None = None
-    """The file, report.html where not given. Markdown has its figures beside it, in NAME_figures/."""
+    """The file; report.html where not given. Markdown has its figures beside it, in a folder
+    NAME_figures/."""
     format: Literal["html", "pdf", "md"] | None = None
     """One self-contained HTML page, a PDF, or Markdown; as the ending of --out says where not
     given."""

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from affectnet.report.drawings import Drawing, run_drawings, save_run_figures
+    from affectnet.report.drawings import Drawing, run_drawings
     from affectnet.report.embedding import embed, principal_components, split_features
     from affectnet.report.explain import grad_cam, mean_maps
     from affectnet.report.figures import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from affectnet.report.figures.attention import attention_overlays, mean_attention
     from affectnet.report.figures.feature_map import feature_map
     from affectnet.report.model_drawings import model_drawings
+    from affectnet.report.saving import save_run_figures
 
 _HOMES: Final = {
     "affectnet.report.figures": (
@@ -59,8 +60,9 @@ _HOMES: Final = {
     "affectnet.report.figures.feature_map": ("feature_map",),
     "affectnet.report.explain": ("grad_cam", "mean_maps"),
     "affectnet.report.embedding": ("embed", "principal_components", "split_features"),
-    "affectnet.report.drawings": ("Drawing", "run_drawings", "save_run_figures"),
+    "affectnet.report.drawings": ("Drawing", "run_drawings"),
     "affectnet.report.model_drawings": ("model_drawings",),
+    "affectnet.report.saving": ("save_run_figures",),
 }
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 

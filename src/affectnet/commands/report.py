@@ -1,19 +1,44 @@
-"""`affectnet report`: evaluated runs, one self-contained HTML page."""
+"""`affectnet report`: evaluated runs, one report: an HTML page, a PDF or Markdown."""
 
 from pathlib import Path
 
 from affectnet.config import ReportConfig
+from affectnet.errors import ConfigError
 from affectnet.report import write_report
+from affectnet.report.writing import FORMATS, format_of
+
+_SAYS = {
+    "html": "opens in any browser, offline",
+    "pdf": "A4",
+    "md": "its figures beside it",
+}
 
 
 def report(config: ReportConfig) -> Path:
-    """Write the page over `config.runs` to `config.out`; return where it is.
+    """Write the report over `config.runs` to `config.out`; return where it is.
 
     Raises:
-        RunError: a run is missing or not evaluated, or the page exists and --overwrite was not
+        ConfigError: `out` and `format` contradict each other, or neither tells the format.
+        RunError: a run is missing or not evaluated, or the report exists and --overwrite was not
             given.
     """
-    page = write_report(config.runs, config.out, config.split, config.overwrite, config.data)
-    size = page.stat().st_size / 1e6
-    print(f"report: {page} ({size:.1f} MB, opens in any browser, offline)")
-    return page
+    out = config.out or Path(f"report.{config.format or 'html'}")
+    ending = out.suffix.lower().removeprefix(".")
+    if config.format and ending in FORMATS and ending != config.format:
+        raise ConfigError(
+            f"--out {out} is the name of another format than --format {config.format}; give one "
+            "of the two, or make them agree"
+        )
+    kind = config.format or format_of(out)
+    write_report(
+        config.runs,
+        out,
+        config.split,
+        config.overwrite,
+        config.data,
+        format=kind,
+        explain=config.explain,
+    )
+    size = out.stat().st_size / 1e6
+    print(f"report: {out} ({size:.1f} MB, {_SAYS[kind]})")
+    return out

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,6 +14,7 @@ from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.card_results import Result, measured_values, result_of
 from affectnet.report.faces import datasets_of
+from affectnet.report.md import md_table, md_text
 from affectnet.report.runs import METRICS_NAME, EvaluatedRun, read_run
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
@@ -72,6 +74,20 @@ def write_card(
     return path
 
 
+def refresh_card(run_folder: Path | str, datasets: Sequence[Path] = ()) -> Path | None:
+    """Write the card of a run that has a model and scores, over one that was written so before.
+
+    None, and nothing is done, where there is no model, or a card that somebody wrote or changed.
+    """
+    folder = RunFolder(Path(run_folder))
+    card = folder.model / CARD_NAME
+    if not (folder.model / "config.json").is_file():
+        return None
+    if card.is_file() and not _ours(card.read_text(encoding="utf-8")):
+        return None
+    return write_card(folder.path, datasets=datasets, overwrite=True)
+
+
 def model_card(
     run_folder: Path | str,
     *,
@@ -125,7 +141,19 @@ def model_card(
     )
     front = _front_matter(title, model, runs, infos, license)
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    return f"---\n{front.strip()}\n---\n\n{body}\n"
+    text = f"---\n{front.strip()}\n---\n\n{body}\n"
+    told = "evaluate writes this card anew until somebody changes it"
+    return f"{text}\n<!-- affectnet {_sum(text)}: {told} -->\n"
+
+
+def _sum(text: str) -> str:
+    return f"{crc32(text.encode()):08x}"
+
+
+def _ours(card: str) -> bool:
+    """Whether a card stands as `model_card` wrote it."""
+    text, mark, rest = card.rpartition("\n<!-- affectnet ")
+    return bool(mark) and rest.startswith(_sum(text))
 
 
 def _scored(folder: RunFolder, split: str) -> bool:
@@ -272,18 +300,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = _plain
-    environment.filters["table"] = _table
+    environment.filters["md"] = md_text
+    environment.filters["table"] = md_table
     return environment
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers flush right."""
-    rule = ["---", *(["---:"] * (len(columns) - 1))]
-    lines = [[_plain(cell) for cell in row] for row in (columns, *rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
-
-
-def _plain(text: object) -> str:
-    """Text as it is, nothing of it read as Markdown or HTML."""
-    return re.sub(r"([\\`*\[\]<>#|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report import figures, words
 from affectnet.report.choice import fair_sample, most_confident
-from affectnet.report.faces import FaceSource, datasets_of
-from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of, read_run
-from affectnet.run import write_beside
+from affectnet.report.faces import FaceSource
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of
 
 GALLERY_FACES = 18
 NO_EXPRESSION = "no face has both a true and a predicted expression"
@@ -177,40 +174,6 @@ def history_drawing(runs: Sequence[EvaluatedRun]) -> Drawing:
         "" if histories else "no run has a metrics.csv with epochs",
         wide=True,
     )
-
-
-def save_run_figures(
-    run_folder: Path,
-    split: str = "test",
-    datasets: Sequence[Path] = (),
-    formats: Sequence[str] = ("png",),
-    dpi: int = 300,
-) -> list[Path]:
-    """Fill `evaluation/SPLIT/figures/` of an evaluated run; return the files.
-
-    An earlier folder of figures stays whole until the new one is complete. Galleries are drawn
-    where the dataset is found, and figures without data are left out.
-
-    Args:
-        datasets: where the images are; what the run's files name, where not given.
-        formats: of `png`, `pdf` and `svg`.
-        dpi: of PNG.
-
-    Raises:
-        RunError: the run has no evaluation of the split.
-    """
-    run = read_run(Path(run_folder), split)
-    drawings = [*run_drawings(run), truth_drawing(run), history_drawing([run])]
-    drawings += gallery_drawings(run, FaceSource(datasets or datasets_of(run), split))
-    todo = [drawing for drawing in drawings if not drawing.missing]
-    target = run.folder.evaluation(split) / "figures"
-    names: list[str] = []
-    with write_beside(target) as new:
-        new.mkdir()
-        for drawing in tqdm(todo, desc="figures", unit="figure", leave=False, disable=None):
-            saved = figures.save_figure(drawing.draw(), new, drawing.name, formats, dpi)
-            names += [path.name for path in saved]
-    return [target / name for name in names]
 
 
 def gallery_drawings(run: EvaluatedRun, source: FaceSource) -> list[Drawing]:

@@ -1,6 +1,8 @@
 """The figures that need the trained model itself, not only its predictions."""
 
-from collections.abc import Callable
+import json
+import zlib
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from affectnet.data.store import decode_image, open_split
-from affectnet.errors import RunError
+from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report.choice import fair_sample, most_confident
 from affectnet.report.drawings import Drawing
 from affectnet.report.figures.attention import attention_overlays, mean_attention
 from affectnet.report.figures.faces import class_name
 from affectnet.report.figures.feature_map import feature_map
+from affectnet.report.kept import Arrays, kept
 from affectnet.report.runs import EvaluatedRun, read_run
 
 if TYPE_CHECKING:
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 OVERLAYS = 12
 EACH = 24
 """Faces of each expression in a mean map."""
+SECONDS = 6.0
+"""Of model time for each of these figures, where they are drawn unasked; fewer faces if slower."""
+FEWEST_MAPPED = 24
+"""Faces under which a map of features tells nothing."""
+BACKWARD = 1.5
+"""Time of a Grad-CAM pass over that of a forward pass, at most: the way back is a short one."""
+
+Rows = NDArray[np.int64]
 
 
 def model_drawings(
@@ -36,10 +47,13 @@ def model_drawings(
     method: "Method" = "tsne",
     most: int | None = None,
     seed: int = 0,
+    seconds: float | None = None,
 ) -> list[Drawing]:
     """Where the model looks, rightly and wrongly and on average, and the map of its features.
 
-    Nothing is computed before a drawing is drawn.
+    Nothing is computed before a drawing is drawn. What was computed is kept in
+    `evaluation/SPLIT/explained/`, and taken from there until the model or its predictions change.
+    A GPU is used where there is one.
 
     Args:
         run: an evaluated run with its `model/`.
@@ -48,6 +62,8 @@ def model_drawings(
         method: of the feature map, `tsne`, `umap` or `pca`.
         most: faces in the feature map, at most; 2,000 where None.
         seed: of the feature map, and of the faces in it.
+        seconds: of model time a figure; a model that is too slow gets fewer faces, and each figure
+            says how many. No limit where None.
 
     Raises:
         RunError: the run is not evaluated on this split, or its model is gone.
@@ -59,7 +75,7 @@ def model_drawings(
             f"{known.folder.path} holds no trained model, which these figures need; train the run "
             "again, or leave them out"
         )
-    view = _View(known, Path(dataset))
+    view = _View(known, Path(dataset), seconds)
     p = known.predictions
     average = _average_rows(view)
     return [
@@ -88,34 +104,92 @@ def model_drawings(
     ]
 
 
+def explaining_drawings(run: EvaluatedRun, datasets: Sequence[Path]) -> list[Drawing]:
+    """`model_drawings` for a report that goes on without them, within `SECONDS` each.
+
+    Where there is no model or no dataset, one drawing that says so.
+    """
+    try:
+        if not datasets:
+            raise DataError("the dataset was not found")
+        return model_drawings(run, datasets[0], seconds=SECONDS)
+    except (DataError, RunError) as error:
+        title = "Where the model looks"
+        return [Drawing("attention-wrong", title, "", "", Figure, str(error))]
+
+
 class _View:
     """A run beside the images of its faces; the model is loaded when it is first asked for."""
 
-    def __init__(self, run: EvaluatedRun, dataset: Path) -> None:
+    def __init__(self, run: EvaluatedRun, dataset: Path, seconds: float | None) -> None:
         self.run = run
+        self.seconds = seconds
         self.split = open_split(dataset, run.split)
         places = {face: row for row, face in enumerate(self.split.ids)}
         self.rows = np.array([places.get(face, -1) for face in run.predictions.ids], np.int64)
         """Row in the split of each predicted face, -1 where it is not there."""
         self.model: Callable[[], AffectModel] = cache(self._load)
+        self._speed: Callable[[], float] = cache(self._measure)
 
     def _load(self) -> "AffectModel":
+        import torch
+
         from affectnet.models.affect_model import AffectModel
 
-        return AffectModel.from_pretrained(self.run.folder.model)
+        model = AffectModel.from_pretrained(self.run.folder.model)
+        return model.to("cuda") if torch.cuda.is_available() else model
 
-    def there(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _measure(self) -> float:
+        from affectnet.report.effort import seconds_per_face
+
+        return seconds_per_face(self.model())
+
+    def affordable(self, most: int, cost: float = 1.0) -> int:
+        """At most so many faces, fewer where the time does not allow them."""
+        from affectnet.report.effort import affordable
+
+        return (
+            most if self.seconds is None else affordable(cost * self._speed(), self.seconds, most)
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The model's config.json, which needs no weights."""
+        path = self.run.folder.model / "config.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}); train the run again") from error
+
+    def there(self, rows: Rows) -> Rows:
         """Those rows of the predictions whose image is in the dataset."""
         return rows[self.rows[rows] >= 0]
 
-    def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def images(self, rows: Rows) -> NDArray[np.uint8]:
         """The faces as the model takes them, uint8 (n, S, S, 3)."""
-        prep = self.model().preprocessing
-        size = prep.size
+        facts = self.config()["preprocessing"]
+        size = int(facts["size"])
         images = np.empty((len(rows), size, size, 3), np.uint8)
         for i, row in enumerate(self.rows[rows].tolist()):
-            images[i] = decode_image(self.split.image_bytes(row), size, prep.interpolation)
+            images[i] = decode_image(self.split.image_bytes(row), size, facts["interpolation"])
         return images
+
+    def kept(self, name: str, rows: Rows, asked: object, compute: Callable[[], Arrays]) -> Arrays:
+        """What was computed of these rows of this dataset; see `report.kept`."""
+        faces = zlib.crc32("\n".join(self.run.predictions.ids[row] for row in rows).encode())
+        size = self.split.path.stat().st_size
+        return kept(self.run, name, f"{faces:08x} {size} {self.seconds} {asked}", compute)
+
+    def maps(self, rows: Rows, says: list[str]) -> NDArray[np.uint8]:
+        """Grad-CAM of each face for what it `says`, in 255 steps, uint8 (n, S, S)."""
+        from affectnet.report.explain import grad_cam
+
+        try:
+            maps = grad_cam(self.model(), self.images(rows), says)
+        except RuntimeError as error:
+            # A backbone of the many that timm has may not let gradients through, or memory ends.
+            line = str(error).splitlines()[0]
+            raise RunError(f"Grad-CAM does not go through this backbone: {line}") from error
+        return np.asarray((255 * maps).round(), np.uint8)
 
 
 def _overlays(view: _View, kind: str, title: str) -> Drawing:
@@ -123,31 +197,34 @@ def _overlays(view: _View, kind: str, title: str) -> Drawing:
     surest = most_confident(p, "wrong" if kind == "wrong" else "right", len(p))
     rows = _in_turn(view.there(surest), p.expression)[:OVERLAYS]
 
-    def draw() -> Figure:
-        from affectnet.report.explain import grad_cam
+    def compute() -> Arrays:
+        shown = rows[: max(3, view.affordable(len(rows), BACKWARD))]
+        maps = view.maps(shown, [EXPRESSIONS[c] for c in p.expression_pred[shown]])
+        return {"rows": shown, "maps": maps}
 
-        images = view.images(rows)
-        says = [EXPRESSIONS[c] for c in p.expression_pred[rows]]
+    def draw() -> Figure:
+        found = view.kept(f"attention-{kind}", rows, kind, compute)
+        shown = found["rows"]
         captions = [
-            name if kind == "right" else f"{name}\nis {class_name(truth)}"
-            for name, truth in zip(says, p.expression[rows], strict=True)
+            EXPRESSIONS[said] if kind == "right" else f"{EXPRESSIONS[said]}\nis {class_name(truth)}"
+            for said, truth in zip(p.expression_pred[shown], p.expression[shown], strict=True)
         ]
-        return attention_overlays(images, grad_cam(view.model(), images, says), captions)
+        return attention_overlays(view.images(shown), found["maps"] / 255.0, captions)
 
     return Drawing(
         f"attention-{kind}",
         title,
         "Grad-CAM for the predicted expression: the brighter, the more that part of the face "
         "spoke for it. Each expression gives in turn its surest.",
-        f"Grad-CAM maps over {len(rows)} faces of each expression that the model is most "
-        f"confidently {kind} about.",
+        f"Grad-CAM maps over the faces that the model is most confidently {kind} about, each "
+        "expression in turn.",
         draw,
         "" if len(rows) else f"no face in the dataset is predicted {kind}",
         wide=True,
     )
 
 
-def _in_turn(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _in_turn(rows: Rows, labels: Rows) -> Rows:
     """Rows in another order: the first of each class, then the second of each, and so on."""
     rank = np.empty(len(rows), np.int64)
     for c in np.unique(labels[rows]):
@@ -156,22 +233,27 @@ def _in_turn(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.i
     return rows[np.argsort(rank, kind="stable")]
 
 
-def _average_rows(view: _View) -> NDArray[np.int64]:
-    """Some faces of each expression that the model tells apart, chosen by id."""
+def _average_rows(view: _View) -> Rows:
+    """Some faces of each expression that the model tells apart, chosen by id, in turn."""
     p = view.run.predictions
     order = view.there(fair_sample(p, len(p)))
-    return np.concatenate([order[p.expression[order] == c][:EACH] for c in range(N_EXPRESSIONS)])
+    own = [order[p.expression[order] == c][:EACH] for c in range(N_EXPRESSIONS)]
+    return _in_turn(np.concatenate(own), p.expression)
 
 
-def _mean(view: _View, rows: NDArray[np.int64]) -> Figure:
-    from affectnet.report.explain import grad_cam
-
-    p, model = view.run.predictions, view.model()
-    known = np.array([EXPRESSIONS[c] in model.classes for c in p.expression[rows]])
+def _mean(view: _View, rows: Rows) -> Figure:
+    p, classes = view.run.predictions, view.config()["classes"]
+    known = np.array([EXPRESSIONS[c] in classes for c in p.expression[rows]])
     rows = rows[known]
-    images = view.images(rows)
-    targets = [EXPRESSIONS[c] for c in p.expression[rows]]
-    return mean_attention(images, grad_cam(model, images, targets), p.expression[rows])
+
+    def compute() -> Arrays:
+        shown = rows[: max(N_EXPRESSIONS, view.affordable(len(rows), BACKWARD))]
+        maps = view.maps(shown, [EXPRESSIONS[c] for c in p.expression[shown]])
+        return {"rows": shown, "maps": maps}
+
+    found = view.kept("attention-mean", rows, "mean", compute)
+    shown = found["rows"]
+    return mean_attention(view.images(shown), found["maps"] / 255.0, p.expression[shown])
 
 
 def _feature_map(view: _View, method: Any, most: int | None, seed: int) -> Figure:
@@ -180,7 +262,21 @@ def _feature_map(view: _View, method: Any, most: int | None, seed: int) -> Figur
 
     p = view.run.predictions
     every = view.there(np.arange(len(p)))
-    rows = every[thin(len(every), MOST_FACES if most is None else most, seed)]
-    points = embed(split_features(view.model(), view.split, view.rows[rows]), method, seed)
+    limit = min(len(every), MOST_FACES if most is None else most)
+
+    def compute() -> Arrays:
+        n = view.affordable(limit)
+        if n < min(limit, FEWEST_MAPPED):
+            raise RunError(
+                f"{n} faces are all that this model reads in {view.seconds:g} s here, too few for "
+                f"a map; plots.model_drawings(run, dataset, most={FEWEST_MAPPED}) takes its time"
+            )
+        rows = every[thin(len(every), n, seed)]
+        features = split_features(view.model(), view.split, view.rows[rows])
+        return {"rows": rows, "points": embed(features, method, seed)}
+
+    found = view.kept("feature-map", every, f"{method} {limit} {seed}", compute)
+    rows = found["rows"]
     right = p.right[rows] if p.labelled[rows].any() else None
-    return feature_map(points, p.expression[rows], right, method_words(method), len(every))
+    words = method_words(method)
+    return feature_map(found["points"], p.expression[rows], right, words, len(every))
