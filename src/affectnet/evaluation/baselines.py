@@ -1,6 +1,7 @@
 """What costs nothing, what people reach, and what was published: printed beside every score."""
 
 import csv
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -28,13 +29,14 @@ CONSTANT: Final = "constant mean"
 ANNOTATORS: Final = "two AffectNet annotators"
 
 
-def baselines(truth: Truth, zero_rule: ZeroRule) -> dict[str, Any]:
+def baselines(truth: Truth, zero_rule: ZeroRule, seven: bool = False) -> dict[str, Any]:
     """The baselines on these faces, each laid out as a score, and the published figures as a list.
 
     `majority class`: every face gets the class shares of the truth as its probabilities, and so
     the commonest class as its label. `constant mean`: every face gets the mean valence and arousal
     of the truth, the best constant by RMSE. Both see the truth that they are scored on, so they
-    are as good as a constant can be.
+    are as good as a constant can be. With `seven`, where the truth holds no contempt, `expression`
+    is of seven classes.
     """
     found: dict[str, Any] = {}
     labelled = truth.expression >= 0
@@ -43,7 +45,10 @@ def baselines(truth: Truth, zero_rule: ZeroRule) -> dict[str, Any]:
         guess = _guess(truth, probabilities=np.tile(shares, (len(truth), 1)))
         found[MAJORITY] = _score(
             truth,
-            [expression_section(truth, guess), expression_section(truth, guess, seven=True)],
+            [
+                replace(expression_section(truth, guess, seven, with_skew=True), key="expression"),
+                expression_section(truth, guess, seven=True),
+            ],
         )
         found[MAJORITY]["says"] = EXPRESSIONS[int(shares.argmax())]
     means = {

@@ -21,7 +21,9 @@ from affectnet.evaluation.figures import LABEL_FIGURES, PROBABILITY_FIGURES
 from affectnet.evaluation.moments import ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth, join
 from affectnet.evaluation.sections import Section, affect_section, expression_section
+from affectnet.evaluation.seven import knows_seven, seven_classes
 from affectnet.evaluation.tables import predictions_of, truth_of
+from affectnet.labels import EXPRESSIONS, SEVEN
 
 EXPRESSION_COMPARED: Final = frozenset((*LABEL_FIGURES, *PROBABILITY_FIGURES))
 LOWER_IS_BETTER: Final = frozenset(("rmse", "mae", "log_loss", "ece"))
@@ -62,6 +64,7 @@ def compare(
     seed: int = 0,
     stratified: bool = False,
     zero_rule: ZeroRule = "sign",
+    without_contempt: bool = False,
 ) -> Comparison:
     """Compare two sets of predictions on the faces that both have.
 
@@ -73,6 +76,7 @@ def compare(
         truth, a, b: as for `evaluate`.
         names: what to call the two.
         resamples, seed, stratified, zero_rule: as for `evaluate`.
+        without_contempt: as for `evaluate`; always where one of the two knows no contempt.
 
     Raises:
         DataError: as for `evaluate`, and where the two have no face in common.
@@ -87,10 +91,15 @@ def compare(
     shared = both.truth
     place = {name: i for i, name in enumerate(joined.preds.ids)}
     pair = (joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds)
+    seven = without_contempt or any(map(knows_seven, (first, second)))
+    if seven:
+        (shared, one), (_, other) = (seven_classes(shared, preds) for preds in pair)
+        pair = (one, other)
 
     found: dict[str, Any] = {
         "names": list(names),
         "n": len(shared),
+        "classes": list(SEVEN if seven else EXPRESSIONS),
         "level": LEVEL,
         "resamples": resamples,
         "seed": seed,

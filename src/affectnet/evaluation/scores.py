@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from affectnet.evaluation.sections import (
     nested,
     scored,
 )
+from affectnet.evaluation.seven import knows_seven, seven_classes
 from affectnet.evaluation.slices import score_slices
 from affectnet.evaluation.tables import predictions_of, truth_of
-from affectnet.labels import EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.run import write_beside
 
 SHOWN_IDS = 20
@@ -79,6 +80,7 @@ def evaluate(
     stratified: bool = False,
     zero_rule: ZeroRule = "sign",
     slices: Sequence[str] | Mapping[str, npt.ArrayLike] = (),
+    without_contempt: bool = False,
 ) -> Scores:
     """Score predictions for expression, valence and arousal, as far as they are given.
 
@@ -94,6 +96,9 @@ def evaluate(
         zero_rule: SAGR's, see `moments.same_sign`.
         slices: names of further columns of truth or predictions to score by, value by value; or
             columns themselves, each as long as the truth.
+        without_contempt: score seven classes: faces of contempt are in no figure, valence and
+            arousal included, and the probability of contempt is dropped and the others scaled to
+            sum to one. Predictions with probabilities for these seven alone are always scored so.
 
     Raises:
         DataError: values that cannot be, ids that repeat, no id in common.
@@ -106,25 +111,36 @@ def evaluate(
     said = preds if isinstance(preds, Predictions) else predictions_of(preds)
     joined = join(known, said)
     setting = Setting(resamples, seed, interval, stratified)
-    sections = sections_of(joined.truth, joined.preds, zero_rule)
+    seven = without_contempt or knows_seven(said)
+    faces, answers = joined.truth, joined.preds
+    if seven:
+        faces, answers = seven_classes(faces, answers)
+    sections = sections_of(faces, answers, zero_rule, seven)
 
-    found: dict[str, Any] = {"n": len(joined.truth)}
+    found: dict[str, Any] = {"n": len(faces)}
     for section in sections:
         found.setdefault(section.key, {})
-    for section, entries in scored(sections, setting, joined.truth.expression):
+    for section, entries in scored(sections, setting, faces.expression):
         nested(section.key, entries, found)
         _describe(section, found[section.key])
-    found["baselines"] = baselines(joined.truth, zero_rule)
+    found["baselines"] = baselines(faces, zero_rule, seven)
     if slices:
-        found["slices"] = score_slices(joined.truth, joined.preds, list(slices), setting, zero_rule)
-    found["protocol"] = _protocol(joined, setting, zero_rule)
+        found["slices"] = score_slices(faces, answers, list(slices), setting, zero_rule)
+    left_out = len(joined.truth) - len(faces)
+    found["protocol"] = _protocol(joined, setting, zero_rule, left_out if seven else None)
     return Scores(found)
 
 
-def sections_of(truth: Truth, preds: Predictions, zero_rule: ZeroRule) -> list[Section]:
-    """Everything that a score is made of, over the same faces."""
+def sections_of(
+    truth: Truth, preds: Predictions, zero_rule: ZeroRule, seven: bool = False
+) -> list[Section]:
+    """Everything that a score is made of, over the same faces.
+
+    With `seven`, what `seven_classes` gave, `expression` is of seven classes too.
+    """
+    main = expression_section(truth, preds, seven, with_skew=True)
     return [
-        expression_section(truth, preds),
+        replace(main, key="expression"),
         expression_section(truth, preds, seven=True),
         affect_section(truth, preds, "valence", zero_rule),
         affect_section(truth, preds, "arousal", zero_rule),
@@ -157,7 +173,10 @@ def _describe(section: Section, block: dict[str, Any]) -> None:
     block["reliability"] = figures.calibration.curve() if figures.calibration and usable else None
 
 
-def _protocol(joined: Joined, setting: Setting, zero_rule: ZeroRule) -> dict[str, Any]:
+def _protocol(
+    joined: Joined, setting: Setting, zero_rule: ZeroRule, contempt: int | None
+) -> dict[str, Any]:
+    """What the figures were made by; `contempt` counts the faces left out of seven classes."""
     truth, preds = joined.truth, joined.preds
     notes = []
     if joined.missing:
@@ -169,13 +188,16 @@ def _protocol(joined: Joined, setting: Setting, zero_rule: ZeroRule) -> dict[str
     if preds.probabilities is not None:
         known = ~np.isnan(preds.probabilities[:, 0])
         other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)
-        if other.any():
+        if other.any() and contempt is None:
             notes.append(
                 f"{int(other.sum()):,} predicted labels are not the most probable class; accuracy "
                 "and its like go by the label, the rest by the probabilities"
             )
-    if preds.uncovered:
-        notes.append(f"the predictions have no probability for {', '.join(preds.uncovered)}")
+    uncovered = [n for n in preds.uncovered if contempt is None or n != "contempt"]
+    if uncovered:
+        notes.append(f"the predictions have no probability for {', '.join(uncovered)}")
+    if contempt is not None:
+        notes.append(_seven_note(contempt, knows_seven(preds)))
     return {
         "truth": truth.source,
         "predictions": preds.source,
@@ -184,7 +206,9 @@ def _protocol(joined: Joined, setting: Setting, zero_rule: ZeroRule) -> dict[str
         "n_extra": len(joined.extra),
         "missing_ids": list(joined.missing[:SHOWN_IDS]),
         "extra_ids": list(joined.extra[:SHOWN_IDS]),
-        "classes": list(EXPRESSIONS),
+        "classes": list(EXPRESSIONS if contempt is None else SEVEN),
+        "without_contempt": contempt is not None,
+        "n_contempt": contempt or 0,
         "zero_rule": zero_rule,
         "interval": setting.interval,
         "level": LEVEL,
@@ -200,6 +224,15 @@ def _protocol(joined: Joined, setting: Setting, zero_rule: ZeroRule) -> dict[str
             "python": platform.python_version(),
         },
     }
+
+
+def _seven_note(left_out: int, knows_only_seven: bool) -> str:
+    why = "the predictions know no contempt" if knows_only_seven else "contempt dropped"
+    return (
+        f"seven classes ({why}): {left_out:,} faces of contempt are in no figure, valence and "
+        "arousal included"
+        + ("" if knows_only_seven else "; the other seven probabilities are scaled to sum to one")
+    )
 
 
 def _check(resamples: int, interval: str, zero_rule: str) -> None:

@@ -21,10 +21,8 @@ from affectnet.evaluation.figures import AffectFigures, ExpressionFigures, Figur
 from affectnet.evaluation.moments import ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
 from affectnet.evaluation.probabilities import nearest_expression
-from affectnet.labels import EXPRESSIONS
-
-SEVEN = EXPRESSIONS[:7]
-CONTEMPT = EXPRESSIONS.index("contempt")
+from affectnet.evaluation.seven import seven_probabilities
+from affectnet.labels import CONTEMPT, EXPRESSIONS, SEVEN
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,15 @@ def _labelled(truth: Truth, preds: Predictions) -> Bools:
 
 
 def expression_section(
-    truth: Truth, preds: Predictions, seven: bool = False, with_skew: bool = True
+    truth: Truth, preds: Predictions, seven: bool = False, with_skew: bool | None = None
 ) -> Section:
     """Eight classes; or the first seven, with contempt out of the truth and the probabilities.
 
     The seven probabilities are scaled to sum to one (all equal where all were zero) and the
-    predicted class is the most probable of them. Skew-normalised figures are for eight only.
+    predicted class is the most probable of them. Skew-normalised figures come with eight unless
+    `with_skew` says otherwise.
     """
+    with_skew = not seven if with_skew is None else with_skew
     rows = _labelled(truth, preds)
     if seven:
         rows &= truth.expression != CONTEMPT
@@ -90,7 +90,7 @@ def expression_section(
         return Section("expression", figures, rows)
     refused = ""
     if probabilities is not None:
-        probabilities = _without_contempt(probabilities)
+        probabilities = seven_probabilities(probabilities)
         said = np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
     elif (said == CONTEMPT).any():
         refused = (
@@ -99,15 +99,8 @@ def expression_section(
         )
         said = np.minimum(said, CONTEMPT - 1)
     uncovered = [name for name in preds.uncovered if name in SEVEN]
-    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew=False)
+    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew)
     return Section("expression_7", figures, rows, refused)
-
-
-def _without_contempt(probabilities: Floats) -> Floats:
-    kept = probabilities[:, :CONTEMPT]
-    total = kept.sum(axis=1, keepdims=True)
-    even = np.full_like(kept, 1.0 / CONTEMPT)
-    return np.where(total > 0, kept / np.where(total > 0, total, 1.0), even)
 
 
 def affect_section(

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from affectnet.evaluation.baselines import ANNOTATORS, CONSTANT, MAJORITY
+from affectnet.labels import EXPRESSIONS
 
 WIDTH: Final = 100
 EXPRESSION_ROWS: Final = {
@@ -50,9 +51,10 @@ def tables(figures: dict[str, Any]) -> list[RenderableType]:
 def comparison_table(figures: dict[str, Any]) -> RenderableType:
     """Two sets of predictions side by side, their differences, and the verdict."""
     a, b = figures["names"]
-    table = _grid(
-        f"{b} against {a}, {figures['n']:,} faces", ["figure", a, b, "difference", "better"]
-    )
+    title = f"{b} against {a}, {figures['n']:,} faces"
+    if "contempt" not in figures.get("classes", EXPRESSIONS):
+        title += ", seven classes"
+    table = _grid(title, ["figure", a, b, "difference", "better"])
     for section, rows in (
         ("expression", EXPRESSION_ROWS),
         ("valence", AFFECT_ROWS),
@@ -103,16 +105,21 @@ def _number(value: float, places: int) -> str:
 def _expression(figures: dict[str, Any]) -> Table:
     eight, seven = figures["expression"], figures["expression_7"]
     base = figures["baselines"]
-    table = _grid(
-        f"Expression, {eight['n']:,} faces ({seven['n']:,} for seven classes)",
-        ["figure", "eight classes", "equal classes", "seven classes", "majority", "people"],
-    )
+    only_seven = "contempt" not in eight["classes"]
+    title = f"Expression, {eight['n']:,} faces"
+    columns = ["figure", "eight classes", "equal classes", "seven classes", "majority", "people"]
+    if only_seven:
+        title += ", seven classes (without contempt)"
+        columns = ["figure", "seven classes", "equal classes", "majority", "people"]
+    else:
+        title += f" ({seven['n']:,} for seven classes)"
+    table = _grid(title, columns)
     for key, label in EXPRESSION_ROWS.items():
         table.add_row(
             label,
             cell(eight[key]),
             cell(eight["skew_normalised"].get(key), interval=False),
-            cell(seven[key]),
+            *(() if only_seven else (cell(seven[key]),)),
             cell(base[MAJORITY]["expression"][key]),
             cell(base[ANNOTATORS]["expression"].get(key)),
         )
