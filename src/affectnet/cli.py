@@ -26,6 +26,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": config.EvaluateConfig,
     "report": config.ReportConfig,
     "predict": config.PredictConfig,
+    "export": config.ExportConfig,
     "demo": config.DemoConfig,
 }
 _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]

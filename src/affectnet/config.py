@@ -46,6 +46,9 @@ class IngestConfig:
     """Seed of the split; the same seed gives the same ids on every machine."""
     max_per_class: int | None = None
     """Keep at most this many training and validation faces of a class."""
+    without_contempt: bool = False
+    """Seven classes, as AffectNet-7: drop the faces of contempt, and scale the soft labels of the
+    others to the seven."""
     check: Literal["decode", "header"] = "decode"
     """How images are checked: decode each one, or only its header and end marker (faster)."""
     soft: UseAppendAction[tuple[Path, ...]] = ()
@@ -100,6 +103,9 @@ class TrainConfig:
     """Replace the run of this name."""
     seed: int = 0
     """Seed of the weights, the order of the faces and the augmentation."""
+    without_contempt: bool = False
+    """Seven classes, as AffectNet-7: the model has no contempt, and faces of contempt are neither
+    trained nor validated on; so always on datasets that were ingested without contempt."""
 
     batch_size: int = 64
     """Faces a step, over all devices."""
@@ -197,6 +203,9 @@ class EvaluateConfig:
     """Dataset folder to predict on."""
     split: Literal["train", "val", "test"] = "test"
     """Split to predict on."""
+    without_contempt: bool = False
+    """Score seven classes, as AffectNet-7: faces of contempt are in no figure, and the other seven
+    probabilities are scaled to sum to one; so always for models and datasets without contempt."""
     predictions: Path | None = None
     """Anybody's predictions (CSV or Parquet) instead of runs."""
     truth: Path | None = None
@@ -275,6 +284,8 @@ class DemoConfig:
 
     out: Path = Path("demo")
     """Folder for everything that the demo writes."""
+    without_contempt: bool = False
+    """Seven classes: all of it without contempt."""
     overwrite: bool = False
     """Replace an earlier demo at --out."""
 
@@ -289,6 +300,9 @@ class AuditConfig:
     """A page with pictures (.html), or every finding in full (.json)."""
     strict: bool = False
     """Exit with status 1 when there is a problem (warnings do not count)."""
+    without_contempt: bool = False
+    """Leave the faces of contempt out, and compare with the published counts of seven classes; so
+    always on datasets that were ingested without contempt."""
     predictions: Path | None = None
     """A model's predictions.parquet (or CSV) for faces it was not trained on: the most likely wrong
     labels are found with it."""
@@ -296,6 +310,33 @@ class AuditConfig:
     """Split that --predictions is for, where its ids do not tell."""
     show: int = 10
     """Most rows of each list on the terminal."""
+    overwrite: bool = False
+    """Replace the file at --out."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained model as one file that predicts without PyTorch, checked against it."""
+
+    model: Positional[str]
+    """Run folder, its model/ folder, owner/name on the Hugging Face Hub, or the name of a model that
+    the package ships."""
+    out: Path
+    """The file, which ends in .onnx."""
+    format: Literal["onnx"] = "onnx"
+    """Kind of file."""
+    int8: bool = False
+    """In 8-bit integers: a quarter of the size and faster on a CPU, for slightly other numbers."""
+    fp16: bool = False
+    """In 16-bit floats: half the size, for GPUs."""
+    preprocess: bool = False
+    """Take uint8 RGB faces (n, S, S, 3) and scale and normalise them inside the graph; it takes
+    normalised float32 faces (n, 3, S, S) otherwise."""
+    data: Path | None = None
+    """Dataset folder with the faces on which the file is compared with PyTorch; drawn faces where
+    not given."""
+    faces: int = 256
+    """Most faces to compare."""
     overwrite: bool = False
     """Replace the file at --out."""
 
@@ -309,6 +350,9 @@ class PredictConfig:
     model: str = "cvnet"
     """Run folder, its model/ folder, an .onnx file, owner/name on the Hugging Face Hub, or the name
     of a model that the package ships."""
+    without_contempt: bool = False
+    """Seven classes: a model that knows contempt never says it, and scales the other seven
+    probabilities to sum to one."""
     out: Path | None = None
     """Results, a row a face: .csv, .json, .jsonl or .parquet; a table on the terminal without."""
     annotate: Path | None = None
