@@ -348,3 +348,19 @@ def test_lightning_predicts_each_row_once(dataset):
     loader = AffectDataModule(dataset, 8, 32).loader("val")
     predicted = torch.cat(trainer(1).predict(Recorder(), loader))
     assert predicted.tolist() == list(range(len(VAL)))
+
+
+def test_without_contempt_its_faces_are_neither_trained_nor_validated_on(dataset):
+    data = AffectDataModule(dataset, batch_size=8, image_size=32, without_contempt=True, workers=0)
+    data.setup("fit")
+    contempt = {i for i, one in enumerate(TRAIN) if one.expression == 7}
+    assert len(contempt) > 3
+    assert set(data.rows("train").tolist()) == set(range(len(TRAIN))) - contempt
+    train = gathered(data.train_dataloader())
+    assert set(train["index"].tolist()) == set(range(len(TRAIN))) - contempt
+    val = gathered(data.val_dataloader())
+    kept = [i for i, one in enumerate(VAL) if one.expression != 7]
+    assert val["index"].tolist() == kept
+    assert 7 not in val["expression"]
+    whole = gathered(data.loader("val"))
+    assert whole["index"].tolist() == list(range(len(VAL)))

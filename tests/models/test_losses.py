@@ -13,7 +13,13 @@ from sklearn.metrics import log_loss
 from torchmetrics.functional import concordance_corrcoef
 
 from affectnet.models.affect_model import AffectOutput
-from affectnet.models.losses import affect_loss, ccc_loss, expression_loss, mse_loss
+from affectnet.models.losses import (
+    affect_loss,
+    ccc_loss,
+    expression_loss,
+    mse_loss,
+    shares_among,
+)
 
 NAN = float("nan")
 K = 8
@@ -335,3 +341,29 @@ def test_what_unlabelled_rows_hold_never_matters(labels, valence, arousal, garba
         slope = getattr(loud, name).grad
         assert torch.equal(slope, getattr(calm, name).grad)
         assert not slope[unlabelled[name].expand_as(slope)].any()
+
+
+def test_shares_among_seven_classes():
+    soft = torch.tensor([[0.5, 0, 0, 0, 0, 0, 0.25, 0.25], [0, 0, 0, 0, 0, 0, 0, 1], [NAN] * 8])
+    seven = shares_among(soft, 7)
+    assert seven[0].tolist() == pytest.approx([2 / 3, 0, 0, 0, 0, 0, 1 / 3])
+    assert seven[1:].isnan().all()
+    assert torch.equal(shares_among(soft, 8)[:2], soft[:2])
+
+
+def test_seven_logits_learn_from_eight_shares():
+    """Votes on contempt count for nothing; a face with votes on nothing else goes by its label."""
+    soft = torch.tensor([[0.5, 0, 0, 0, 0, 0, 0.25, 0.25], [0, 0, 0, 0, 0, 0, 0, 1.0]])
+    logits = torch.randn(2, 7, dtype=torch.float64)
+    missing = torch.full((2,), NAN)
+    batch = {
+        "expression": torch.tensor([0, 3]),
+        "soft": soft,
+        "valence": missing,
+        "arousal": missing,
+    }
+    output = AffectOutput(logits, torch.zeros(2), torch.zeros(2))
+    found = affect_loss(output, batch, soft=True)["expression"].item()
+    log_p = logits.log_softmax(1)
+    expected = -(2 / 3 * log_p[0, 0] + 1 / 3 * log_p[0, 6] + log_p[1, 3]) / 2
+    assert found == pytest.approx(expected.item(), abs=1e-6)

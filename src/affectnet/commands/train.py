@@ -16,6 +16,7 @@ from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError, RunError
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, SEVEN
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.shipped import local_path
 from affectnet.run import RunFolder, write_beside
@@ -51,6 +52,7 @@ def train(config: TrainConfig) -> RunFolder:
         RunError: when the run exists already and neither --resume nor --overwrite was given.
     """
     check(config)
+    config = _with_classes_of_data(config)
     run = RunFolder(config.runs / run_name(config))
     if run.used() and not (config.resume or config.overwrite):
         raise RunError(
@@ -68,6 +70,7 @@ def train(config: TrainConfig) -> RunFolder:
         image_size=config.image_size,
         dropout=config.dropout,
         drop_path=config.drop_path,
+        classes=SEVEN if config.without_contempt else EXPRESSIONS,
     )
     model.preprocessing = dataclasses.replace(
         model.preprocessing, **how_faces_were_cut([DatasetInfo.read(path) for path in config.data])
@@ -83,15 +86,18 @@ def train(config: TrainConfig) -> RunFolder:
         sampler=config.sampler,
         seed=config.seed,
         cache=config.cache,
+        without_contempt=config.without_contempt,
     )
     data.setup("fit")
     labels = {
         split: {
-            name: np.asarray(getattr(data.splits[split], name))
+            name: np.asarray(getattr(data.splits[split], name))[data.rows(split, capped=False)]
             for name in ("expression", "valence", "arousal")
         }
         for split in ("train", "val")
     }
+    if config.without_contempt:
+        _tell_left_out(data)
     _check_monitor(config, labels["val"])
     module = AffectModule(
         model,
@@ -105,7 +111,7 @@ def train(config: TrainConfig) -> RunFolder:
             gamma=config.gamma,
             warmup_epochs=config.warmup_epochs,
         ),
-        losses=loss_settings(config, labels["train"]["expression"]),
+        losses=loss_settings(config, labels["train"]["expression"], len(model.classes)),
         seed=config.seed,
     )
 
@@ -152,6 +158,21 @@ def train(config: TrainConfig) -> RunFolder:
     return run
 
 
+def _with_classes_of_data(config: TrainConfig) -> TrainConfig:
+    """The config, which says seven classes where all datasets were ingested without contempt."""
+    infos = [DatasetInfo.read(path) for path in config.data]
+    seven = config.without_contempt or all(info.without_contempt for info in infos)
+    return dataclasses.replace(config, without_contempt=seven)
+
+
+def _tell_left_out(data: AffectDataModule) -> None:
+    left_out = [
+        f"{len(split) - len(data.rows(name, capped=False)):,} of {len(split):,} {name} faces"
+        for name, split in data.splits.items()
+    ]
+    print(f"seven classes: contempt leaves out {' and '.join(left_out)}")
+
+
 def how_faces_were_cut(datasets: list[DatasetInfo]) -> dict[str, Any]:
     """Margin and alignment of the datasets' faces, which prediction has to repeat.
 
@@ -187,10 +208,15 @@ def augmentation(config: TrainConfig) -> Augmentation:
     return named_augmentation(config.augment).with_overrides(**given)
 
 
-def loss_settings(config: TrainConfig, labels: np.ndarray) -> dict[str, Any]:
-    """Keyword arguments of `affect_loss`; `labels` are the training split's (-1 where missing)."""
-    counts = np.bincount(labels[labels >= 0], minlength=8)
-    weights = class_weights(labels) if config.class_weights == "balanced" else None
+def loss_settings(
+    config: TrainConfig, labels: np.ndarray, classes: int = N_EXPRESSIONS
+) -> dict[str, Any]:
+    """Keyword arguments of `affect_loss` for the first `classes` expressions.
+
+    `labels` are those of the training split, -1 where missing.
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    weights = class_weights(labels)[:classes] if config.class_weights == "balanced" else None
     return {
         "kind": config.loss,
         "class_weights": None if weights is None else torch.as_tensor(weights).float(),
@@ -274,7 +300,8 @@ def _check_same_run(config: TrainConfig, run: RunFolder) -> None:
     changed = [
         f"{name} (was {saved.get(name)}, now {value})"
         for name, value in now.items()
-        if name not in FREE_TO_CHANGE and saved.get(name) != value
+        # Runs older than a setting were trained at its default.
+        if name not in FREE_TO_CHANGE and saved.get(name, getattr(TrainConfig, name, None)) != value
     ]
     if changed:
         raise ConfigError(

@@ -18,6 +18,7 @@ from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.splits import Sampling, cap_per_class, sample_weights
 from affectnet.data.store import SPLITS, open_split
 from affectnet.errors import ConfigError, DataError, suggest
+from affectnet.labels import CONTEMPT
 
 __all__ = ["AffectDataModule", "Batch", "FaceDataset", "FaceLoader"]
 
@@ -58,6 +59,8 @@ class AffectDataModule(L.LightningDataModule):
             `val_dataloader` that take under 1 GB decoded and half of the free memory at most
             (145,000 images at 48, 6,600 at 224), else 'none'.
         max_per_class: use at most so many training images of each class, the same ones each time.
+        without_contempt: leave the faces of contempt out of training, validation and test; `loader`
+            gives them all the same.
         device: for cache 'device' without a Trainer; otherwise the Trainer's.
 
     Raises:
@@ -77,6 +80,7 @@ class AffectDataModule(L.LightningDataModule):
         interpolation: str = "bilinear",
         cache: Cache = "auto",
         max_per_class: int | None = None,
+        without_contempt: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +93,7 @@ class AffectDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache = cache
         self.max_per_class = max_per_class
+        self.without_contempt = without_contempt
         self.device = None if device is None else torch.device(device)
         self.splits: dict[str, AnySplit] = {}
         """The splits opened so far, by name."""
@@ -138,14 +143,18 @@ class AffectDataModule(L.LightningDataModule):
     def loader(self, split: str) -> "FaceLoader":
         """Return the batches of any split in the order of its rows, each row once.
 
-        A cap per class does not apply. Over several processes each takes a part of the rows;
-        `index` says which.
+        Neither a cap per class nor `without_contempt` applies. Over several processes each takes a
+        part of the rows; `index` says which.
         """
-        return self._loader(split)
+        return self._loader(split, whole=True)
 
-    def _loader(self, name: str, *, shuffled: bool = False, reread: bool = False) -> "FaceLoader":
+    def _loader(
+        self, name: str, *, shuffled: bool = False, reread: bool = False, whole: bool = False
+    ) -> "FaceLoader":
         split = self._open(name)
-        rows = self.rows(name) if shuffled else np.arange(len(split))
+        rows = self.rows(name) if shuffled else self.rows(name, capped=False)
+        if whole:
+            rows = np.arange(len(split))
         cache = self._cached(name, rows, reread)
         sampler: TrainBatches | EvalBatches
         if shuffled:
@@ -189,10 +198,13 @@ class AffectDataModule(L.LightningDataModule):
             self.splits[name] = split
         return self.splits[name]
 
-    def rows(self, name: str) -> NDArray[np.int64]:
-        """Return the rows of an open split that are trained on, within the cap per class."""
+    def rows(self, name: str, *, capped: bool = True) -> NDArray[np.int64]:
+        """Return the rows of an open split that are trained on; validated on, where not capped."""
         split = self.splits[name]
-        kept = cap_per_class(split.ids, split.expression, self.max_per_class, self.seed)
+        cap = self.max_per_class if capped else None
+        kept = cap_per_class(split.ids, split.expression, cap, self.seed)
+        if self.without_contempt:
+            kept &= split.expression != CONTEMPT
         return np.flatnonzero(kept)
 
     def _cached(self, name: str, rows: NDArray[np.int64], reread: bool) -> Tensor | None:

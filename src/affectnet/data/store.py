@@ -321,6 +321,11 @@ class DatasetInfo:
     version: str
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def without_contempt(self) -> bool:
+        """Whether ingest left the faces of contempt out: seven classes."""
+        return bool(self.settings.get("without_contempt"))
+
     def write(self, folder: Path) -> None:
         """Write `dataset.json` into the dataset's folder."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)

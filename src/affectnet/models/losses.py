@@ -137,6 +137,15 @@ def expression_loss(
     return torch.where(total > 0, rows.sum() / torch.where(total > 0, total, 1), 0)
 
 
+def shares_among(soft: Tensor, classes: int) -> Tensor:
+    """Vote shares (B, 8) among the first `classes` expressions alone, (B, K), each summing to one.
+
+    NaN where no vote fell on any of them, and where shares are missing.
+    """
+    kept = soft[:, :classes]
+    return kept if classes == soft.shape[1] else kept / kept.sum(dim=1, keepdim=True)
+
+
 def affect_loss(
     output: Output,
     batch: dict[str, Tensor],
@@ -157,8 +166,8 @@ def affect_loss(
 
     Args:
         output: of an `AffectModel`.
-        batch: `expression` (B,) int, -1 where missing; `valence`, `arousal` (B,) and `soft` (B, K),
-            NaN where missing.
+        batch: `expression` (B,) int, -1 where missing; `valence`, `arousal` (B,) and `soft` (B, 8),
+            NaN where missing. A model of the first K classes is trained on the shares among them.
         kind, class_weights, class_counts, label_smoothing, focal_gamma, logit_tau: as in
             `expression_loss`.
         soft: train on the vote shares where there are any.
@@ -174,7 +183,7 @@ def affect_loss(
     Returns `loss`, the total to minimise, and the single losses before weighting: `expression`,
     `valence`, `arousal`. All are scalars.
     """
-    votes = batch["soft"] if soft else None
+    votes = shares_among(batch["soft"], output.logits.shape[1]) if soft else None
     losses = {
         "expression": expression_loss(
             output.logits,

@@ -266,7 +266,7 @@ class FeatureDataModule(L.LightningDataModule):
         """Return the batches of the split `val`, in order."""
         split = self.data.splits["val"]
         dataset = FeatureDataset(split, [self._features("val", PLAIN)])
-        sampler = EvalBatches(np.arange(len(split)), self.data.batch_size)
+        sampler = EvalBatches(self.data.rows("val", capped=False), self.data.batch_size)
         return _loader(dataset, sampler)
 
     def _features(self, name: str, view: int) -> NDArray[np.float16]:
