@@ -340,7 +340,13 @@ def load(
 
         classifier = OnnxClassifier(place, device)
     else:
-        from affectnet.inference.classifier import load_classifier
+        try:
+            from affectnet.inference.classifier import load_classifier
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"the model {model} needs {error.name or 'PyTorch'}, which is not installed; "
+                "install it, or give a file that `affectnet export` wrote, which needs none"
+            ) from error
 
         classifier = load_classifier(place, revision=revision, device=device)
     return Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
