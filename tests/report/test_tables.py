@@ -57,7 +57,7 @@ def test_the_best_of_each_column_is_marked(runs):
         assert best in marked
 
 
-def test_ties_are_all_best_and_one_run_is_not_the_best_of_anything(runs):
+def test_ties_are_best_unless_all_tie_and_one_run_is_not_the_best_of_anything(runs):
     alike = categorical_table([runs[0], runs[0]])
     assert all(cell.best for row in alike.rows[:2] for cell in row.cells)
     alone = categorical_table(runs[:1])

@@ -78,7 +78,7 @@ def render_audit(audit: Audit) -> str:
         version=__version__,
         problems=audit.number(Severity.PROBLEM),
         warnings=audit.number(Severity.WARNING),
-        expressions=EXPRESSIONS,
+        expressions=audit.classes,
         colours=COLOURS,
         columns=audit.count_columns(),
         bars={"valence": _bars(audit.affect.valence), "arousal": _bars(audit.affect.arousal)},

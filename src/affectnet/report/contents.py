@@ -22,6 +22,7 @@ from affectnet.report.drawings import (
     truth_drawing,
 )
 from affectnet.report.faces import FaceSource, datasets_of
+from affectnet.report.kept import FOLDER as KEPT
 from affectnet.report.model_drawings import explaining_drawings
 from affectnet.report.runs import EvaluatedRun, figure_of
 
@@ -106,6 +107,7 @@ def gather(
         drawn.append(RunPart(run, source, own))
     folders = list(dict.fromkeys(folder for source in sources for folder in source.datasets))
     infos = _infos(folders)
+    keep = runs[0].folder.evaluation(runs[0].split) / KEPT
     data = [truth_drawing(runs[0]), sample_drawing(runs[0], sources[0])]
     if infos:
         data.insert(0, _distribution(infos[0]))
@@ -123,7 +125,7 @@ def gather(
         history=history_drawing(runs),
         data=data,
         infos=infos,
-        audits=[one for folder in folders if (one := audit_summary(folder)) is not None],
+        audits=[one for folder in folders if (one := audit_summary(folder, keep)) is not None],
         settings=_settings(runs),
         protocols=_protocols(runs),
         versions=_versions(),
@@ -230,7 +232,11 @@ def _protocols(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
     for run in runs:
         known = run.metrics.get("protocol")
         said = known if isinstance(known, dict) else {}
-        lines = {str(k): _plain(v) for k, v in said.items() if v not in ([], {}, None)}
+        lines = {
+            str(key): _plain(value)
+            for key, value in said.items()
+            if value not in ([], {}, None) and key != "predictions"  # the run's own name
+        }
         group = groups.setdefault(json.dumps(lines), {"runs": [], "lines": lines})
         group["runs"].append(run.name)
     return [group for group in groups.values() if group["lines"]]

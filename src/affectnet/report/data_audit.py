@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from affectnet import __version__
 from affectnet.data.audit.affect import contradictions, judge, summarise
 from affectnet.data.audit.counts import recognise
 from affectnet.data.audit.dataset import audit_dataset
@@ -15,11 +16,12 @@ from affectnet.data.audit.scan import Rows
 from affectnet.data.store import SPLITS, DatasetInfo, open_split
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.run import write_beside
 
 AUDIT_NAME: Final = "audit.json"
 """Where a dataset folder keeps the whole audit: `affectnet audit DIR --out DIR/audit.json`."""
-MOST_SCANNED: Final = 5000
-"""Faces of a dataset whose pictures are looked at for a report: a second or two."""
+MOST_SCANNED: Final = 40_000
+"""Faces of a dataset whose pictures are looked at for a report, once: some ten seconds at most."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,15 @@ class AuditSummary:
         return sum(finding.severity is severity for finding in self.findings)
 
 
-def audit_summary(folder: Path) -> AuditSummary | None:
+def audit_summary(folder: Path, keep: Path | None = None) -> AuditSummary | None:
     """Audit a dataset as far as it is quick: the kept audit, a small set whole, or its labels.
 
     The audit that lies in the folder as `audit.json` is taken where its counts are the dataset's.
     None where nothing can be read of the dataset.
+
+    Args:
+        folder: of the dataset.
+        keep: a folder where findings that took the looking at pictures are kept for the next time.
     """
     try:
         info = DatasetInfo.read(folder)
@@ -63,7 +69,7 @@ def audit_summary(folder: Path) -> AuditSummary | None:
             return _summary(folder, kept, whole=True)
         faces = sum(sum(counts.values()) for counts in info.counts.values())
         if faces <= MOST_SCANNED:
-            return _summary(folder, audit_dataset(folder).findings, whole=True)
+            return _summary(folder, _of_pictures(folder, info, keep), whole=True)
         return _summary(folder, _of_labels(folder, info), whole=False)
     except DataError:
         return None
@@ -89,12 +95,36 @@ def _kept(folder: Path, info: DatasetInfo) -> list[Finding] | None:
         }
         if counts != theirs:
             return None
-        return [
-            Finding(Severity(one["severity"]), str(one["topic"]), str(one["text"]))
-            for one in known["findings"]
-        ]
+        return _read(known["findings"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _read(findings: Any) -> list[Finding]:
+    return [
+        Finding(Severity(one["severity"]), str(one["topic"]), str(one["text"])) for one in findings
+    ]
+
+
+def _of_pictures(folder: Path, info: DatasetInfo, keep: Path | None) -> list[Finding]:
+    """The whole audit, kept under the dataset's content hash."""
+    place = keep / f"audit-{info.content_hash[:16]}.json" if keep else None
+    if place is not None:
+        try:
+            known = json.loads(place.read_text(encoding="utf-8"))
+            if known["version"] == __version__:
+                return _read(known["findings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # never made, or damaged: made now
+    findings = audit_dataset(folder).findings
+    if place is not None:
+        told = [{"severity": f.severity, "topic": f.topic, "text": f.text} for f in findings]
+        try:
+            with write_beside(place) as new:
+                new.write_text(json.dumps({"version": __version__, "findings": told}, indent=1))
+        except OSError:
+            pass  # a run on a read-only disk
+    return findings
 
 
 def _of_labels(folder: Path, info: DatasetInfo) -> list[Finding]:

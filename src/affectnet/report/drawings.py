@@ -176,8 +176,11 @@ def history_drawing(runs: Sequence[EvaluatedRun]) -> Drawing:
     )
 
 
-def gallery_drawings(run: EvaluatedRun, source: FaceSource) -> list[Drawing]:
-    """The most confidently right and wrong faces, and some of each expression."""
+def gallery_drawings(run: EvaluatedRun, source: FaceSource, titled: bool = True) -> list[Drawing]:
+    """The most confidently right and wrong faces, and some of each expression.
+
+    `titled` writes the title into the figure too, for a file that stands alone.
+    """
     p = run.predictions
     drawings = []
     for kind, title in (("wrong", "Most confidently wrong"), ("right", "Most confidently right")):
@@ -189,7 +192,7 @@ def gallery_drawings(run: EvaluatedRun, source: FaceSource) -> list[Drawing]:
                 title,
                 "",
                 f"{title} faces of {run.name}.",
-                _gallery(p, rows, source, title),
+                _gallery(p, rows, source, title if titled else ""),
                 missing,
             )
         )

@@ -2,17 +2,17 @@
 
 import importlib
 import warnings
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from affectnet.data.augment import normalise, to_float
-from affectnet.data.dataset import AnySplit, FaceDataset
 from affectnet.errors import ConfigError, suggest
-from affectnet.models.affect_model import AffectModel
+
+if TYPE_CHECKING:
+    from affectnet.data.dataset import AnySplit
+    from affectnet.models.affect_model import AffectModel
 
 Method = Literal["tsne", "umap", "pca"]
 METHODS: Final[tuple[str, ...]] = get_args(Method)
@@ -26,13 +26,18 @@ Floats = NDArray[np.float64]
 
 
 def split_features(
-    model: AffectModel, split: AnySplit, rows: NDArray[np.integer[Any]], batch_size: int = 64
+    model: "AffectModel", split: "AnySplit", rows: NDArray[np.integer[Any]], batch_size: int = 64
 ) -> NDArray[np.float32]:
     """What the heads see of some faces: the backbone's features, float32 (n, num_features).
 
     Raises:
         DataError: an image cannot be decoded.
     """
+    import torch
+
+    from affectnet.data.augment import normalise, to_float
+    from affectnet.data.dataset import FaceDataset
+
     faces = FaceDataset(
         split, model.preprocessing.size, interpolation=model.preprocessing.interpolation
     )

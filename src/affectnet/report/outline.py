@@ -47,10 +47,11 @@ Block = Paragraph | Points | Grid | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of a report."""
+    """A headed part of a report; `apart` begins on a page of its own."""
 
     title: str
     blocks: list[Block]
+    apart: bool = False
 
 
 FOOTER = (
@@ -144,10 +145,10 @@ def _of_run(part: RunPart, number: int) -> Section:
     if part.source.problem:
         blocks.append(Paragraph(f"No face can be shown: {part.source.problem}.", note=True))
     else:
-        galleries = gallery_drawings(run, part.source)[:2]
+        galleries = gallery_drawings(run, part.source, titled=False)[:2]
         blocks += [Picture(f"run-{number}-{one.name}", one) for one in galleries]
     blocks += [Picture(f"run-{number}-{one.name}", one) for one in part.drawings]
-    return Section(run.name, blocks)
+    return Section(run.name, blocks, apart=True)
 
 
 def _data(contents: Contents) -> list[Block]:
@@ -178,6 +179,10 @@ def _audit(audit: AuditSummary) -> list[Block]:
     return blocks if audit.whole else [*blocks, Paragraph(audit.advice, note=True)]
 
 
+def _was(names: list[str]) -> str:
+    return "was" if len(names) == 1 else "were"
+
+
 def _settings(contents: Contents) -> list[Block]:
     blocks: list[Block] = []
     names = [run.name for run in contents.runs]
@@ -185,9 +190,10 @@ def _settings(contents: Contents) -> list[Block]:
         rows = [[one.name, *one.values] for one in contents.settings]
         blocks.append(Grid("Training settings", ["setting", *names], rows))
     for group in contents.protocols:
-        who = ", ".join(group["runs"]) if len(contents.protocols) > 1 else "the runs"
         lines = [[key, value] for key, value in group["lines"].items()]
-        blocks.append(Grid(f"How {who} were scored", ["", ""], lines))
+        blocks.append(
+            Grid(f"How {', '.join(group['runs'])} {_was(group['runs'])} scored", ["", ""], lines)
+        )
     made = [[name, number] for name, number in contents.versions.items()]
     blocks.append(Grid("Versions that made this report", ["", ""], made))
     closing = f"{FOOTER} Made by affectnet {__version__} on {date.today().isoformat()}."

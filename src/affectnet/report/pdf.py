@@ -16,7 +16,7 @@ from affectnet.report.outline import Block, Grid, Paragraph, Picture, Points, Se
 from affectnet.report.sheets import HEIGHT, LEFT, WIDTH, Sheet, Sheets, lines_of, table_rows
 from affectnet.run import write_beside
 
-DPI: Final = 200
+DPI: Final = 150
 """Of what is rasterised inside the figures: faces, clouds of points."""
 TALLEST: Final = 3.95
 """Inches: two figures of one column fit on a page."""
@@ -26,17 +26,27 @@ def write_pdf(contents: Contents, out: Path) -> Path:
     """Write the PDF, whole or not at all; return `out`."""
     sections = sections_of(contents)
     n = sum(isinstance(block, Picture) for section in sections for block in section.blocks)
-    sheets = Sheets()
-    with look(), tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar:
+    buffer = io.BytesIO()
+    with (
+        look(),
+        tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar,
+        # One file for all, so that they share their fonts: first the figures, then the pages.
+        PdfPages(buffer, metadata={"CreationDate": None}) as pdf,
+    ):
+        sheets = Sheets()
+        setter = _Setter(sheets, pdf, bar)
         for level, section in enumerate(sections):
-            _section(sheets, section, level, bar)
-        text = _texts(sheets)
-    writer = PdfWriter(clone_from=PdfReader(text))
-    for page, sheet in zip(writer.pages, sheets.pages, strict=True):
+            setter.section(section, level)
+        for number, sheet in enumerate(sheets.pages, start=1):
+            paper = _page(sheet, number, len(sheets.pages))
+            pdf.savefig(paper)
+    reader = PdfReader(buffer)
+    writer = PdfWriter()
+    for place, sheet in enumerate(sheets.pages, start=setter.figures):
+        page = writer.add_page(reader.pages[place])
         for placed in sheet.figures:
-            own = PdfReader(placed.pdf).pages[0]
             move = Transformation().scale(placed.scale).translate(72 * placed.x, 72 * placed.y)
-            page.merge_transformed_page(own, move)
+            page.merge_transformed_page(reader.pages[placed.figure], move)
         page.compress_content_streams()
     for title, number in sheets.marks:
         writer.add_outline_item(title=title, page_number=number)
@@ -47,76 +57,75 @@ def write_pdf(contents: Contents, out: Path) -> Path:
     return out
 
 
-def _section(sheets: Sheets, section: Section, level: int, bar: "tqdm[Any]") -> None:
-    if level:
-        # A section begins on a new page where little room is left on this one.
-        sheets.make_room(3.0)
-        sheets.skip(0.25)
-    sheets.mark(section.title)
-    size = 20.0 if level == 0 else 14.0
-    for line in lines_of(section.title, size, WIDTH, weight="bold"):
-        sheets.write(line, size, weight="bold")
-    sheets.skip(0.12)
-    for block in section.blocks:
-        _block(sheets, block, bar)
+class _Setter:
+    """Sets blocks on the sheets, and figures into the PDF, each on a page of its own for now."""
 
+    def __init__(self, sheets: Sheets, pdf: PdfPages, bar: "tqdm[Any]") -> None:
+        self.sheets, self.pdf, self.bar = sheets, pdf, bar
+        self.figures = 0
 
-def _block(sheets: Sheets, block: Block, bar: "tqdm[Any]") -> None:
-    match block:
-        case Paragraph(text, note):
-            sheets.paragraph(text, colour=MUTED if note else None)
-        case Points(lines):
-            for line in lines:
-                sheets.paragraph(line, indent=0.16, bullet="•")
-        case Grid(title, columns, rows):
-            _grid(sheets, title, columns, rows)
-        case Picture(_, drawing):
-            figure, why = draw_or_say(drawing)
-            bar.update()
-            if figure is None:
-                sheets.paragraph(f"Left out: {why}.", colour=MUTED)
-            else:
-                _figure(sheets, figure, drawing.title, drawing.caption)
+    def section(self, section: Section, level: int) -> None:
+        """Set a heading and what stands under it."""
+        if level:
+            # A section begins on a new page where little room is left on this one.
+            needed = 6.5 if isinstance(section.blocks[0], Picture) else 3.0
+            self.sheets.make_room(HEIGHT if section.apart else needed)
+            self.sheets.skip(0.25)
+        self.sheets.mark(section.title)
+        size = 20.0 if level == 0 else 14.0
+        for line in lines_of(section.title, size, WIDTH, weight="bold"):
+            self.sheets.write(line, size, weight="bold")
+        self.sheets.skip(0.12)
+        for block in section.blocks:
+            self._block(block)
 
+    def _block(self, block: Block) -> None:
+        match block:
+            case Paragraph(text, note):
+                self.sheets.paragraph(text, colour=MUTED if note else None)
+            case Points(lines):
+                for line in lines:
+                    self.sheets.paragraph(line, indent=0.16, bullet="•")
+            case Grid(title, columns, rows):
+                self._grid(title, columns, rows)
+            case Picture(_, drawing):
+                figure, why = draw_or_say(drawing)
+                self.bar.update()
+                if figure is None:
+                    self.sheets.paragraph(f"Left out: {why}.", colour=MUTED)
+                else:
+                    self._figure(figure, drawing.title, drawing.caption)
 
-def _grid(sheets: Sheets, title: str, columns: list[str], rows: list[list[str]]) -> None:
-    head, *body = table_rows([columns, *rows])
-    sheets.make_room(head.height + 0.9)
-    sheets.skip(0.08)
-    sheets.write(title, 10, weight="bold")
-    sheets.row(head, weight="bold")
-    for row in body:
-        if not sheets.has_room(row.height):
-            sheets.turn()
-            sheets.row(head, weight="bold")
-        sheets.row(row)
-    sheets.skip(0.15)
+    def _grid(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        sheets = self.sheets
+        head, *body = table_rows([columns, *rows])
+        sheets.make_room(head.height + 0.9)
+        sheets.skip(0.08)
+        sheets.write(title, 10, weight="bold")
+        sheets.row(head, weight="bold")
+        for row in body:
+            if not sheets.has_room(row.height):
+                sheets.turn()
+                sheets.row(head, weight="bold")
+            sheets.row(row)
+        sheets.skip(0.15)
 
-
-def _figure(sheets: Sheets, figure: Figure, title: str, caption: str) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="pdf", dpi=DPI, facecolor="none", metadata={"CreationDate": None})
-    width, height = (float(side) for side in figure.get_size_inches())
-    tallest = TALLEST if width < 6 else 8.5
-    scale = min(1.0, WIDTH / width, tallest / height)
-    under = lines_of(caption, 8.5, WIDTH)
-    sheets.make_room(scale * height + 0.35 + 0.16 * len(under))
-    sheets.skip(0.1)
-    sheets.write(title, 10, weight="bold")
-    for line in under:
-        sheets.write(line, 8.5, colour=MUTED)
-    sheets.place(buffer, LEFT + (WIDTH - scale * width) / 2, scale * height, scale)
-    sheets.skip(0.15)
-
-
-def _texts(sheets: Sheets) -> io.BytesIO:
-    """All pages with their texts and lines, without the figures."""
-    buffer = io.BytesIO()
-    with PdfPages(buffer, metadata={"CreationDate": None}) as pdf:
-        for number, sheet in enumerate(sheets.pages, start=1):
-            pdf.savefig(_page(sheet, number, len(sheets.pages)))
-    buffer.seek(0)
-    return buffer
+    def _figure(self, figure: Figure, title: str, caption: str) -> None:
+        sheets = self.sheets
+        width, height = (float(side) for side in figure.get_size_inches())
+        tallest = TALLEST if width < 6 else 8.5
+        scale = min(1.0, WIDTH / width, tallest / height)
+        under = lines_of(caption, 8.5, WIDTH)
+        sheets.make_room(scale * height + 0.45 + 0.17 * len(under))
+        sheets.skip(0.1)
+        sheets.write(title, 10, weight="bold")
+        for line in under:
+            sheets.write(line, 8.5, colour=MUTED)
+        sheets.skip(0.08)
+        self.pdf.savefig(figure, dpi=DPI, facecolor="none")
+        sheets.place(self.figures, LEFT + (WIDTH - scale * width) / 2, scale * height, scale)
+        self.figures += 1
+        sheets.skip(0.15)
 
 
 def _page(sheet: Sheet, number: int, of: int) -> Figure:

@@ -1,6 +1,5 @@
 """Pages of text, tables and figures, set from top to bottom; all lengths in inches."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -41,9 +40,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Placed:
-    """A figure as a PDF of one page, its lower left corner at (x, y)."""
+    """A figure, by its number, its lower left corner at (x, y)."""
 
-    pdf: io.BytesIO
+    figure: int
     x: float
     y: float
     scale: float
@@ -60,9 +59,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row laid out: for each column where it begins, its width, and its lines with their size."""
+    """A row laid out: where each column begins, its width, its side, its lines and their sizes."""
 
-    cells: list[tuple[float, float, list[tuple[str, float]]]]
+    cells: list[tuple[float, float, Align, list[tuple[str, float]]]]
     height: float
 
 
@@ -126,29 +125,20 @@ class Sheets:
 
     def row(self, row: TableRow, weight: str = "normal") -> None:
         """Write a row of a table and a thin line below it."""
-        for i, (x, width, lines) in enumerate(row.cells):
+        for x, width, align, lines in row.cells:
             y = self._y - 0.05
             for line, size in lines:
                 y -= _leading(size)
-                left = i == 0
-                self.pages[-1].texts.append(
-                    Text(
-                        LEFT + x if left else LEFT + x + width,
-                        y + 0.3 * size / 72,
-                        line,
-                        size,
-                        weight,
-                        None,
-                        "left" if left else "right",
-                    )
-                )
+                at = LEFT + x if align == "left" else LEFT + x + width
+                baseline = y + 0.3 * size / 72
+                self.pages[-1].texts.append(Text(at, baseline, line, size, weight, None, align))
         self._y -= row.height
         self.pages[-1].rules.append(self._y)
 
-    def place(self, pdf: io.BytesIO, x: float, height: float, scale: float) -> None:
+    def place(self, figure: int, x: float, height: float, scale: float) -> None:
         """Place a figure of this height and go below it."""
         self._y -= height
-        self.pages[-1].figures.append(Placed(pdf, x, self._y, scale))
+        self.pages[-1].figures.append(Placed(figure, x, self._y, scale))
 
 
 def _leading(size: float) -> float:
@@ -188,9 +178,10 @@ def lines_of(text: str, size: float, width: float, weight: str = "normal") -> li
 def table_rows(rows: Sequence[Sequence[str]]) -> list[TableRow]:
     """Lay out a table over the whole width: the first row is its head, set in bold.
 
-    A cell's second line is small. The first column is as wide as it must be, others share what is
-    left; where a text is too long for its column it is broken.
+    A cell's second line is small. Columns of numbers stand on their right edge. A column is as wide
+    as it must be, and where a text is too long for its column it is broken.
     """
+    sides = [_side([row[column] for row in rows[1:]]) for column in range(len(rows[0]))]
     sized = [[_sized(cell) for cell in row] for row in rows]
     natural = [
         max(
@@ -204,18 +195,23 @@ def table_rows(rows: Sequence[Sequence[str]]) -> list[TableRow]:
     laid = []
     for i, row in enumerate(sized):
         x, cells = 0.0, []
-        for width, cell in zip(widths, row, strict=True):
+        for width, side, cell in zip(widths, sides, row, strict=True):
             weight = "bold" if i == 0 else "normal"
             lines = [
                 (part, size)
                 for line, size in cell
                 for part in lines_of(line, size, width + 1e-6, weight)
             ]
-            cells.append((x, width, lines))
+            cells.append((x, width, side, lines))
             x += width + GAP
-        tallest = max(sum(_leading(size) for _, size in lines) for _, _, lines in cells)
+        tallest = max(sum(_leading(size) for _, size in lines) for *_, lines in cells)
         laid.append(TableRow(cells, tallest + 0.1))
     return laid
+
+
+def _side(cells: Sequence[str]) -> Align:
+    known = [cell for cell in cells if cell not in ("", "–")]
+    return "right" if known and all(cell[0] in "0123456789−-+." for cell in known) else "left"
 
 
 def _sized(cell: str) -> list[tuple[str, float]]:

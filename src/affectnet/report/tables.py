@@ -38,7 +38,7 @@ class Cell:
     @property
     def text(self) -> str:
         """The score to three places, or a dash."""
-        return "–" if self.value is None else f"{self.value:.3f}".replace("-", "−")
+        return "–" if self.value is None else _cell_text(self.value)
 
     @property
     def interval(self) -> str:
@@ -65,6 +65,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     lower: frozenset[int] = frozenset()
+
+
+def _cell_text(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def categorical_table(runs: Sequence[EvaluatedRun]) -> Table:
@@ -101,7 +105,7 @@ def _cell(metrics: dict[str, Any], keys: Keys) -> Cell:
 
 
 def _mark_best(rows: list[Row], lower: frozenset[int]) -> list[Row]:
-    """Mark the best cell of each column; ties to three places are all best; one run has no best."""
+    """Mark the best cell of each column; ties to three places are all best, unless all tie."""
     if len(rows) < 2:
         return rows
     marked = [list(row.cells) for row in rows]
@@ -111,7 +115,9 @@ def _mark_best(rows: list[Row], lower: frozenset[int]) -> list[Row]:
         if not known:
             continue
         pick: Callable[[list[float]], float] = min if i in lower else max
-        best = f"{pick(known):.3f}"
+        best = _cell_text(pick(known))
+        if all(row[i].text == best for row in marked):
+            continue
         for row in marked:
             row[i] = replace(row[i], best=row[i].text == best)
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, marked, strict=True)]

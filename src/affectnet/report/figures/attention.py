@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report.figures.style import (
     FULL_WIDTH,
+    INK,
     MUTED,
+    PAPER,
     message_figure,
     new_figure,
     say,
@@ -118,6 +120,17 @@ def mean_attention(
             continue
         face = np.mean([_rgb(images[i]).astype(np.float64) for i in own.tolist()], axis=0)
         _overlay(axes, face.astype(np.uint8), means[c] / top)
+        if not means[c].any():
+            axes.text(
+                0.5,
+                0.04,
+                "nothing in these faces speaks for it",
+                transform=axes.transAxes,
+                ha="center",
+                fontsize=6,
+                color=INK,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
+            )
     _scale(figure, grid)
     return figure
 

@@ -61,10 +61,11 @@ def affect_density(
         linewidths=0.2,
         rasterized=True,
     )
-    bar = figure.colorbar(
-        hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)", format="%d"
-    )
+    bar = figure.colorbar(hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)")
     bar.outline.set_visible(False)
+    most = int(hexagons.get_array().max())  # type: ignore[union-attr]
+    bar.set_ticks(_round_counts(most), labels=[f"{n:,}" for n in _round_counts(most)])
+    bar.minorticks_off()
     means = {}
     for c, name in enumerate(EXPRESSIONS):
         own = np.stack([v[e == c], a[e == c]])
@@ -89,6 +90,13 @@ def affect_density(
         axes.plot(*means[name], "o", color=CLASS_COLOURS[c], markersize=5, zorder=4)
     label_points(axes, means)
     return figure
+
+
+def _round_counts(most: int) -> list[int]:
+    """Counts to mark on a scale from 1 to `most`: 1, 2, 5 times powers of ten, thinned."""
+    every = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
+    marks = [n for n in every if n <= most]
+    return marks if len(marks) <= 5 else [n for n in marks if str(n)[0] == "1"]
 
 
 def ellipse_of(points: Floats) -> tuple[float, float, float]:

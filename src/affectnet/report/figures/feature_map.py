@@ -86,7 +86,7 @@ def _key(label: str, marker: str, face: str, edge: str) -> Line2D:
 
 def _caption(n: int, method: str, of: int | None) -> str:
     shown = f"{n:,} faces" if of is None or of == n else f"{n:,} of {of:,} faces"
-    return f"{shown}; {method}" if method else shown
+    return "\n".join([shown, *method.split("; ")]) if method else shown
 
 
 __all__ = ["feature_map"]
