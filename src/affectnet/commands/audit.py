@@ -36,7 +36,7 @@ def audit(config: AuditConfig) -> int:
         if kind not in (".html", ".json"):
             raise ConfigError(f"--out {config.out} is given; a page is .html, all findings .json")
         refuse_existing(config.out, config.overwrite)
-    found = audit_dataset(config.data, config.predictions, config.split)
+    found = audit_dataset(config.data, config.predictions, config.split, config.without_contempt)
     if config.out:
         text = (
             json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
@@ -93,7 +93,7 @@ def _counts(audit: Audit) -> Table:
         *(column.title for column in columns),
         numbers=len(columns),
     )
-    for i, name in enumerate(EXPRESSIONS):
+    for i, name in enumerate(audit.classes):
         cells = [
             Text(f"{column.counts[i]:,}", style="yellow" if column.differs[i] else "")
             for column in columns

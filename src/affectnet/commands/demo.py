@@ -37,9 +37,9 @@ def demo(config: DemoConfig) -> None:
         size=SIZE,
         seed=0,
     )
-    _say("affectnet ingest")
+    _say("affectnet ingest" + " --without-contempt" * config.without_contempt)
     dataset = config.out / "dataset"
-    ingest(IngestConfig(sources=tars, out=dataset))
+    ingest(IngestConfig(sources=tars, out=dataset, without_contempt=config.without_contempt))
 
     runs = []
     for backbone, epochs in BACKBONES.items():

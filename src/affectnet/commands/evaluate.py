@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from affectnet.config import EvaluateConfig
 from affectnet.data.image_columns import IMAGE_COLUMNS, image_columns
-from affectnet.data.store import SCHEMA, Split, open_split
+from affectnet.data.store import SCHEMA, DatasetInfo, Split, open_split
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.columns import parse_classes, parse_columns
@@ -21,6 +21,7 @@ from affectnet.evaluation.comparison import Comparison, compare
 from affectnet.evaluation.predictions import Predictions, Truth, join
 from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
+from affectnet.evaluation.seven import seven_predictions
 from affectnet.evaluation.tables import (
     joined_table,
     predictions_of,
@@ -69,11 +70,15 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
             --overwrite was not given.
     """
     given = _check(config)
+    config = _with_classes_of_data(config)
     console = Console(width=max(WIDTH, Console().width))
     subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
     if config.ensemble:
         folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
-        mean = ensemble([subject.preds for subject in subjects])
+        members = [subject.preds for subject in subjects]
+        if config.without_contempt:
+            members = [seven_predictions(preds) for preds in members]
+        mean = ensemble(members)
         subjects.append(Subject("ensemble", subjects[0].truth, mean, folder))
     found = []
     for subject in subjects:
@@ -86,6 +91,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
             stratified=config.stratified,
             zero_rule=config.zero_rule,
             slices=config.slices,
+            without_contempt=config.without_contempt,
         )
         console.print(f"\n[bold]{subject.name}[/bold]", *tables(scores.figures), sep="\n")
         where = _write(subject, scores, config)
@@ -103,6 +109,15 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         with write_beside(config.out / COMPARISON_NAME) as new:
             new.write_text(json.dumps([one.figures for one in compared], indent=2) + "\n")
     return found
+
+
+def _with_classes_of_data(config: EvaluateConfig) -> EvaluateConfig:
+    """The config, which says seven classes where the truth was ingested without contempt."""
+    truth = config.truth or config.data
+    seven = config.without_contempt or bool(
+        truth and truth.is_dir() and DatasetInfo.read(truth).without_contempt
+    )
+    return replace(config, without_contempt=seven)
 
 
 def _draw(folder: Path, config: EvaluateConfig) -> None:
@@ -294,6 +309,7 @@ def _compare(first: Subject, other: Subject, config: EvaluateConfig) -> Comparis
         seed=config.seed,
         stratified=config.stratified,
         zero_rule=config.zero_rule,
+        without_contempt=config.without_contempt,
     )
 
 

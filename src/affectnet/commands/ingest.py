@@ -6,7 +6,7 @@ import signal
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writing import write_splits
 from affectnet.errors import ConfigError, DataError
-from affectnet.labels import EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.run import refuse_existing, write_beside
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -132,7 +132,11 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
         soft = [str(path) for path in config.soft]
         names = {name: part for name, part in release.splits.items() if part in release.parts}
         matches = apply_soft(soft, release.parts, names)
-        splits, left_out = _divide(config, release)
+        left = {
+            name: part.leave_out_contempt() if config.without_contempt else np.ones(len(part), bool)
+            for name, part in release.parts.items()
+        }
+        splits, left_out = _divide(config, release, left)
         total = sum(len(rows) for _, rows in splits.values())
         with tqdm(total=total, unit="face", desc="writing", disable=None) as bar:
             content = write_splits(folder, splits, bar.update)
@@ -143,7 +147,10 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
     info = DatasetInfo(
         source=[str(path) for path in config.sources],
         release=release.name,
-        counts={name: _count(part.expression[rows]) for name, (part, rows) in splits.items()},
+        counts={
+            name: _count(part.expression[rows], config.without_contempt)
+            for name, (part, rows) in splits.items()
+        },
         dropped={reason: counts[reason] for reason in REASONS if counts[reason]},
         content_hash=content,
         version=__version__,
@@ -152,6 +159,7 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
             "seed": config.seed,
             "max_per_class": config.max_per_class,
             "left_out_by_cap": left_out,
+            "without_contempt": config.without_contempt,
             "check": config.check,
             "soft": soft,
         }
@@ -188,8 +196,13 @@ def _refuse_idle_settings(config: IngestConfig, release: Release) -> None:
             )
 
 
-def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
-    """Choose the rows of each split; return them and how many the class cap left out."""
+def _divide(
+    config: IngestConfig, release: Release, left: Mapping[str, NDArray[np.bool_]]
+) -> tuple[Selection, int]:
+    """Choose the rows of each split among those that are `left` of each part.
+
+    Return them and how many the class cap left out.
+    """
     splits: Selection = {}
     left_out = 0
     own = {
@@ -197,10 +210,10 @@ def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
     }
     train = own.get("train")
     if train is not None:
-        kept = np.flatnonzero(
-            cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
-        )
-        left_out = len(train) - len(kept)
+        there = left[release.splits["train"]]
+        capped = cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
+        kept = np.flatnonzero(capped & there)
+        left_out = int(there.sum()) - len(kept)
         for_validation = stratified_split(
             [train.ids[row] for row in kept.tolist()],
             train.expression[kept],
@@ -212,13 +225,13 @@ def _divide(config: IngestConfig, release: Release) -> tuple[Selection, int]:
             splits["val"] = train, kept[for_validation]
     for name in ("val", "test"):
         if name in own:
-            splits[name] = own[name], np.arange(len(own[name]))
+            splits[name] = own[name], np.flatnonzero(left[release.splits[name]])
     return splits, left_out
 
 
-def _count(labels: NDArray[np.int8]) -> dict[str, int]:
+def _count(labels: NDArray[np.int8], without_contempt: bool) -> dict[str, int]:
     counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS)).tolist()
-    named = dict(zip(EXPRESSIONS, counts, strict=True))
+    named = dict(zip(SEVEN if without_contempt else EXPRESSIONS, counts, strict=False))
     missing = int((labels < 0).sum())
     return named | ({"unlabelled": missing} if missing else {})
 
@@ -265,7 +278,7 @@ def _print(
     for name in info.counts:
         faces.add_column(name, justify="right")
     faces.add_column("all", justify="right")
-    listed = list(EXPRESSIONS)
+    listed = list(SEVEN if info.without_contempt else EXPRESSIONS)
     if any("unlabelled" in counts for counts in info.counts.values()):
         listed.append("unlabelled")
     for expression in listed:

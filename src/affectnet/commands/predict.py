@@ -54,6 +54,7 @@ def predict(config: PredictConfig) -> int:
         margin=config.margin,
         min_score=config.min_score,
         detect_size=config.detect_size or PICTURE_SIZE,
+        without_contempt=config.without_contempt,
     )
     targets = _targets(config, sources)
     if config.out is not None:

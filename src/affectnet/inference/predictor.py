@@ -36,6 +36,7 @@ from affectnet.inference.images import (
 )
 from affectnet.inference.results import FaceResult, PictureResult, Results
 from affectnet.inference.scores import ClassifierLike
+from affectnet.inference.seven import CONTEMPT, WithoutContempt
 from affectnet.inference.stages import ordered_map
 from affectnet.models.shipped import DEFAULT_MODEL, resolve_model
 
@@ -319,6 +320,7 @@ def load(
     margin: float | None = None,
     min_score: float = MIN_SCORE,
     detect_size: int = PICTURE_SIZE,
+    without_contempt: bool = False,
 ) -> Predictor:
     """Load a model for prediction.
 
@@ -328,6 +330,8 @@ def load(
         revision: branch, tag or commit on the hub.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         margin, min_score, detect_size: as `Predictor`.
+        without_contempt: seven classes: contempt is never said, and the probabilities of the others
+            are scaled to add up to 1.
 
     Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
     `ConfigError` for settings out of range.
@@ -349,6 +353,8 @@ def load(
             ) from error
 
         classifier = load_classifier(place, revision=revision, device=device)
+    if without_contempt and CONTEMPT in classifier.classes:
+        classifier = WithoutContempt(classifier)
     return Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
 
 

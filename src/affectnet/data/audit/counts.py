@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.audit.findings import Finding, info, problem, several, warning
-from affectnet.data.audit.releases import ALPHABETICAL, REDUCED_COPY, RELEASES, Part, Release
+from affectnet.data.audit.releases import (
+    ALPHABETICAL,
+    REDUCED_COPY,
+    RELEASES,
+    SEVEN_CLASS_RELEASES,
+    Part,
+    Release,
+)
 from affectnet.labels import EXPRESSIONS
 
 TOPIC = "counts"
@@ -54,18 +61,24 @@ class Recognition:
 
 
 def recognise(
-    counts: Mapping[str, Counts], named: str = "", dropped: int = 0, cap: int | None = None
+    counts: Mapping[str, Counts],
+    named: str = "",
+    dropped: int = 0,
+    cap: int | None = None,
+    without_contempt: bool = False,
 ) -> Recognition:
     """Find the release whose published counts these are, and say where they differ.
 
     Args:
         counts: split -> faces of each expression, int (8,).
         named: the release that ingest took the source for; decides where counts do not.
-        dropped: rows that ingest left out.
+        dropped: rows that ingest left out, not counting contempt where that was asked for.
         cap: the most faces a class that ingest was asked to keep.
+        without_contempt: compare with the releases less their faces of contempt.
     """
+    releases = SEVEN_CLASS_RELEASES if without_contempt else RELEASES
     ranked = []
-    for place, release in enumerate(RELEASES):
+    for place, release in enumerate(releases):
         comparisons = _compare(release, counts, dropped, cap)
         if not comparisons:
             continue
@@ -78,7 +91,7 @@ def recognise(
             ranked.append((strong, min(matches), sum(matches), not family, distance, place))
     if not ranked:
         return Recognition(None, (), (_unknown(counts),))
-    release = RELEASES[min(ranked)[-1]]
+    release = releases[min(ranked)[-1]]
     comparisons = _compare(release, counts, dropped, cap)
     findings = [info(TOPIC, f"by its counts this is {release.title}")]
     if all(c.match >= Match.FEWER for c in comparisons):

@@ -1,6 +1,6 @@
 """The whole audit of a dataset folder: everything measured, and the findings in sentences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from affectnet.data.audit.duplicates import Group, find_duplicates
 from affectnet.data.audit.findings import Finding, Severity, info, problem, several, share, warning
 from affectnet.data.audit.images import Images, judge_images, summarise_images
 from affectnet.data.audit.predictions import Suspects, suspect_labels
-from affectnet.data.audit.scan import Rows, scan_images
+from affectnet.data.audit.scan import AnySplit, Rows, SomeRows, scan_images
+from affectnet.data.readers.part import CONTEMPT_LEFT_OUT
 from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
 from affectnet.errors import DataError, suggest
-from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.labels import CONTEMPT, EXPRESSIONS, N_EXPRESSIONS, SEVEN
 
 DUPLICATES = "duplicates"
 LABELS = "labels"
@@ -47,7 +48,7 @@ class Audit:
 
     folder: Path
     info: DatasetInfo
-    splits: dict[str, Split]
+    splits: dict[str, AnySplit]
     rows: Rows
     counts: dict[str, NDArray[np.int64]]
     recognition: Recognition
@@ -57,6 +58,12 @@ class Audit:
     duplicates: list[Group]
     suspects: Suspects | None
     findings: list[Finding]
+    without_contempt: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions that are audited: the eight, or seven without contempt."""
+        return SEVEN if self.without_contempt else EXPRESSIONS
 
     def number(self, severity: Severity) -> int:
         """Return how many findings have this severity."""
@@ -107,15 +114,16 @@ class Audit:
                 for f in self.findings
             ],
             "release": release.title if release else None,
+            "classes": list(self.classes),
             "counts": {
-                split: dict(zip(EXPRESSIONS, n.tolist(), strict=True))
+                split: dict(zip(self.classes, n.tolist(), strict=False))
                 for split, n in self.counts.items()
             },
             "published": [
                 {
                     "splits": list(c.part.splits),
                     "part": c.part.title,
-                    "counts": dict(zip(EXPRESSIONS, c.part.counts, strict=True)),
+                    "counts": dict(zip(self.classes, c.part.counts, strict=False)),
                 }
                 for c in self.recognition.comparisons
             ],
@@ -196,19 +204,29 @@ def expression_name(expression: int) -> str:
     return EXPRESSIONS[expression] if expression >= 0 else "unlabelled"
 
 
-def audit_dataset(folder: Path, predictions: Path | None = None, split: str | None = None) -> Audit:
+def audit_dataset(
+    folder: Path,
+    predictions: Path | None = None,
+    split: str | None = None,
+    without_contempt: bool = False,
+) -> Audit:
     """Audit a dataset folder: counts, labels, images, duplicates, likely wrong labels.
 
     Args:
         folder: made by `affectnet ingest`.
         predictions: a model's probabilities for one split of it (see `suspect_labels`).
         split: that split, where its ids do not tell.
+        without_contempt: audit the other faces alone, as seven classes; always so on a dataset that
+            was ingested without contempt.
 
     Raises:
         DataError: no dataset is there, or the predictions do not belong to it.
     """
     known = DatasetInfo.read(folder)
-    splits = {name: open_split(folder, name) for name in SPLITS if _there(folder, name)}
+    without_contempt = without_contempt or known.without_contempt
+    splits: dict[str, AnySplit] = {
+        name: open_split(folder, name) for name in SPLITS if _there(folder, name)
+    }
     if not splits:
         raise DataError(f"{folder} has no split; make it again with `affectnet ingest`")
     if split is not None and split not in splits:
@@ -219,10 +237,29 @@ def audit_dataset(folder: Path, predictions: Path | None = None, split: str | No
     if len(rows) == 0:
         raise DataError(f"{folder} has no faces; make it again with `affectnet ingest`")
     # Mistakes in the predictions come up before the minutes that the images take.
-    suspects = suspect_labels(predictions, rows, split) if predictions else None
+    suspects = suspect_labels(predictions, rows, split, without_contempt) if predictions else None
+    left_out = int((rows.expression == CONTEMPT).sum()) if without_contempt else 0
+    if left_out:
+        kept = rows.expression != CONTEMPT
+        if suspects:
+            suspects = replace(suspects, rows=(np.cumsum(kept) - 1)[suspects.rows])
+        splits = {
+            name: SomeRows(part, np.flatnonzero(part.expression != CONTEMPT))
+            for name, part in splits.items()
+            if isinstance(part, Split)
+        }
+        rows = Rows.of(splits)
+        if len(rows) == 0:
+            raise DataError(f"every face of {folder} is of contempt, which was to be left out")
     counts = {name: _count(part.expression) for name, part in splits.items()}
     dropped = sum(known.dropped.values())
-    recognition = recognise(counts, known.release, dropped, known.settings.get("max_per_class"))
+    recognition = recognise(
+        counts,
+        known.release,
+        dropped - known.dropped.get(CONTEMPT_LEFT_OUT, 0),
+        known.settings.get("max_per_class"),
+        without_contempt,
+    )
     affect = summarise(rows.expression, rows.valence, rows.arousal)
     odd = contradictions(rows.expression, rows.valence, rows.arousal)
     scan = scan_images(splits)
@@ -230,6 +267,7 @@ def audit_dataset(folder: Path, predictions: Path | None = None, split: str | No
     groups = find_duplicates(scan, rows)
     findings = [
         *recognition.findings,
+        *([_seven(left_out)] if without_contempt else []),
         *_labels(rows, dropped),
         *judge(affect, odd, rows.expression, rows.valence, rows.arousal),
         *judge_images(images, recognition.release),
@@ -249,6 +287,7 @@ def audit_dataset(folder: Path, predictions: Path | None = None, split: str | No
         groups,
         suspects,
         findings,
+        without_contempt,
     )
 
 
@@ -272,6 +311,11 @@ def _labels(rows: Rows, dropped: int) -> list[Finding]:
             info(LABELS, f"ingest left out {several(dropped, 'row')}; dropped.csv says why")
         )
     return findings
+
+
+def _seven(left_out: int) -> Finding:
+    said = f"{several(left_out, 'face')} of contempt left out here" if left_out else "as ingested"
+    return info(LABELS, f"seven classes, without contempt: {said}")
 
 
 def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:

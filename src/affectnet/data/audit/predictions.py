@@ -25,7 +25,9 @@ class Suspects:
     found: WrongLabels
 
 
-def suspect_labels(file: Path, rows: Rows, split: str | None = None) -> Suspects:
+def suspect_labels(
+    file: Path, rows: Rows, split: str | None = None, without_contempt: bool = False
+) -> Suspects:
     """Find the labels that the predictions in a file confidently contradict.
 
     Args:
@@ -34,6 +36,7 @@ def suspect_labels(file: Path, rows: Rows, split: str | None = None) -> Suspects
             the model knows seven classes, and faces of contempt are left out.
         rows: the dataset.
         split: the split that was predicted; found by the ids where not given.
+        without_contempt: leave out faces of contempt, and its probability.
 
     Raises:
         DataError: the file cannot be read, lacks a column, or its faces are not in the dataset.
@@ -42,9 +45,9 @@ def suspect_labels(file: Path, rows: Rows, split: str | None = None) -> Suspects
     place, name = _rows_of(file, ids, expression, rows, split)
     labels = rows.expression[place].astype(np.int64)
     kept = labels >= 0
-    if not probs[:, -1].any():
+    if without_contempt or not probs[:, -1].any():
         kept &= labels < probs.shape[1] - 1
-        probs = probs[:, :-1]
+        probs = probs[:, :-1] / np.maximum(probs[:, :-1].sum(axis=1, keepdims=True), 1e-12)
     found = find_wrong_labels(labels[kept], probs[kept])
     return Suspects(name, int(kept.sum()), place[kept][found.rows], found)
 

@@ -1,7 +1,9 @@
 """The published sizes of the releases that an audit compares with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from affectnet.labels import CONTEMPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,20 @@ RELEASES: Final = (
     ),
 )
 """Earlier entries win a tie."""
+
+
+def _without_contempt(release: Release) -> Release:
+    if not any(part.counts[CONTEMPT] for part in release.parts):
+        return release
+    parts = tuple(replace(part, counts=(*part.counts[:7], 0), note="") for part in release.parts)
+    title = f"{release.title.removesuffix(', eight classes')}, without contempt"
+    return replace(release, title=title, parts=parts)
+
+
+SEVEN_CLASS_RELEASES: Final = tuple(
+    _without_contempt(release) for release in RELEASES if release.title != "AffectNet-8 (2021)"
+)
+"""What the releases hold without contempt; AffectNet-8 is then AffectNet-7."""
 
 REDUCED_COPY: Final = (20_000, 45_000)
 """Training faces of the copies of "AffectNet" of about 30,000 faces that go round."""

@@ -22,6 +22,28 @@ PLAIN = 3.0
 _CHUNK = 128
 
 
+class SomeRows:
+    """Some rows of a split, numbered anew, for what an audit reads of a split."""
+
+    def __init__(self, split: Split, rows: NDArray[np.int64]) -> None:
+        self.ids = [split.ids[row] for row in rows.tolist()]
+        self.expression = split.expression[rows]
+        self.valence = split.valence[rows]
+        self.arousal = split.arousal[rows]
+        self._split = split
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_bytes(self, row: int) -> memoryview:
+        """Return the encoded image of a row."""
+        return self._split.image_bytes(int(self._rows[row]))
+
+
+AnySplit = Split | SomeRows
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of all splits, one behind the other."""
@@ -34,7 +56,7 @@ class Rows:
     arousal: NDArray[np.float32]
 
     @classmethod
-    def of(cls, splits: Mapping[str, Split]) -> "Rows":
+    def of(cls, splits: Mapping[str, AnySplit]) -> "Rows":
         """Join the labels of the splits of a dataset."""
         parts = list(splits.values())
         return cls(
@@ -102,7 +124,7 @@ class Scan:
         return self.readable & (spread < PLAIN)
 
 
-def scan_images(splits: Mapping[str, Split]) -> Scan:
+def scan_images(splits: Mapping[str, AnySplit]) -> Scan:
     """Decode every image once, by threads, with a progress bar.
 
     About 1.2 kB stay in memory for each face. Rows are numbered as in `Rows`. An image that cannot
@@ -127,7 +149,7 @@ def scan_images(splits: Mapping[str, Split]) -> Scan:
         jobs += [(split, start, first + start) for start in range(0, len(split), _CHUNK)]
         first += len(split)
 
-    def run(job: tuple[Split, int, int]) -> int:
+    def run(job: tuple[AnySplit, int, int]) -> int:
         split, start, row = job
         rows = range(start, min(start + _CHUNK, len(split)))
         for place, within in enumerate(rows, start=row):

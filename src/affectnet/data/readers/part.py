@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from affectnet.data.readers.sources import Images, Spool
 from affectnet.data.store import N_LANDMARKS
-from affectnet.labels import N_EXPRESSIONS
+from affectnet.labels import CONTEMPT, N_EXPRESSIONS
 
 LANDMARK_BYTES: Final = 4 * 2 * N_LANDMARKS
 """What the landmarks of a face take in the temporary file: float32, one face after the other."""
@@ -32,6 +32,7 @@ MINUS_TWO: Final = "valence or arousal is -2"
 OUTSIDE: Final = "valence or arousal outside [-1, 1]"
 BAD_BOX: Final = "unusable face box"
 NO_EYES: Final = "cannot be aligned"
+CONTEMPT_LEFT_OUT: Final = "contempt, left out as asked"
 
 REASONS: Final = (
     ORPHAN_ANNOTATION,
@@ -49,6 +50,7 @@ REASONS: Final = (
     OUTSIDE,
     BAD_BOX,
     NO_EYES,
+    CONTEMPT_LEFT_OUT,
 )
 """Why rows are dropped. A row with several faults counts under the first of this order."""
 
@@ -91,6 +93,24 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def leave_out_contempt(self) -> NDArray[np.bool_]:
+        """Note the faces of contempt as dropped, scale soft labels to the other seven expressions.
+
+        Soft labels that are of contempt alone go. Returns which faces are left, bool (n,).
+        """
+        left: NDArray[np.bool_] = self.expression != CONTEMPT
+        for row in np.flatnonzero(~left).tolist():
+            self.dropped.append(Dropped(self.name, self.ids[row], CONTEMPT_LEFT_OUT, ""))
+        if self.soft is not None:
+            soft = self.soft.copy()
+            soft[:, CONTEMPT] = 0
+            total = soft.sum(axis=1, keepdims=True)
+            # Rows of NaN stay so, and rows of contempt alone become such.
+            self.soft = np.where(total > 0, soft / np.where(total > 0, total, 1), np.nan).astype(
+                np.float32
+            )
+        return left
 
     def read_images(self, rows: NDArray[np.int64], target: memoryview) -> None:
         """Read the encoded images of some rows again, one behind the other, into memory."""
