@@ -8,6 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from affectnet.data.images import decode_image
+from affectnet.data.synthetic import draw_faces
+from affectnet.inference.export import export_onnx
 from affectnet.inference.predictor import Predictor, load
 from affectnet.models.affect_model import AffectModel
 
@@ -84,3 +87,27 @@ def walk(photo: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     empty = np.full((240, 360, 3), 120, np.uint8)
     frames = [empty if 8 <= i < 12 else shift(photo, 8 * i) for i in range(20)]
     return encode(tmp_path_factory.mktemp("video") / "walk.avi", frames)
+
+
+@pytest.fixture(scope="session")
+def drawn_crops() -> np.ndarray:
+    """64 drawn faces, uint8 RGB (64, 48, 48, 3)."""
+    return np.stack([decode_image(face.image, 48) for face in draw_faces(8, seed=5, size=96)])
+
+
+@pytest.fixture(scope="session")
+def onnx_file(model_dir: Path, drawn_crops: np.ndarray, tmp_path_factory) -> Path:
+    """The saved model as ONNX; it takes normalised faces."""
+    return _exported(model_dir, drawn_crops, tmp_path_factory, inside=False)
+
+
+@pytest.fixture(scope="session")
+def uint8_file(model_dir: Path, drawn_crops: np.ndarray, tmp_path_factory) -> Path:
+    """The saved model as ONNX; scaling and normalisation are inside."""
+    return _exported(model_dir, drawn_crops, tmp_path_factory, inside=True)
+
+
+def _exported(model_dir: Path, faces: np.ndarray, factory, inside: bool) -> Path:
+    path = factory.mktemp("onnx") / "model.onnx"
+    export_onnx(AffectModel.from_pretrained(model_dir), path, faces, inside=inside)
+    return path

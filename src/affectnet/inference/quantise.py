@@ -83,5 +83,6 @@ def _mostly_matrices(graph: Any) -> bool:
 
 
 def _nodes_of_heads(graph: Any) -> list[str]:
-    """The nodes that use the heads' weights."""
-    return [node.name for node in graph.node if any(_HEADS in name for name in node.input)]
+    """The nodes that use the heads' weights; a Gemm may become a MatMul of another name."""
+    names = [node.name for node in graph.node if any(_HEADS in name for name in node.input)]
+    return [*names, *(f"{name}_MatMul" for name in names)]

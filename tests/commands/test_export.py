@@ -1,0 +1,57 @@
+"""`affectnet export` from the outside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from affectnet import cli
+from affectnet.commands.export import export
+from affectnet.config import ExportConfig
+from affectnet.errors import ConfigError, RunError
+from affectnet.inference.predictor import load
+from affectnet.models.affect_model import AffectModel
+
+PHOTO = Path(__file__).parents[1] / "files" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("m") / "run"
+    AffectModel("cvnet", image_size=48).save_pretrained(folder / "model")
+    return folder
+
+
+def test_a_run_becomes_a_file_that_predicts(run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "new" / "m.onnx"
+    assert cli.main(["export", str(run), "--format", "onnx", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "on 256 drawn faces" in told
+    assert "largest difference" in told
+    assert "float32 RGB (n, 3, 48, 48), any n" in told
+    (ours,), (theirs,) = load(run).predict(PHOTO).faces, load(out).predict(PHOTO).faces
+    assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+    assert cli.main(["export", str(run), "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_faces_of_a_dataset_compare_and_calibrate(run, drawn: Path, tmp_path, capsys) -> None:
+    config = ExportConfig(
+        str(run), tmp_path / "m.onnx", int8=True, preprocess=True, data=drawn, faces=24
+    )
+    found = export(config)
+    assert found.faces == 24
+    told = capsys.readouterr().out
+    assert f"24 faces of {drawn} (val)" in told
+    assert "int8, takes uint8 RGB (n, 48, 48, 3)" in told
+
+
+def test_mistakes_are_told_at_once_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        export(ExportConfig(str(run), tmp_path / "m.pt", int8=True, fp16=True, faces=0))
+    for part in ("--int8 and --fp16", "ends in .onnx", "--faces is 0"):
+        assert part in str(told.value)
+    with pytest.raises(RunError, match="no model at"):
+        export(ExportConfig(str(tmp_path / "none"), tmp_path / "m.onnx"))
+    assert list(tmp_path.iterdir()) == []
