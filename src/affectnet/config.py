@@ -319,8 +319,8 @@ class ExportConfig:
     """Write a trained model as one file that predicts without PyTorch, checked against it."""
 
     model: Positional[str]
-    """Run folder, its model/ folder, owner/name on the Hugging Face Hub, or the name of a model that
-    the package ships."""
+    """Run folder, its model/ folder, owner/name on the Hugging Face Hub, or the name of a model
+    that the package ships."""
     out: Path
     """The file, which ends in .onnx."""
     format: Literal["onnx"] = "onnx"
@@ -357,6 +357,9 @@ class PredictConfig:
     """Results, a row a face: .csv, .json, .jsonl or .parquet; a table on the terminal without."""
     annotate: Path | None = None
     """Folder for pictures and videos with the faces drawn in, and valence and arousal over time."""
+    video: Literal["webm", "mp4"] = "webm"
+    """Annotated videos: webm (VP8) plays in browsers too; mp4 (MPEG-4 part 2) plays in desktop
+    players only and is written about ten times as fast."""
     faces: Literal["detect", "none"] = "detect"
     """detect: find the faces; none: every picture is one face, cropped already."""
     margin: float | None = None

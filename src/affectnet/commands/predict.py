@@ -103,7 +103,8 @@ def _targets(config: PredictConfig, sources: list[Source]) -> dict[str, Path]:
     """Where the annotated copy of each source goes; empty where none are wanted."""
     if config.annotate is None:
         return {}
-    ends = {"picture": ".jpg", "video": ".mp4", "camera": ".mp4"}
+    video = f".{config.video}"
+    ends = {"picture": ".jpg", "video": video, "camera": video}
     targets = {
         source.path: config.annotate / f"{name}{ends[source.kind]}"
         for source, name in zip(sources, unique_names(sources), strict=True)

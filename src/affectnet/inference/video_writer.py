@@ -7,33 +7,42 @@ from typing import Any, Final
 
 import cv2
 
-from affectnet.errors import DataError
+from affectnet.errors import ConfigError, DataError
 from affectnet.inference.annotate import Traces, annotate
 from affectnet.inference.faces import quiet_opencv
 from affectnet.inference.images import Pixels
 from affectnet.inference.results import PictureResult
 from affectnet.inference.stages import Background
 
-CODEC: Final = "mp4v"
-"""MPEG-4 part 2: OpenCV's wheels carry no H.264 encoder, and VP9 takes twenty times as long."""
+CODECS: Final = {".webm": "VP80", ".mp4": "mp4v"}
+"""VP8 plays in every browser. MPEG-4 part 2 is encoded ten times as fast and plays in desktop
+players only. OpenCV's wheels carry no H.264 encoder, and VP9 takes five times as long as VP8."""
+LARGEST_SIDES: Final = {".webm": 1280, ".mp4": 2048}
+"""Long side of the frames at most, in pixels; encoding would take most of the time above."""
 _DEPTH = 4
 _LONGEST_GAP = 2.0
 
 
 class AnnotatedVideo:
-    """Writes an MP4 with the faces drawn in; a context manager.
+    """Writes a video with the faces drawn in; a context manager.
 
     The frame rate is constant; frames are repeated or left out so that every frame stands at its
     time, also where the source's rate varies. Sound is not copied.
 
     Args:
-        path: the file, which ends in `.mp4`.
+        path: the file, which ends in one of `CODECS`.
         fps: frames a second.
+
+    Raises `ConfigError` for another ending.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
+        kind = path.suffix.lower()
+        if kind not in CODECS:
+            raise ConfigError(f"{path}: an annotated video ends in {' or '.join(CODECS)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.fps = path, fps
+        self._codec, self._largest = CODECS[kind], LARGEST_SIDES[kind]
         self._traces = Traces()
         self._writer: Any = None
         self._size = (0, 0)
@@ -64,7 +73,7 @@ class AnnotatedVideo:
     def _draw(self, item: tuple[PictureResult, Pixels]) -> None:
         result, pixels = item
         self._traces.add(result)
-        drawn: Any = annotate(pixels, result, self._traces)
+        drawn: Any = annotate(pixels, result, self._traces, largest=self._largest)
         if self._writer is None:
             # Encoders of 4:2:0 want even sides.
             self._size = (max(2, drawn.shape[1] // 2 * 2), max(2, drawn.shape[0] // 2 * 2))
@@ -90,7 +99,7 @@ class AnnotatedVideo:
             writer = cv2.VideoWriter(
                 str(self.path),
                 cv2.CAP_FFMPEG,
-                cv2.VideoWriter.fourcc(*CODEC),
+                cv2.VideoWriter.fourcc(*self._codec),
                 self.fps,
                 self._size,
             )
