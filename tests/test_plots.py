@@ -26,6 +26,10 @@ def arrays() -> dict:
     history = {"epoch": rising, "train_loss": 3 - rising, "val_loss": 3 - rising}
     return {
         "affect_density": (points[0], points[1], truth),
+        "affect_over_time": (
+            [plots.Line("face", np.arange(N) / 25, *points[:2], truth, 0.04)],
+            1.0,
+        ),
         "affect_scatter": (truth, *points),
         "attention_overlays": (images[:3], maps[:3]),
         "class_distribution": ({"train": np.bincount(truth, minlength=8)},),
@@ -46,6 +50,7 @@ def arrays() -> dict:
 
 NO_FIGURES = {
     "Drawing",
+    "Line",
     "confusion_counts",
     "embed",
     "grad_cam",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from affectnet.report.figures.attention import attention_overlays, mean_attention
     from affectnet.report.figures.feature_map import feature_map
+    from affectnet.report.figures.over_time import Line, affect_over_time
     from affectnet.report.model_drawings import model_drawings
     from affectnet.report.saving import save_run_figures
 
@@ -58,6 +59,7 @@ _HOMES: Final = {
     ),
     "affectnet.report.figures.attention": ("attention_overlays", "mean_attention"),
     "affectnet.report.figures.feature_map": ("feature_map",),
+    "affectnet.report.figures.over_time": ("Line", "affect_over_time"),
     "affectnet.report.explain": ("grad_cam", "mean_maps"),
     "affectnet.report.embedding": ("embed", "principal_components", "split_features"),
     "affectnet.report.drawings": ("Drawing", "run_drawings"),
@@ -68,7 +70,9 @@ _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Drawing",
+    "Line",
     "affect_density",
+    "affect_over_time",
     "affect_scatter",
     "attention_overlays",
     "class_distribution",

@@ -11,7 +11,7 @@ import pytest
 from affectnet.data.store import Split
 from affectnet.errors import RunError
 from affectnet.labels import EXPRESSIONS
-from affectnet.report import page as page_module
+from affectnet.report import contents as contents_module
 from affectnet.report import write_report
 from affectnet.report.page import render_page
 from affectnet.report.runs import read_runs
@@ -111,7 +111,7 @@ def test_hostile_ids_and_names_stay_text(make_run):
     assert "onerror" not in [name for _, known in Outline(text).tags for name in known]
     assert "<b>onload" not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == text.count("</script>") == 3
+    assert text.count("<script") == text.count("</script>") == 4
     assert "7*7" in text
     assert payload_of(text)["runs"][0]["rows"][0]["id"].startswith(HOSTILE)
 
@@ -169,7 +169,7 @@ def test_only_the_faces_that_are_shown_are_read(make_run, faces, monkeypatch):
 
 
 def test_runs_beyond_the_limit_are_in_the_tables_only(make_run, monkeypatch):
-    monkeypatch.setattr(page_module, "MOST_DRAWN_RUNS", 1)
+    monkeypatch.setattr(contents_module, "MOST_DRAWN_RUNS", 1)
     less = {"epochs": 0, "valence": np.nan, "arousal": np.nan}
     runs = read_runs([make_run("good", **less), make_run("poor", seed=1, **less)], "test")
     text = render_page(runs)

@@ -11,7 +11,7 @@ from typing import Any
 from affectnet import __version__
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, DataError
-from affectnet.labels import EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.report import figures, tables, words
 from affectnet.report.data_audit import AuditSummary, audit_summary
 from affectnet.report.drawings import (
@@ -169,7 +169,8 @@ def _infos(folders: Sequence[Path]) -> list[DatasetInfo]:
 
 def _distribution(info: DatasetInfo) -> Drawing:
     counts = {
-        split: [int(own.get(name, 0)) for name in EXPRESSIONS] for split, own in info.counts.items()
+        split: [int(own.get(name, 0)) for name in (SEVEN if info.without_contempt else EXPRESSIONS)]
+        for split, own in info.counts.items()
     }
     said = "; ".join(f"{split} {sum(own):,}" for split, own in counts.items())
     return Drawing(

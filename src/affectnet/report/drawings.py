@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.labels import EXPRESSIONS
 from affectnet.report import figures, words
 from affectnet.report.choice import fair_sample, most_confident
 from affectnet.report.faces import FaceSource
@@ -49,8 +49,9 @@ def _of_expression(run: EvaluatedRun) -> list[Drawing]:
     scored = p.labelled & np.isfinite(p.probabilities).all(axis=1)
     no_labels = "" if p.labelled.any() else NO_EXPRESSION
     no_curves = no_labels or ("" if scored.any() else NO_PROBABILITIES)
-    counts = figures.confusion_counts(p.expression, p.expression_pred)
-    truth, probabilities = p.expression[scored], p.probabilities[scored]
+    k = len(run.classes)
+    counts = figures.confusion_counts(p.expression, p.expression_pred)[:k, :k]
+    truth, probabilities = p.expression[scored], p.probabilities[scored][:, :k]
     return [
         Drawing(
             "confusion",
@@ -74,7 +75,7 @@ def _of_expression(run: EvaluatedRun) -> list[Drawing]:
         Drawing(
             "roc",
             "ROC curves",
-            "One expression against the other seven; the dotted line is chance.",
+            "One expression against all others; the dotted line is chance.",
             words.alt_areas(run, "ROC curve", "auc_roc"),
             lambda: figures.roc_curves(truth, probabilities, areas_of(run, "auc_roc")),
             no_curves,
@@ -203,7 +204,7 @@ def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Draw
     """Some faces of each true expression, chosen by id: telling nothing of the model."""
     p = run.predictions
     order = fair_sample(p, len(p))
-    rows = [order[p.expression[order] == c][:each] for c in range(N_EXPRESSIONS)]
+    rows = [order[p.expression[order] == c][:each] for c in range(len(run.classes))]
 
     def draw() -> Figure:
         images = [[source.pixels(p.ids[row]) for row in own] for own in rows]

@@ -253,7 +253,9 @@ def _mean(view: _View, rows: Rows) -> Figure:
 
     found = view.kept("attention-mean", rows, "mean", compute)
     shown = found["rows"]
-    return mean_attention(view.images(shown), found["maps"] / 255.0, p.expression[shown])
+    return mean_attention(
+        view.images(shown), found["maps"] / 255.0, p.expression[shown], "", view.run.classes
+    )
 
 
 def _feature_map(view: _View, method: Any, most: int | None, seed: int) -> Figure:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from affectnet import __version__
-from affectnet.labels import COLOURS, EXPRESSIONS
+from affectnet.labels import COLOURS
 from affectnet.report.contents import Contents, RunPart, draw_or_say, gather
 from affectnet.report.drawings import Drawing
 from affectnet.report.explorer import Strip, embed_json, explored, strips_of, telling_rows
@@ -67,9 +67,11 @@ def page_of(contents: Contents) -> str:
         faces = _faces(contents.drawn, album, bar)
         common, missing = _draw([contents.history], "all", bar)
         data, data_missing = _draw(contents.data, "all", bar)
+    # Contempt comes last, so the indices of seven classes are those of the eight.
+    classes = max((run.classes for run in contents.runs), key=len)
     payload = {
-        "classes": EXPRESSIONS,
-        "colours": [COLOURS[name] for name in EXPRESSIONS],
+        "classes": classes,
+        "colours": [COLOURS[name] for name in classes],
         "faces": album.pictures,
         "runs": faces,
     }
@@ -85,7 +87,7 @@ def page_of(contents: Contents) -> str:
         made=date.today().isoformat(),
         version=__version__,
         names=[run.name for run in contents.runs],
-        expressions=EXPRESSIONS,
+        expressions=classes,
         colours=COLOURS,
         runs=shown,
         training=common,

@@ -122,7 +122,7 @@ class _Setter:
         for line in under:
             sheets.write(line, 8.5, colour=MUTED)
         sheets.skip(0.08)
-        self.pdf.savefig(figure, dpi=DPI, facecolor="none")
+        self.pdf.savefig(figure, dpi=DPI, facecolor="none")  # type: ignore[no-untyped-call]
         sheets.place(self.figures, LEFT + (WIDTH - scale * width) / 2, scale * height, scale)
         self.figures += 1
         sheets.skip(0.15)

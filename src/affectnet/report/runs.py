@@ -14,8 +14,9 @@ import yaml
 from numpy.typing import NDArray
 
 from affectnet.errors import DataError, RunError
+from affectnet.evaluation.seven import seven_classes
 from affectnet.evaluation.tables import predictions_of, read_table, truth_of
-from affectnet.labels import N_EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, SEVEN
 from affectnet.run import RunFolder
 
 Floats = NDArray[np.float64]
@@ -87,6 +88,11 @@ class EvaluatedRun:
     predictions: ScoredFaces
     metrics: dict[str, Any]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions that were scored: the eight, or seven without contempt."""
+        return classes_of(self.metrics)
+
 
 def read_runs(paths: Sequence[Path], split: str) -> list[EvaluatedRun]:
     """Read several run folders, with names that tell them apart.
@@ -132,14 +138,15 @@ def read_run(path: Path, split: str, name: str = "") -> EvaluatedRun:
     ]
     if missing:
         raise RunError(_not_evaluated(folder, split, missing))
+    metrics = _read_metrics(evaluation / METRICS_NAME)
     return EvaluatedRun(
         name=name or folder.name,
         folder=folder,
         split=split,
         config=_read_config(folder.config),
         history=read_history(folder.metrics),
-        predictions=read_predictions(evaluation / PREDICTIONS_NAME),
-        metrics=_read_metrics(evaluation / METRICS_NAME),
+        predictions=read_predictions(evaluation / PREDICTIONS_NAME, classes_of(metrics)),
+        metrics=metrics,
     )
 
 
@@ -208,10 +215,18 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return known
 
 
-def read_predictions(path: Path) -> ScoredFaces:
-    """Read predictions.parquet, truth and predictions at once.
+def classes_of(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """The expressions that metrics.json is about: the eight, or seven without contempt."""
+    protocol = metrics.get("protocol")
+    known = protocol.get("classes") if isinstance(protocol, dict) else None
+    return SEVEN if known == list(SEVEN) else EXPRESSIONS
 
-    Predicted valence and arousal may leave [-1, 1]: that is a finding, not a fault.
+
+def read_predictions(path: Path, classes: Sequence[str] = EXPRESSIONS) -> ScoredFaces:
+    """Read predictions.parquet, truth and predictions at once, as they were scored.
+
+    Of seven classes, faces of contempt and the probability of contempt are left out. Predicted
+    valence and arousal may leave [-1, 1]: that is a finding, not a fault.
 
     Raises:
         RunError: the file does not hold what `affectnet evaluate` writes; one line says why.
@@ -222,6 +237,8 @@ def read_predictions(path: Path) -> ScoredFaces:
             raise DataError(f"{path} has no column 'id'; it has {', '.join(table.column_names)}")
         truth = truth_of(table, str(path))
         preds = predictions_of(table, str(path), out_of_range="keep")
+        if "contempt" not in classes:
+            truth, preds = seven_classes(truth, preds)
     except DataError as error:
         raise RunError(f"{error}; run `affectnet evaluate` again") from error
     nothing = np.full((len(truth), N_EXPRESSIONS), np.nan)

@@ -84,15 +84,25 @@ def continuous_table(runs: Sequence[EvaluatedRun]) -> Table:
 def per_class_table(runs: Sequence[EvaluatedRun], figure: str = "f1") -> Table:
     """One figure of each expression (columns) for every run (rows)."""
     keys: dict[Keys, str] = {
-        ("expression", "per_class", name, figure): name for name in EXPRESSIONS
+        ("expression", "per_class", name, figure): name
+        for name in EXPRESSIONS
+        if any(name in run.classes for run in runs)
     }
     return _table(runs, keys, baselines=False)
 
 
 def _table(runs: Sequence[EvaluatedRun], columns: dict[Keys, str], baselines: bool = True) -> Table:
-    rows = [Row(run.name, tuple(_cell(run.metrics, keys) for keys in columns)) for run in runs]
+    rows = [
+        Row(
+            run.name,
+            tuple(_cell(run.metrics, keys) for keys in columns),
+            note="" if "contempt" in run.classes else "seven classes, without contempt",
+        )
+        for run in runs
+    ]
     lower = frozenset(i for i, keys in enumerate(columns) if keys[-1] in LOWER_IS_BETTER)
-    rows = _mark_best(rows, lower)
+    if len({run.classes for run in runs}) == 1:  # seven classes are easier than eight
+        rows = _mark_best(rows, lower)
     if baselines:
         rows += _baseline_rows(runs, columns)
     return Table(tuple(columns.values()), tuple(rows), lower)

@@ -30,7 +30,7 @@ def test_each_face_is_drawn_once_by_class_and_verdict() -> None:
         == (labels < 0).sum()
     )
     assert len(drawn["happiness-wrong"].get_facecolors()) == 0  # hollow
-    assert figure.axes[0].get_xlabel() == "200 of 5,000 faces; t-SNE"
+    assert figure.axes[0].get_xlabel() == "200 of 5,000 faces\nt-SNE"
 
 
 def test_the_key_counts_the_faces_and_wears_their_colours() -> None:

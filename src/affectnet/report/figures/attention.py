@@ -91,6 +91,7 @@ def mean_attention(
     maps: Floats,
     labels: NDArray[Any],
     title: str = "",
+    classes: Sequence[str] = EXPRESSIONS,
 ) -> Figure:
     """The mean map of each expression over its mean face, with the number of faces.
 
@@ -101,6 +102,7 @@ def mean_attention(
         maps: (n, S, S) in [0, 1].
         labels: (n,) classes 0-7, -1 for a face that is left out.
         title: above them.
+        classes: the first of the eight that the model knows; the others have no place.
     """
     if not (labels >= 0).any():
         return message_figure("no face with an expression to explain")
@@ -113,6 +115,8 @@ def mean_attention(
     for c, axes in enumerate(grid.ravel()):
         own = np.flatnonzero(labels == c)
         axes.set_axis_off()
+        if c >= len(classes):
+            continue
         axes.set_title(f"{EXPRESSIONS[c]}, {len(own):,}", fontsize=8.5)
         if len(own) == 0:
             say(axes, "no face")

@@ -30,13 +30,14 @@ def class_distribution(counts: Mapping[str, ArrayLike]) -> Figure:
     """Bars of the share of each expression, a panel a split, with the numbers of faces.
 
     Args:
-        counts: split -> (8,) faces of each expression.
+        counts: split -> (K,) faces of each of the first K expressions, 8 or 7.
     """
     if not counts:
         return message_figure("no split to count")
     figure = new_figure(FULL_WIDTH, 2.7)
     panels = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
-    rows = np.arange(N_EXPRESSIONS)
+    classes = EXPRESSIONS[: max(len(np.asarray(given)) for given in counts.values())]
+    rows = np.arange(len(classes))
     widest = 0.0
     for axes, (split, given) in zip(panels, counts.items(), strict=True):
         faces = np.asarray(given)
@@ -44,7 +45,7 @@ def class_distribution(counts: Mapping[str, ArrayLike]) -> Figure:
         axes.set_title(f"{split}: {total:,} faces")
         share = 100 * faces / max(total, 1)
         widest = max(widest, float(share.max()))
-        axes.barh(rows, share, color=CLASS_COLOURS, height=0.72)
+        axes.barh(rows, share, color=CLASS_COLOURS[: len(classes)], height=0.72)
         for row in rows:
             axes.annotate(
                 f"{int(faces[row]):,}" if total else "",
@@ -61,7 +62,7 @@ def class_distribution(counts: Mapping[str, ArrayLike]) -> Figure:
     panels[0].set_xlim(0, max(1.0, 1.28 * widest))
     ticks = panels[0].get_xticks()
     panels[0].set_xticks(ticks[(ticks >= 0) & (ticks <= min(100, 1.28 * widest))])
-    panels[0].set_yticks(rows, EXPRESSIONS)
+    panels[0].set_yticks(rows, classes)
     panels[0].invert_yaxis()
     return figure
 
@@ -75,7 +76,8 @@ def confusion_matrix(
     """Grid of true (rows) against predicted (columns) expressions, shaded by share of the row.
 
     Args:
-        confusion: (8, 8) faces of true class i predicted as class j.
+        confusion: (K, K) faces of true class i predicted as class j, of the first K expressions:
+            8, or 7 without contempt.
         show: in each cell the number of faces, the share of the true class in per cent, or both.
         title: above the grid.
     """
@@ -99,14 +101,15 @@ def confusion_matrix(
         axes.text(j + 0.5, centre, big, ha="center", va="center", color=colour, weight=weight)
         if small:
             axes.text(j + 0.5, i + 0.72, small, ha="center", va="center", color=colour, size=6)
-    ticks = np.arange(N_EXPRESSIONS) + 0.5
-    axes.set_xticks(ticks, EXPRESSIONS, rotation=40, ha="right", rotation_mode="anchor")
-    names = [f"{name}\n{int(n):,}" for name, n in zip(EXPRESSIONS, support[:, 0], strict=True)]
+    classes = EXPRESSIONS[: len(counts)]
+    ticks = np.arange(len(classes)) + 0.5
+    axes.set_xticks(ticks, classes, rotation=40, ha="right", rotation_mode="anchor")
+    names = [f"{name}\n{int(n):,}" for name, n in zip(classes, support[:, 0], strict=True)]
     axes.set_yticks(ticks, names)
     axes.set_xlabel("predicted expression")
     axes.set_ylabel("true expression, with its number of faces", labelpad=7)
-    axes.set_xlim(0, N_EXPRESSIONS)
-    axes.set_ylim(N_EXPRESSIONS, 0)
+    axes.set_xlim(0, len(classes))
+    axes.set_ylim(len(classes), 0)
     axes.set_aspect("equal")
     axes.grid(visible=False)
     axes.tick_params(length=0)

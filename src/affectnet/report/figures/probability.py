@@ -133,7 +133,7 @@ def _curves(
         say(axes, "no face has both a true expression and probabilities")
         return
     entries = []
-    for c, name in enumerate(EXPRESSIONS):
+    for c, name in enumerate(EXPRESSIONS[: probabilities.shape[1]]):
         positive = truth == c
         look: dict[str, Any] = {"color": CLASS_COLOURS[c], "linestyle": CLASS_DASHES[c]}
         if not positive.any() or (both_needed and positive.all()):

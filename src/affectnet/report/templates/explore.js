@@ -165,7 +165,7 @@
     byId("mark").replaceChildren();
     byId("hover").hidden = true;
     byId("card").replaceChildren(make("p", { class: "hint",
-      text: "Point at a dot to see the face, the probabilities of the eight expressions, valence and arousal." }));
+      text: "Point at a dot to see the face, the probabilities of the expressions, valence and arousal." }));
   }
   function nearest(event) {
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(plane.getScreenCTM().inverse());
