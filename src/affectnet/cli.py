@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 
 from affectnet import __version__, config
-from affectnet.errors import AffectNetError, ConfigError, suggest
+from affectnet.errors import AffectNetError, ConfigError, Stopped, suggest
 
 COMMANDS: dict[str, type] = {
     "ingest": config.IngestConfig,
@@ -35,7 +35,8 @@ _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-def
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0 done, 1 done and fault found (`audit --strict`), 2 a mistake to mend, 130 interrupted.
+    0 done, 1 done and fault found (`audit --strict`), 2 a mistake to mend, 130 interrupted, 143 or
+    138 stopped by SIGTERM or SIGUSR1.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(prog, f"{error.strerror or error}{where}", 2)
+    except Stopped as stop:
+        return _fail(prog, str(stop), stop.status)
     except KeyboardInterrupt:
         return _fail(prog, "interrupted; nothing that was finished is lost", 130)
     return 0

@@ -27,6 +27,19 @@ class WeightsError(AffectNetError):
     """Weights or a checkpoint cannot be had, read, or do not fit the model."""
 
 
+class Stopped(BaseException):
+    """A signal asked the process to stop; nothing that was finished is lost.
+
+    No `Exception`: like Ctrl-C it passes everything that carries on after an error.
+    """
+
+    def __init__(self, signal_number: int, message: str = "") -> None:
+        self.signal = signal_number
+        self.status = 128 + signal_number
+        """Exit status, as shells count it: 143 for SIGTERM, 138 for SIGUSR1 on Linux."""
+        super().__init__(message or f"stopped by signal {signal_number}")
+
+
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Name the nearest allowed word, as `; did you mean 'x'?`, or nothing when none is near."""
     near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
