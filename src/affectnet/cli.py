@@ -27,6 +27,7 @@ COMMANDS: dict[str, type] = {
     "report": config.ReportConfig,
     "predict": config.PredictConfig,
     "export": config.ExportConfig,
+    "serve": config.ServeConfig,
     "demo": config.DemoConfig,
 }
 _POSITIONAL = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]

@@ -1,0 +1,172 @@
+"""`affectnet serve`: the web page and the HTTP API."""
+
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from affectnet.config import ServeConfig
+from affectnet.errors import ConfigError
+from affectnet.inference.app import MISSING, create_app
+from affectnet.inference.app_limits import Limits
+from affectnet.inference.app_work import Studio
+from affectnet.inference.faces import PICTURE_SIZE
+from affectnet.inference.predictor import load
+
+PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
+_PATIENCE: Final = 3
+
+
+def serve(config: ServeConfig) -> int:
+    """Serve as `config` says until Ctrl-C; return 0.
+
+    Raises `ConfigError`, `RunError` or `WeightsError` before anything is served.
+    """
+    limits = _limits(config)
+    password = _password(config)
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise ConfigError(MISSING) from error
+    listening = _listen(config.host, config.port)
+    folder = Path(tempfile.mkdtemp(prefix="affectnet-serve-"))
+    former = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        predictor = load(
+            config.model,
+            device=config.device,
+            margin=config.margin,
+            min_score=config.min_score,
+            detect_size=config.detect_size or PICTURE_SIZE,
+        )
+        name = _name(config.model)
+        studio = Studio(predictor, name, limits, folder, config.faces)
+        app = create_app(studio, password)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_PATIENCE,
+                ws="none",
+            )
+        )
+        host, port = listening.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        _warn(config.host, password)
+        print(f"affectnet serve: {address}  model {name}; Ctrl-C stops it", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+        studio.stop()
+        print("stopped; no upload is kept", flush=True)
+    finally:
+        listening.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, former)
+    return 0
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _limits(config: ServeConfig) -> Limits:
+    """Return the limits; raises `ConfigError` that lists every setting that is wrong."""
+    faults = [
+        f"--{name.replace('_', '-')} is {value:g}; it must be above 0"
+        for name in (
+            *("max_mb", "max_video_mb", "max_pixels", "max_seconds", "max_frames", "fps"),
+            *("workers", "timeout", "video_timeout"),
+        )
+        if not (value := getattr(config, name)) > 0
+    ]
+    if config.waiting < 0:
+        faults.append(f"--waiting is {config.waiting}; it must be 0 or more")
+    if not 0 <= config.port <= 65535:
+        faults.append(f"--port is {config.port}; it may be 0 (any free one) to 65535")
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return Limits(
+        picture_bytes=round(config.max_mb * 2**20),
+        video_bytes=round(config.max_video_mb * 2**20),
+        pixels=config.max_pixels,
+        video_seconds=config.max_seconds,
+        video_frames=config.max_frames,
+        video_fps=config.fps,
+        workers=config.workers,
+        waiting=config.waiting,
+        timeout=config.timeout,
+        video_timeout=config.video_timeout,
+    )
+
+
+def _password(config: ServeConfig) -> str | None:
+    """Return the password from the flag, the file or the environment, or None."""
+    if config.password is not None and config.password_file is not None:
+        raise ConfigError("--password and --password-file are both given; leave one out")
+    password, where = os.environ.get(PASSWORD_VARIABLE), PASSWORD_VARIABLE
+    if config.password is not None:
+        password, where = config.password, "--password"
+        print(
+            "affectnet serve: warning: other users of this machine can see --password in the list "
+            f"of processes; --password-file or the variable {PASSWORD_VARIABLE} hides it",
+            file=sys.stderr,
+        )
+    elif config.password_file is not None:
+        where = f"--password-file {config.password_file}"
+        try:
+            password = config.password_file.read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: it cannot be read: {error}") from None
+    if password is not None and not password.strip():
+        raise ConfigError(f"{where}: the password is empty; give one, or leave it out")
+    return password
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before the model is loaded, so that a port in use is told at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host!r} is no address of this machine: {error}") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(256)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"--port {port} on {host} cannot be had: {error.strerror}; give another with --port, "
+            "or 0 for any free one"
+        ) from None
+    return listening
+
+
+def _warn(host: str, password: str | None) -> None:
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and password is None:
+        print(
+            f"affectnet serve: warning: --host {host} lets other machines in, and there is no "
+            f"password; give --password-file or the variable {PASSWORD_VARIABLE}",
+            file=sys.stderr,
+        )
+
+
+def _name(model: str) -> str:
+    """The last part of a path, without the machine's folders; a run's name for its model/."""
+    path = Path(model)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name or model

@@ -1,0 +1,204 @@
+"""HTML and SVG of the page: picture with boxes, a card a face, circumplex, curve over time."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from affectnet.inference.faces import Box, crop_face
+from affectnet.inference.images import Pixels, shrink
+from affectnet.inference.over_time import Course
+from affectnet.inference.results import FaceResult, PictureResult
+from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
+
+MOST_CARDS: Final = 60
+_SHOWN = 1400
+_THUMB = 96
+_LINES: Final = ("#0072b2", "#d55e00", "#009e73", "#8a5fa8", "#e69f00", "#56b4e9")
+
+
+def picture_html(result: PictureResult, pixels: Pixels) -> str:
+    """Return the picture with its boxes beside a card a face and the circumplex.
+
+    Args:
+        result: the faces.
+        pixels: the RGB picture, or a smaller copy of it.
+    """
+    faces = result.faces[:MOST_CARDS]
+    width, height = result.width or pixels.shape[1], result.height or pixels.shape[0]
+    boxes = "".join(_box(face, i, min(width, height)) for i, face in enumerate(faces))
+    picture = (
+        f'<figure class="an-picture" style="aspect-ratio:{width}/{height}">'
+        f'<img src="{_data_uri(shrink(pixels, _SHOWN))}" alt="The picture looked at">'
+        f'<svg viewBox="0 0 {width} {height}">{boxes}</svg></figure>'
+    )
+    if not faces:
+        return (
+            f'<div class="an-result">{picture}<p class="an-note" role="status"><b>No face found.'
+            "</b> Faces are found from about 20 pixels up, seen from the front or half from the "
+            "side. Try a larger or better lit picture.</p></div>"
+        )
+    scale = pixels.shape[1] / width
+    cards = "".join(_card(face, i, pixels, scale) for i, face in enumerate(faces))
+    count = f"{len(result.faces)} face{'s' if len(result.faces) > 1 else ''}"
+    if len(result.faces) > len(faces):
+        count += f", the {len(faces)} largest shown"
+    return (
+        f'<div class="an-result" data-faces="{len(faces)}">{picture}'
+        f'<div class="an-plane"><h3>{count} on the circumplex</h3>{circumplex_svg(faces)}</div>'
+        f'<div class="an-cards">{cards}</div></div>'
+    )
+
+
+def circumplex_svg(faces: Sequence[FaceResult]) -> str:
+    """Return the valence-arousal plane with a numbered point a face."""
+    typical = "".join(
+        f'<circle cx="{100 * v:.1f}" cy="{-100 * a:.1f}" r="2.6" fill="{COLOURS[name]}"/>'
+        f'<text class="an-typical" x="{100 * v + (5 if v >= 0 else -5):.1f}" '
+        f'y="{-100 * a + _NUDGE.get(name, 3):.1f}" '
+        f'text-anchor="{"start" if v >= 0 else "end"}">{name}</text>'
+        for name, (v, a) in CIRCUMPLEX.items()
+    )
+    points = "".join(
+        f'<g class="an-point" data-face="{i}"><title>face {i + 1}: '
+        f"valence {_signed(face.valence)}, arousal {_signed(face.arousal)}</title>"
+        f'<circle cx="{100 * face.valence:.1f}" cy="{-100 * face.arousal:.1f}" r="8" '
+        f'fill="{COLOURS[face.expression]}"/><text x="{100 * face.valence:.1f}" '
+        f'y="{-100 * face.arousal + 3.4:.1f}">{i + 1}</text></g>'
+        for i, face in reversed(list(enumerate(faces)))
+    )
+    return (
+        '<svg class="an-circumplex" viewBox="-124 -120 248 240" role="img" '
+        'aria-label="Valence to the right, arousal upwards">'
+        '<circle class="an-line" r="100"/><path class="an-line" d="M-100 0H100M0-100V100"/>'
+        '<text class="an-axis" x="0" y="-106">excited</text>'
+        '<text class="an-axis" x="0" y="115">calm</text>'
+        '<text class="an-axis" x="112" y="-4" transform="rotate(90 112 0)">pleasant</text>'
+        '<text class="an-axis" x="-112" y="-4" transform="rotate(-90 -112 0)">unpleasant</text>'
+        f"{typical}{points}</svg>"
+    )
+
+
+_NUDGE: Final = {"anger": 8, "fear": -1, "disgust": 8, "neutral": 11}
+
+
+def curve_html(courses: Sequence[Course], end: float) -> str:
+    """Return valence and arousal over time, a line a person, as SVG.
+
+    Args:
+        courses: of `OverTime.courses`.
+        end: seconds.
+    """
+    shown = sorted(courses[: len(_LINES)], key=lambda course: course.track)
+    if not shown:
+        return '<p class="an-note">No face was seen in the video.</p>'
+    end = max(end, 0.1)
+    rows = "".join(
+        f'<g transform="translate(0 {150 * row})">{_grid(name, end, last=row == 1)}'
+        + "".join(_line(c, getattr(c, name), end, i) for i, c in enumerate(shown))
+        + "</g>"
+        for row, name in enumerate(("valence", "arousal"))
+    )
+    legend = "".join(
+        f'<span><i style="background:{_LINES[i]}"></i>face {c.track}: '
+        f"{EXPRESSIONS[int(np.bincount(c.expression, minlength=8).argmax())]} most often</span>"
+        for i, c in enumerate(shown)
+    )
+    left = len(courses) - len(shown)
+    more = f"<span>and {left} more</span>" if left > 0 else ""
+    return (
+        f'<figure class="an-curve" data-end="{end:.3f}"><svg viewBox="0 0 720 325" role="img" '
+        f'aria-label="Valence and arousal over time">{rows}'
+        '<path class="an-now" d="M60 10V300"/></svg>'
+        f'<figcaption class="an-legend">{legend}{more}</figcaption></figure>'
+    )
+
+
+def _x(time: float, end: float) -> float:
+    return 60 + 645 * time / end
+
+
+def _y(value: float) -> float:
+    return 75 - 62 * value
+
+
+def _grid(name: str, end: float, last: bool) -> str:
+    lines = "".join(
+        f'<path class="an-line" d="M60 {_y(v):.1f}H705"/>'
+        f'<text class="an-tick" x="52" y="{_y(v) + 4:.1f}" text-anchor="end">{told}</text>'
+        for v, told in ((1, "+1"), (0, "0"), (-1, "−1"))
+    )
+    ticks = ""
+    if last:
+        step = next(s for s in (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 1e9) if end / s <= 10)
+        ticks = "".join(
+            f'<text class="an-tick" x="{_x(t, end):.1f}" y="160" text-anchor="middle">{t:g} s'
+            "</text>"
+            for t in np.arange(0, end + 1e-6, step)
+        )
+    label = f'<text class="an-axis" transform="translate(16 75) rotate(-90)">{name}</text>'
+    return lines + ticks + label
+
+
+def _line(course: Course, values: NDArray[np.float64], end: float, i: int) -> str:
+    path, last = [], None
+    for time, value in zip(course.time, values, strict=True):
+        gap = last is None or time - last > 3 * course.step
+        path.append(f"{'M' if gap else 'L'}{_x(min(time, end), end):.1f} {_y(value):.1f}")
+        last = time
+    return f'<path class="an-trace" stroke="{_LINES[i]}" d="{"".join(path)}"/>'
+
+
+def _box(face: FaceResult, i: int, side: int) -> str:
+    x, y, w, h = face.box
+    colour, letters = COLOURS[face.expression], max(min(w * 0.2, side / 16), side / 34)
+    high = letters * 1.45
+    wide = letters * (0.62 * len(f"{i + 1} {face.expression}") + 0.5)
+    top = y - high if y >= high else y
+    return (
+        f'<g class="an-box" data-face="{i}" style="--c:{colour}">'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{0.05 * w:.1f}"/>'
+        f'<rect class="an-tag" x="{x:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{high:.1f}" '
+        f'rx="{letters * 0.25:.1f}"/><text x="{x + letters * 0.35:.1f}" '
+        f'y="{top + letters * 1.08:.1f}" font-size="{letters:.1f}">{i + 1} {face.expression}</text>'
+        "</g>"
+    )
+
+
+def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
+    box = Box(*(scale * value for value in face.box))
+    thumb = _data_uri(crop_face(pixels, box, _THUMB, margin=0.15, landmarks=None, alignment=None))
+    named = sorted(zip(face.classes, face.probabilities, strict=True), key=_order)
+    bars = "".join(
+        f'<li class="an-bar" data-expression="{name}"><span>{name}</span>'
+        f'<i><b style="width:{100 * p:.1f}%;background:{COLOURS[name]}"></b></i>'
+        f"<output>{100 * p:.1f}%</output></li>"
+        for name, p in named
+    )
+    return (
+        f'<article class="an-card" data-face="{i}" tabindex="0" '
+        f'style="--c:{COLOURS[face.expression]}"><header><img src="{thumb}" alt="Face {i + 1}">'
+        f"<div><small>face {i + 1}</small><strong>{html.escape(face.expression)}</strong>"
+        f"<span>{face.probability:.0%}</span></div></header><ul>{bars}</ul>"
+        f"<footer><span>valence <b>{_signed(face.valence)}</b></span>"
+        f"<span>arousal <b>{_signed(face.arousal)}</b></span></footer></article>"
+    )
+
+
+def _order(pair: tuple[str, float]) -> int:
+    return EXPRESSIONS.index(pair[0])
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _data_uri(pixels: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
