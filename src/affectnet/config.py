@@ -190,6 +190,9 @@ class TrainConfig:
     """Devices a machine; all GPUs, or one CPU process, where not given."""
     nodes: int = 1
     """Machines."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work: ddp, each with the whole model (auto takes it); fsdp, each
+    with a part of it, for models that one GPU cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,12 @@ class EvaluateConfig:
     """Loader processes; chosen from the cores and the size of the data where not given."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device kind."""
+    devices: int = 1
+    """Processes a machine, which share the faces; the predictions are those of one."""
+    nodes: int = 1
+    """Machines."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work, as of `affectnet train`."""
     out: Path | None = None
     """Where the scores go: a .json file, or a folder that is then laid out as a run's. The run's
     own evaluation/SPLIT where not given."""
@@ -339,6 +348,53 @@ class ExportConfig:
     """Most faces to compare."""
     overwrite: bool = False
     """Replace the file at --out."""
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Open a web page and an HTTP API for pictures, the camera and videos."""
+
+    model: str = "cvnet"
+    """Run folder, its model/ folder, an .onnx file, owner/name on the Hugging Face Hub, or the name
+    of a model that the package ships."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 lets other machines in."""
+    port: int = 7860
+    """Port to listen at; 0 takes any free one."""
+    password: str | None = None
+    """Guard the page and the API; other users of the machine can see it in the list of processes."""
+    password_file: Path | None = None
+    """File that holds the password. The variable AFFECTNET_PASSWORD does as well."""
+    faces: Literal["detect", "none"] = "detect"
+    """detect: find the faces; none: every picture is one face, cropped already."""
+    margin: float | None = None
+    """Share of the face box added on each side, where the model's config.json does not say."""
+    min_score: float = 0.7
+    """Detections less sure than this are left out, 0 to 1."""
+    detect_size: int | None = None
+    """Long side, in pixels, at which faces are searched in pictures: 1024 where not given."""
+    max_mb: float = 20
+    """Largest picture upload, in MB."""
+    max_video_mb: float = 100
+    """Largest video upload, in MB."""
+    max_pixels: int = 40_000_000
+    """Most pixels of a picture."""
+    max_seconds: float = 120
+    """Most seconds of a video that are looked at."""
+    max_frames: int = 3000
+    """Most frames of a video that are looked at."""
+    fps: float = 25
+    """Most frames of a second of video that are looked at."""
+    workers: int = 2
+    """Pictures worked on at the same time; videos come one by one."""
+    waiting: int = 32
+    """Requests that may wait beside those; more are told to come again."""
+    timeout: float = 60
+    """Most seconds for a picture, waiting included."""
+    video_timeout: float = 600
+    """Most seconds for a video, waiting included."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU where there is one."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     config = _with_classes_of_data(config)
     console = Console(width=max(WIDTH, Console().width))
     subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
+    if config.devices > 1 or config.nodes > 1:
+        from affectnet.training.interruption import rank
+
+        if rank():
+            return []  # it has predicted its part; the first process scores the whole
     if config.ensemble:
         folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
         members = [subject.preds for subject in subjects]
@@ -232,20 +237,26 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
     With `config.calibrate` a temperature is fitted on the val split first and kept in the model.
     """
     from affectnet.models.affect_model import AffectModel
+    from affectnet.training.interruption import rank
     from affectnet.training.keeping import export_best
+    from affectnet.training.predict import wait_for_all
     from affectnet.training.predict_split import calibrate, predict_split
 
-    if model.name == "model":
+    if model.name == "model" and rank() == 0:
         export_best(RunFolder(model.parent))
     loaded = AffectModel.from_pretrained(model)
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
         "workers": config.workers,
         "accelerator": config.accelerator,
+        "devices": config.devices,
+        "nodes": config.nodes,
+        "strategy": config.strategy,
         "flip": config.flip,
     }
     if config.calibrate:
         calibrate(loaded, data, **settings)
+    if config.calibrate and rank() == 0:
         with write_beside(model) as new:
             loaded.save_pretrained(new)
             if (model / CARD_NAME).is_file():
@@ -253,7 +264,9 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
                 shutil.copy2(model / CARD_NAME, new)
         print(f"temperature {loaded.temperature:.3f}, fitted on val, kept in {model}")
     table = predict_split(loaded, data, config.split, **settings)
-    write_predictions(table, home / PREDICTIONS_NAME)
+    if rank() == 0:
+        write_predictions(table, home / PREDICTIONS_NAME)
+    wait_for_all()
     return home / PREDICTIONS_NAME
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import AffectNetError, ConfigError, RunError
+from affectnet.errors import AffectNetError, ConfigError, RunError, Stopped
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, SEVEN
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.shipped import local_path
 from affectnet.run import RunFolder, write_beside
+from affectnet.training.faults import memory_faults_explained
+from affectnet.training.interruption import StopOnSignal, rank, requeue
 from affectnet.training.keeping import export_best, keep_start, read_checkpoint
 from affectnet.training.module import AffectModule, Optimisation
 from affectnet.training.probe import FeatureDataModule, FeaturePass
@@ -38,6 +43,7 @@ FREE_TO_CHANGE = {
     "accelerator",
     "devices",
     "nodes",
+    "strategy",
 }
 
 FEATURES = ".features"
@@ -54,12 +60,12 @@ def train(config: TrainConfig) -> RunFolder:
     check(config)
     config = _with_classes_of_data(config)
     run = RunFolder(config.runs / run_name(config))
-    if run.used() and not (config.resume or config.overwrite):
+    if rank() == 0 and run.used() and not (config.resume or config.overwrite):
         raise RunError(
             f"the run {run.path} exists already; go on with it by --resume, replace it by "
             "--overwrite, or choose another --name"
         )
-    if config.resume and run.config.is_file():
+    if rank() == 0 and config.resume and run.config.is_file():
         _check_same_run(config, run)
 
     L.seed_everything(config.seed, verbose=False)
@@ -116,11 +122,14 @@ def train(config: TrainConfig) -> RunFolder:
     )
 
     # Everything that can be wrong has been looked at: only now is the earlier run given up.
-    if config.overwrite and run.used():
-        shutil.rmtree(run.path)
-    _write_config(config, run)
-    keep_start(run, model)
-    devices = device_settings(config.accelerator, config.devices, config.nodes, config.precision)
+    devices = device_settings(
+        config.accelerator, config.devices, config.nodes, config.precision, config.strategy
+    )
+    if rank() == 0:  # the other processes of the run find all this done, or wait for it in fit
+        if config.overwrite and run.used():
+            shutil.rmtree(run.path)
+        _write_config(config, run)
+        keep_start(run, model)
     batches: L.LightningDataModule = data
     if config.freeze == "backbone" and config.features == "once":
         source = FeaturePass(
@@ -133,8 +142,10 @@ def train(config: TrainConfig) -> RunFolder:
             precision=devices["precision"].split("-")[0],
         )
         batches = FeatureDataModule(data, source, config.views)
+    stop = StopOnSignal()
     trainer = make_trainer(
         run,
+        stop=stop,
         epochs=config.epochs,
         monitor=config.monitor,
         keep=config.keep_checkpoints,
@@ -146,9 +157,14 @@ def train(config: TrainConfig) -> RunFolder:
     if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
         print(f"{run.path} has its {config.epochs} epochs already; more come with --epochs N")
     else:
-        trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        with (
+            _told_how_to_go_on(run),
+            stop.listening(),
+            memory_faults_explained(
+                config.batch_size, model.preprocessing.size, config.freeze == "backbone"
+            ),
+        ):
+            trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero:
         export_best(run)
         shutil.rmtree(run.start, ignore_errors=True)
@@ -156,6 +172,26 @@ def train(config: TrainConfig) -> RunFolder:
         where = " ".join(f"--data {path}" for path in config.data)
         print(f"next: affectnet evaluate {run.path} {where}")
     return run
+
+
+@contextmanager
+def _told_how_to_go_on(run: RunFolder) -> Iterator[None]:
+    """Say how to go on after a signal, queue a SLURM job again, and keep Ctrl-C what it is."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except Stopped as stop:
+        again = requeue() if stop.signal == getattr(signal, "SIGUSR1", None) else ""
+        raise Stopped(
+            stop.signal,
+            f"stopped by {signal.Signals(stop.signal).name}; every finished epoch is kept, go on "
+            f"with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
+            + (f"; {again}" if again else ""),
+        ) from None
+    except SystemExit:
+        # Lightning ends the process on Ctrl-C, and takes no second one; the command line tells it.
+        signal.signal(signal.SIGINT, on_ctrl_c)
+        raise KeyboardInterrupt from None
 
 
 def _with_classes_of_data(config: TrainConfig) -> TrainConfig:
@@ -248,6 +284,10 @@ def check(config: TrainConfig) -> None:
     for name in ("dropout", "drop_path", "label_smoothing"):
         if not 0 <= getattr(config, name) < 1:
             faults.append(_fault(name, getattr(config, name), "in [0, 1)"))
+    if config.strategy == "fsdp" and config.clip_norm is not None:
+        faults.append("--strategy fsdp cannot clip the gradient's norm; add --clip-norm None")
+    if config.strategy == "fsdp" and config.ema is not None:
+        faults.append("--strategy fsdp cannot average weights; leave --ema out")
     if config.ema is not None and not 0 < config.ema < 1:
         faults.append(_fault("ema", config.ema, "between 0 and 1"))
     if config.clip_norm is not None and config.clip_norm <= 0:

@@ -87,9 +87,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Save `checkpoint` at `path`; the one that stood there lives until this one is whole."""
-        with write_beside(Path(path)) as new:
-            torch.save(checkpoint, new)
+        """Save `checkpoint` at `path`; the one that stood there lives until this one is whole.
+
+        Raises:
+            RunError: when it cannot be written, as on a full disk.
+        """
+        try:
+            with write_beside(Path(path)) as new:
+                torch.save(checkpoint, new)
+        except (OSError, RuntimeError) as error:
+            # PyTorch's writer tells a full disk as a RuntimeError of its own.
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            before = "the one before it is whole; " if Path(path).is_file() else ""
+            raise RunError(
+                f"the checkpoint {path} could not be written ({reason}); {before}make room on the "
+                "disk or raise the quota, then go on with `affectnet train --resume`"
+            ) from error
 
 
 def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Checkpoint]:

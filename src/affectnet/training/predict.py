@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from affectnet.models.affect_model import AffectModel
@@ -41,3 +42,9 @@ def predict(
     rows = gather_over_ranks(mine)
     _, first = np.unique(rows["index"], return_index=True)
     return {name: values[first] for name, values in rows.items()}
+
+
+def wait_for_all() -> None:
+    """Wait until every process of the run has come here; return at once where this one is alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

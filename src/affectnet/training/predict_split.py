@@ -31,6 +31,9 @@ def predict_split(
     batch_size: int = 128,
     workers: int | None = None,
     accelerator: str = "auto",
+    devices: int | None = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
     flip: bool = False,
 ) -> pa.Table:
     """The table of `predictions.parquet` of a split, truth beside prediction.
@@ -42,12 +45,17 @@ def predict_split(
         batch_size: faces a forward pass.
         workers: loader processes; chosen where not given.
         accelerator: auto, cpu or gpu.
+        devices: processes a machine, which share the faces; each gets the whole table.
+        nodes: machines.
+        strategy: auto, ddp or fsdp.
         flip: take the mean of each face and its mirror image.
 
     Raises:
+        ConfigError: fsdp without a GPU.
         DataError: no such dataset or split.
     """
-    faces, rows = _forward(model, data, split, batch_size, workers, accelerator, flip)
+    settings = device_settings(accelerator, devices, nodes, strategy=strategy)
+    faces, rows = _forward(model, data, split, batch_size, workers, settings, flip)
     probabilities = rows["probabilities"].astype(np.float64)
     if model.temperature is not None:
         probabilities = apply_temperature(probabilities, model.temperature)
@@ -72,14 +80,20 @@ def calibrate(
     batch_size: int = 128,
     workers: int | None = None,
     accelerator: str = "auto",
+    devices: int | None = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
     flip: bool = False,
 ) -> float:
     """Fit the model's `temperature` on a split it was not trained on; return it.
 
+    Arguments as of `predict_split`.
+
     Raises:
         DataError: no such dataset or split, or no face in it has an expression of the model's.
     """
-    faces, rows = _forward(model, data, split, batch_size, workers, accelerator, flip)
+    settings = device_settings(accelerator, devices, nodes, strategy=strategy)
+    faces, rows = _forward(model, data, split, batch_size, workers, settings, flip)
     truth = _indices_in(model.classes)[faces.expression]
     model.temperature = fit_temperature(log_probabilities(rows["probabilities"]), truth)
     return model.temperature
@@ -91,7 +105,7 @@ def _forward(
     split: str,
     batch_size: int,
     workers: int | None,
-    accelerator: str,
+    settings: dict[str, Any],
     flip: bool,
 ) -> tuple[Split, dict[str, NDArray[Any]]]:
     faces = open_split(data, split)
@@ -103,7 +117,6 @@ def _forward(
         workers=workers,
         cache="none",
     )
-    settings = device_settings(accelerator, devices=1)
     rows = predict(model, module.loader(split), **settings)
     if flip:
         hook = model.register_forward_pre_hook(_mirror)

@@ -235,12 +235,14 @@ class FeatureDataModule(L.LightningDataModule):
 
     def __init__(self, data: AffectDataModule, source: FeaturePass, views: int = 0) -> None:
         super().__init__()
+        # The folder of the features is shared by all machines of a run, as the run's own is.
+        self.prepare_data_per_node = False
         self.data = data
         self.source = source
         self.views = views
 
     def prepare_data(self) -> None:
-        """Compute what is missing, in one process a machine, before the others read it."""
+        """Compute what is missing, in one process, before the others read it."""
         self.data.setup("fit")
         for name, views in (("train", self.views + 1), ("val", 1)):
             for view in range(views):
