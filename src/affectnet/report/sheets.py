@@ -216,6 +216,7 @@ def _side(cells: Sequence[str]) -> Align:
 
 def _sized(cell: str) -> list[tuple[str, float]]:
     first, _, second = cell.partition("\n")
+    second = " ".join(second.split())
     return [(first, CELL), (second, SMALL)] if second else [(first, CELL)]
 
 
