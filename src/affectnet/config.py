@@ -362,7 +362,7 @@ class ServeConfig:
     port: int = 7860
     """Port to listen at; 0 takes any free one."""
     password: str | None = None
-    """Guard the page and the API; other users of the machine can see it in the list of processes."""
+    """Guard the page and the API. Other users of the machine can see it in the process list."""
     password_file: Path | None = None
     """File that holds the password. The variable AFFECTNET_PASSWORD does as well."""
     faces: Literal["detect", "none"] = "detect"
