@@ -17,6 +17,7 @@ _LAZY = {
     "PictureResult": "affectnet.inference.results",
     "Results": "affectnet.inference.results",
 }
+_MODULES = ("plots", "report")
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_LAZY[name]), name)
         globals()[name] = value
         return value
+    if name in _MODULES:
+        return import_module(f"affectnet.{name}")
     raise AttributeError(f"module 'affectnet' has no attribute {name!r}")

@@ -70,8 +70,47 @@ def test_a_run_gets_predictions_and_scores(make_run, drawn, capsys):
 
 def test_figures_are_drawn_unasked(make_run, drawn):
     run = make_run("first")
-    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True}))
+    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True, "explain": False}))
     assert any((run.evaluation("test") / "figures").iterdir())
+
+
+def test_the_run_folder_fills_unasked(make_run, drawn, capsys):
+    run = make_run("first")
+    fast = FAST | {"figures": True}
+    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **fast))
+    drawn_names = {path.stem for path in (run.evaluation("test") / "figures").iterdir()}
+    assert drawn_names >= {"confusion", "attention-mean", "feature-map", "most-confidently-wrong"}
+    card = run.model / "README.md"
+    assert f"model card: {card}" in capsys.readouterr().out
+    known = json.loads((run.evaluation("test") / "metrics.json").read_text())
+    assert f"{known['expression']['accuracy']['value']:.3f}" in card.read_text(encoding="utf-8")
+    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, overwrite=True, explain=False, **fast))
+    fewer = {path.stem for path in (run.evaluation("test") / "figures").iterdir()}
+    assert drawn_names - fewer >= {"attention-mean", "attention-wrong", "feature-map"}
+    assert fewer
+
+
+def test_the_card_follows_the_scores_until_somebody_writes_in_it(make_run, drawn):
+    run = make_run("first")
+    card = run.model / "README.md"
+    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, card=False, **FAST))
+    assert not card.exists()
+    again = {"runs": (run.path,), "data": drawn, "overwrite": True} | FAST
+    evaluate(EvaluateConfig(**again))
+    first = card.read_text(encoding="utf-8")
+    evaluate(EvaluateConfig(calibrate=True, **again))
+    second = card.read_text(encoding="utf-8")
+    assert "temperature" in second
+    assert second != first
+    theirs = second.replace("## Limits", "## Limits\n\nOur own words.")
+    card.write_text(theirs, encoding="utf-8")
+    evaluate(EvaluateConfig(calibrate=True, **again))
+    assert card.read_text(encoding="utf-8") == theirs
+    assert sorted(path.name for path in run.model.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_a_run_is_not_evaluated_twice_unasked(make_run, drawn):

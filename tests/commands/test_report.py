@@ -53,3 +53,23 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
         assert err.count("\n") == 1
         assert message in err
         assert not out.exists()
+
+
+def test_the_format_follows_the_name_or_the_flag(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run), "--format", "md", "--no-explain"]) == 0
+    assert "report: report.md" in capsys.readouterr().out
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# ten")
+    assert list((tmp_path / "report_figures").glob("*.png"))
+    assert main(["report", str(run), "--out", "Ten.PDF"]) == 0
+    assert (tmp_path / "Ten.PDF").read_bytes().startswith(b"%PDF")
+    for args, message in (
+        (["--out", "a.html", "--format", "pdf"], "another format"),
+        (["--out", "a.txt"], "none of .html, .pdf and .md"),
+    ):
+        assert main(["report", str(run), *args]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err
+    assert main(["report", str(run), "--out", "page", "--format", "html"]) == 0
+    assert "<h1>ten</h1>" in (tmp_path / "page").read_text(encoding="utf-8")

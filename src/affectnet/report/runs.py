@@ -94,7 +94,7 @@ class EvaluatedRun:
         return classes_of(self.metrics)
 
 
-def read_runs(paths: Sequence[Path], split: str) -> list[EvaluatedRun]:
+def read_runs(paths: Sequence[Path | str], split: str = "test") -> list[EvaluatedRun]:
     """Read several run folders, with names that tell them apart.
 
     Raises:
@@ -121,7 +121,7 @@ def _distinct_names(places: list[Path]) -> list[str]:
     return [str(place) for place in places]
 
 
-def read_run(path: Path, split: str, name: str = "") -> EvaluatedRun:
+def read_run(path: Path | str, split: str = "test", name: str = "") -> EvaluatedRun:
     """Read a run folder and its evaluation of `split`.
 
     `config.yaml` and `metrics.csv` may be absent: predictions scored by themselves have neither.
@@ -129,6 +129,7 @@ def read_run(path: Path, split: str, name: str = "") -> EvaluatedRun:
     Raises:
         RunError: the folder is missing, has no evaluation of the split, or a file is damaged.
     """
+    path = Path(path)
     folder = RunFolder(path)
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}; runs are made by `affectnet train`")

@@ -67,7 +67,7 @@ def write_report(
         from affectnet.report.markdown import figures_folder, write_markdown
 
         refuse_existing(figures_folder(out), overwrite)
-    contents = gather(read_runs([Path(run) for run in runs], split), datasets, explain)
+    contents = gather(read_runs(runs, split), datasets, explain)
     if kind == "md":
         return write_markdown(contents, out)
     if kind == "pdf":
