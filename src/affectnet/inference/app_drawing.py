@@ -76,10 +76,11 @@ def circumplex_svg(faces: Sequence[FaceResult]) -> str:
         '<svg class="an-circumplex" viewBox="-124 -120 248 240" role="img" '
         'aria-label="Valence to the right, arousal upwards">'
         '<circle class="an-line" r="100"/><path class="an-line" d="M-100 0H100M0-100V100"/>'
-        '<text class="an-axis" x="0" y="-106">excited</text>'
-        '<text class="an-axis" x="0" y="115">calm</text>'
-        '<text class="an-axis" x="112" y="-4" transform="rotate(90 112 0)">pleasant</text>'
-        '<text class="an-axis" x="-112" y="-4" transform="rotate(-90 -112 0)">unpleasant</text>'
+        '<text class="an-axis" x="0" y="-106">high arousal</text>'
+        '<text class="an-axis" x="0" y="115">low arousal</text>'
+        '<text class="an-axis" x="112" y="-4" transform="rotate(90 112 0)">positive valence</text>'
+        '<text class="an-axis" x="-112" y="-4" transform="rotate(-90 -112 0)">'
+        "negative valence</text>"
         f"{typical}{points}</svg>"
     )
 

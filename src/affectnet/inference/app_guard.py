@@ -27,13 +27,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN: Final = frozenset({"/health"})
 _API = "/gradio_api/"
 _GET: Final = frozenset(
-    ("/", "/health", "/docs", "/openapi.json", "/config", "/theme.css", "/favicon.ico")
-    + ("/manifest.json", "/robots.txt", "/login", "/logout")
-) | {
-    _API + name
-    for name in ("upload_progress", "queue/data", "queue/status", "startup-events", "app_id")
-    + ("info", "theme.css", "user", "token", "login_check")
-}
+    [
+        *("/", "/health", "/docs", "/openapi.json", "/config", "/theme.css", "/favicon.ico"),
+        *("/manifest.json", "/robots.txt", "/login", "/logout", _API + "upload_progress"),
+        *(_API + "queue/data", _API + "queue/status", _API + "startup-events", _API + "app_id"),
+        *(_API + "info", _API + "theme.css", _API + "user", _API + "token"),
+        _API + "login_check",
+    ]
+)
 _POST: Final = frozenset({"/predict", "/predict/video", "/login"}) | {
     _API + name for name in ("upload", "queue/join", "cancel", "reset")
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ _HERE: Final = files("affectnet.inference")
 CSS: Final = _HERE.joinpath("app_page.css").read_text(encoding="utf-8")
 _JS = _HERE.joinpath("app_page.js").read_text(encoding="utf-8")
 _LOOK_AGAIN: Final = 0.4
+_PREVIEW: Final = 10.0
 _FONT: Final = ("Inter", "ui-sans-serif", "system-ui", "Segoe UI", "sans-serif")
 _MONO: Final = ("ui-monospace", "Consolas", "monospace")
 
@@ -33,6 +35,7 @@ def theme() -> Any:
 
 def make_page(studio: Studio) -> gr.Blocks:
     """Return the page; its theme and style are given when it is mounted."""
+    page: gr.Blocks
     with gr.Blocks(title="affectnet", analytics_enabled=False) as page:
         gr.HTML(_head(studio), elem_id="an-head")
         with gr.Tab("Picture"), gr.Row(equal_height=False):
@@ -88,7 +91,7 @@ def make_page(studio: Studio) -> gr.Blocks:
                     async for told in _watch(studio, path):
                         yield gr.skip(), told
                 finally:
-                    studio.forget(path)
+                    _forget_soon(studio, path)
                 yield None, gr.skip()
 
         # Without Gradio's own reading: it would decode before any limit is looked at.
@@ -112,8 +115,13 @@ async def _look(studio: Studio, path: Path) -> str:
     except (AffectNetError, Refusal) as error:
         return _trouble(str(error))
     finally:
-        studio.forget(path)
+        _forget_soon(studio, path)
     return await _shown(studio, data)
+
+
+def _forget_soon(studio: Studio, path: Path) -> None:
+    """Delete an upload a little later: the browser may be loading it for its preview."""
+    asyncio.get_running_loop().call_later(_PREVIEW, studio.forget, path.resolve(), time.time())
 
 
 async def _shown(studio: Studio, data: bytes) -> str:
@@ -193,6 +201,7 @@ def _foot(studio: Studio) -> str:
         "It does not tell what a person feels, and people agree with one another on about six of "
         "ten such pictures; judge nobody by it.</p>"
         "<p><b>Privacy.</b> Pictures are looked at on the machine that runs this page, and are not "
-        "kept: an upload is deleted once it is read, an annotated video after ten minutes.</p>"
+        "kept: an upload is deleted some seconds after it is read, an annotated video after "
+        "ten minutes.</p>"
         f'<p>Classes: {classes}. The same by HTTP: <a href="docs">how to</a>.</p>'
     )

@@ -39,7 +39,7 @@ class Password:
         """Whether a request with these headers (names in lower case) may come in."""
         kind, _, rest = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return self.fits(rest.strip())
+            return self.fits(_as_utf8(rest.strip()))
         if kind.lower() == "basic":
             try:
                 pair = base64.b64decode(rest, validate=True).decode()
@@ -65,6 +65,14 @@ class Password:
         finally:
             self._waiting -= 1
         return True
+
+
+def _as_utf8(header: str) -> str:
+    """Headers come decoded as Latin-1; programs send UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _digest(secret: str) -> bytes:

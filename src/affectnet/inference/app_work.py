@@ -2,9 +2,8 @@
 
 import re
 import secrets
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +190,7 @@ class Studio:
         seconds: float,
         fps: float,
         keep: bool = False,
-    ) -> Iterator[Any]:
+    ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
         """Yield results, until the server stops or the time is over."""
         deadline = time.monotonic() + self.limits.video_timeout
         found = predict_video(
@@ -236,12 +235,15 @@ class Studio:
                 elif file.is_dir() and file != self.results and not any(file.iterdir()):
                     file.rmdir()
 
-    def forget(self, upload: Path) -> None:
-        """Delete an upload of the page, with the folder that was made for it."""
+    def forget(self, upload: Path, unless_newer: float) -> None:
+        """Delete an upload of the page, unless the same has come in again since.
+
+        Gradio names an upload's folder by its content, so two visitors may send the same file.
+        """
         with suppress(OSError):
-            upload.unlink(missing_ok=True)
-            if upload.parent != self.folder and upload.parent.is_relative_to(self.folder):
-                shutil.rmtree(upload.parent, ignore_errors=True)
+            if upload.is_relative_to(self.folder) and upload.stat().st_mtime <= unless_newer:
+                upload.unlink()
+                upload.parent.rmdir()
 
 
 def _too_long(given: float, allowed: float) -> Refusal:
