@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
 
-from affectnet.training.module import Optimisation, epoch_figures
+from affectnet.training.module import epoch_figures
+from affectnet.training.optimisation import Optimisation
 from affectnet.training.seeds import derived_seed
 
 

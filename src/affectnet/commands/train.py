@@ -26,7 +26,8 @@ from affectnet.run import RunFolder, write_beside
 from affectnet.training.faults import memory_faults_explained
 from affectnet.training.interruption import StopOnSignal, rank, requeue
 from affectnet.training.keeping import export_best, keep_start, read_checkpoint
-from affectnet.training.module import AffectModule, Optimisation
+from affectnet.training.module import AffectModule
+from affectnet.training.optimisation import Optimisation
 from affectnet.training.probe import FeatureDataModule, FeaturePass
 from affectnet.training.trainer import device_settings, make_trainer, on_gpu
 

@@ -15,6 +15,7 @@ from affectnet import __version__
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.backbones import create_backbone, resolve_name
+from affectnet.models.depth import layer_depths
 from affectnet.models.hub import CARD, fetch_model, plain_card, push_folder
 from affectnet.models.saved import (
     CONFIG,
@@ -152,11 +153,28 @@ class AffectModel(
         self.backbone.requires_grad_(True)
         return self.train(self.training)
 
+    @property
+    def layers(self) -> int:
+        """Number of the backbone's layers, as `freeze_below` counts them."""
+        return 1 + max(layer_depths(self.backbone).values())
+
+    def freeze_below(self, layer: int) -> Self:
+        """Train the heads and the backbone's layers from `layer` (0 to `layers`) on."""
+        depths = layer_depths(self.backbone)
+        for name, weight in self.backbone.named_parameters():
+            weight.requires_grad_(depths[name] >= layer)
+        return self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, a frozen backbone staying in evaluation mode."""
+        """Set training mode; what is frozen of the backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        elif mode:
+            for module in self.backbone.modules():
+                weights = list(module.parameters())
+                if weights and not any(weight.requires_grad for weight in weights):
+                    module.eval()
         return self
 
     def config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """CVNet: a compact residual network for small faces, made to train on two CPU cores."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +113,10 @@ class CVNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Tell timm which weights belong to the stem and to each block."""
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised faces (B, 3, S, S), S from 48 to 224, to features (B, num_features)."""

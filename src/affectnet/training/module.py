@@ -1,53 +1,27 @@
 """The thin LightningModule: augment, forward, losses, optimiser, and the figures of an epoch."""
 
-import math
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from affectnet.data.augment import augment, normalise, step_generator, to_float
 from affectnet.data.augmentation import Augmentation
 from affectnet.data.dataset import Batch
+from affectnet.data.mixing import Mixing, mix
 from affectnet.evaluation import metrics
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
+from affectnet.training.distillation import Distillation
+from affectnet.training.gathering import Gathered, gather_batch, gather_over_ranks
+from affectnet.training.optimisation import Optimisation, Unfreezing
 from affectnet.training.seeds import derived_seed
 
 BACKBONE: Final = "model.backbone."
 """What the backbone's weights are called in a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """Optimiser and learning-rate schedule; the units are those of `affectnet train --help`."""
-
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    step_size: int = 40
-    gamma: float = 0.1
-    warmup_epochs: float = 0.5
-
-    def factor(self, epoch: float, epochs: int) -> float:
-        """Learning rate as a share of the peak, `epoch` (fractional) epochs into `epochs`.
-
-        Linear warm-up, then StepLR (`gamma ** (epoch // step_size)`), half a cosine down to zero,
-        or constant.
-        """
-        if epoch < self.warmup_epochs:
-            return (epoch + 1e-3) / (self.warmup_epochs + 1e-3)
-        if self.schedule == "step":
-            return self.gamma ** math.floor(epoch / self.step_size)
-        if self.schedule == "cosine":
-            done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
-            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        return 1.0
 
 
 class AffectModule(L.LightningModule):
@@ -58,6 +32,11 @@ class AffectModule(L.LightningModule):
         augmentation: drawn anew for every face of every training batch.
         optimisation: optimiser and schedule.
         losses: keyword arguments for `affect_loss` (class weights, smoothing, task weights).
+        mixing: mixup and CutMix of the training batches.
+        unfreezing: which layers learn in which epoch.
+        distillation: a teacher, where there is one.
+        learned_weights: weigh the three tasks by what the training finds (`log_variances` of
+            `affect_loss`).
         seed: with the epoch and the batch it decides augmentation, dropout and stochastic depth,
             so an epoch does not depend on the ones before it, and resuming repeats it exactly.
     """
@@ -69,6 +48,10 @@ class AffectModule(L.LightningModule):
         augmentation: Augmentation | None = None,
         optimisation: Optimisation | None = None,
         losses: dict[str, Any] | None = None,
+        mixing: Mixing | None = None,
+        unfreezing: Unfreezing | None = None,
+        distillation: Distillation | None = None,
+        learned_weights: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -77,6 +60,14 @@ class AffectModule(L.LightningModule):
         self.augmentation = augmentation or Augmentation()
         self.optimisation = optimisation or Optimisation()
         self.losses = losses or {}
+        self.mixing = mixing or Mixing()
+        self.unfreezing = unfreezing or Unfreezing()
+        if distillation is not None:
+            distillation.check(model)
+            distillation.teacher.eval().requires_grad_(False)
+        # In a tuple, the teacher is no part of this module: no checkpoint holds it.
+        self._distillation = (distillation,)
+        self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
         self.seed = seed
         self._seen: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
 
@@ -86,6 +77,8 @@ class AffectModule(L.LightningModule):
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in self.losses.items()
         }
+        for distillation in filter(None, self._distillation):
+            distillation.teacher.to(self.device)
 
     def forward(self, images: Tensor) -> AffectOutput:
         """Run the model on uint8 RGB images of shape (B, 3, S, S)."""
@@ -94,41 +87,77 @@ class AffectModule(L.LightningModule):
         return output
 
     def on_train_epoch_start(self) -> None:
-        """Tie dropout and stochastic depth to (seed, epoch, rank) alone."""
+        """Tie dropout and stochastic depth to (seed, epoch, rank), the layers to the epoch."""
+        if self.unfreezing.head_epochs:
+            layers = self.model.layers
+            self.model.freeze_below(self.unfreezing.first_layer(self.current_epoch, layers))
         torch.manual_seed(derived_seed(self.seed, "layers", self.current_epoch, self.global_rank))
         self._seen["train"] = defaultdict(list)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one augmented batch."""
+        images = None
+        labels = batch
         if "features" in batch:
             output = self.model.heads(batch["features"])
         else:
-            # The draws of the whole batch, of which a process takes its part: the number of
-            # processes changes nothing.
-            rows = len(batch["image"])
-            images = augment(
-                batch["image"],
-                self.augmentation,
-                step_generator(self.seed, self.current_epoch, batch_idx),
-                first=self.global_rank * rows,
-                of=self.trainer.world_size * rows,
-            )
+            images, labels = self._varied(batch, batch_idx)
             prep = self.model.preprocessing
-            output = self.model(normalise(images, prep.mean, prep.std, inplace=True))
-        losses = affect_loss(output, batch, **self.losses)
-        self._keep("train", batch, output, losses)
-        return losses["loss"]
+            output = self.model(normalise(images, prep.mean, prep.std))
+        losses = self._losses(*gather_batch(output, labels), mixed=bool(self.mixing))
+        self._keep("train", batch, output)
+        # The loss is the whole batch's on every rank, so each keeps it for its own rows.
+        self._seen["train"]["loss"].append(losses["loss"].detach().float() * len(batch["index"]))
+        self._seen["train"]["rows"].append(torch.tensor(len(batch["index"])))
+        loss = losses["loss"]
+        (distillation,) = self._distillation
+        if distillation is not None and images is not None:
+            taught = distillation.loss(output, distillation.answers(images))
+            loss = (1 - distillation.weight) * loss + distillation.weight * taught
+        return loss * self._share_of_window(batch_idx)
+
+    def _varied(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Batch]:
+        """Augmented pictures, 0 to 1, and their labels, mixed where that is asked for.
+
+        The draws are those of the whole batch, of which a process takes its part: the number of
+        processes changes nothing.
+        """
+        rows = len(batch["image"])
+        place: dict[str, Any] = {"first": self.global_rank * rows, "of": self.trainer.world_size * rows}
+        generator = step_generator(self.seed, self.current_epoch, batch_idx)
+        images = augment(batch["image"], self.augmentation, generator, **place)
+        if not self.mixing:
+            return images, batch
+        seed = derived_seed(self.seed, "mix", self.current_epoch, batch_idx)
+        soft = bool(self.losses.get("soft"))
+        return mix(images, batch, self.mixing, np.random.default_rng(seed), soft=soft, **place)
+
+    def _share_of_window(self, batch_idx: int) -> float:
+        """What makes gradients accumulated over the epoch's last, shorter window a mean as well.
+
+        Lightning divides by the whole window's number of batches, whatever there are.
+        """
+        window = self.trainer.accumulate_grad_batches
+        batches = int(self.trainer.num_training_batches)
+        rest = batches % window
+        return window / rest if rest and batch_idx >= batches - rest else 1.0
+
+    def _losses(self, output: Any, batch: Batch, *, mixed: bool = False) -> dict[str, Tensor]:
+        settings = {**self.losses, "soft": True} if mixed else self.losses
+        return affect_loss(output, batch, **settings, log_variances=self.log_variances)
 
     def on_validation_epoch_start(self) -> None:
         """Start the validation figures afresh."""
         self._seen["val"] = defaultdict(list)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep losses and predictions of one batch for the epoch's figures."""
+        """Keep the predictions of one batch for the epoch's figures."""
         output = (
             self.model.heads(batch["features"]) if "features" in batch else self(batch["image"])
         )
-        self._keep("val", batch, output, affect_loss(output, batch, **self.losses))
+        self._keep("val", batch, output)
+        self._seen["val"]["logits"].append(output.logits.float())
+        self._seen["val"]["soft"].append(batch["soft"])
 
     def on_validation_epoch_end(self) -> None:
         """Log `val_*`: figures over the whole split, every face once."""
@@ -165,20 +194,10 @@ class AffectModule(L.LightningModule):
                     checkpoint[states] = own | checkpoint[states]
 
     def configure_optimizers(self) -> Any:
-        """Adam, AdamW or SGD over the trainable weights, the rate set anew every step."""
+        """The optimiser of `optimisation`, its rates set anew every step."""
         chosen = self.optimisation
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": chosen.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer: torch.optim.Optimizer
-        if chosen.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=chosen.lr, momentum=0.9, nesterov=True)
-        else:
-            kind = torch.optim.AdamW if chosen.optimizer == "adamw" else torch.optim.Adam
-            optimizer = kind(groups, lr=chosen.lr)
+        own = [] if self.log_variances is None else [self.log_variances]
+        optimizer = chosen.create(self.model, own)
         epochs = int(self.trainer.max_epochs or 1)
         steps_per_epoch = max(int(self.trainer.estimated_stepping_batches) // epochs, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -189,14 +208,9 @@ class AffectModule(L.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _keep(
-        self, stage: str, batch: Batch, output: AffectOutput, losses: dict[str, Tensor]
-    ) -> None:
+    def _keep(self, stage: str, batch: Batch, output: AffectOutput) -> None:
         seen = self._seen[stage]
-        rows = len(batch["index"])
         # Kept on the device, copied once an epoch: a copy a step would wait for the GPU.
-        seen["loss"].append(losses["loss"].detach().float() * rows)
-        seen["rows"].append(torch.tensor(rows))
         seen["expression_pred"].append(output.logits.detach().argmax(dim=1))
         seen["valence_pred"].append(output.valence.detach().float())
         seen["arousal_pred"].append(output.arousal.detach().float())
@@ -210,9 +224,22 @@ class AffectModule(L.LightningModule):
         }
         self._seen[stage] = {}
         rows = gather_over_ranks({name: part.cpu().numpy() for name, part in seen.items()})
+        if stage == "val":
+            rows |= self._whole_loss(rows)
         for name, value in epoch_figures(rows).items():
             # Equal on every rank already, since every rank gathered all rows.
             self.log(f"{stage}_{name}", value, sync_dist=False, prog_bar=name == "accuracy")
+
+    @torch.no_grad()
+    def _whole_loss(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The loss of a whole split at once: CCC is no mean over batches."""
+        values = {name: torch.from_numpy(value).to(self.device) for name, value in rows.items()}
+        output = Gathered(values["logits"], values["valence_pred"], values["arousal_pred"])
+        n = len(rows["expression"])
+        return {
+            "loss": self._losses(output, values)["loss"].float().cpu().numpy()[None] * n,
+            "rows": np.array([n]),
+        }
 
 
 def epoch_figures(rows: dict[str, np.ndarray]) -> dict[str, float]:
@@ -235,12 +262,3 @@ def epoch_figures(rows: dict[str, np.ndarray]) -> dict[str, float]:
             figures[f"{name}_ccc"] = metrics.ccc(truth, preds)
             figures[f"{name}_rmse"] = metrics.rmse(truth, preds)
     return {name: value for name, value in figures.items() if value is not None}
-
-
-def gather_over_ranks(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Concatenate the rows of all ranks, in rank order; the rows themselves where alone."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    parts: list[dict[str, np.ndarray]] = [{} for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, rows)
-    return {name: np.concatenate([part[name] for part in parts]) for name in rows}

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from affectnet.models.affect_model import AffectModel
-from affectnet.training.module import AffectModule, gather_over_ranks
+from affectnet.training.gathering import gather_over_ranks
+from affectnet.training.module import AffectModule
 from affectnet.training.trainer import quiet_lightning
 
 

@@ -1,0 +1,110 @@
+"""Optimiser, learning-rate schedule, and what of the backbone learns when and how fast."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from torch import nn
+
+from affectnet.models.affect_model import AffectModel
+from affectnet.models.depth import layer_depths
+
+STAGES: Final = 4
+"""Parts of the backbone's depth that staged unfreezing frees one after another."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Optimiser and learning-rate schedule; the units are those of `affectnet train --help`."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    step_size: int = 40
+    gamma: float = 0.1
+    warmup_epochs: float = 0.5
+    backbone_lr: float = 1.0
+    layer_decay: float = 1.0
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        """Learning rate as a share of the peak, `epoch` (fractional) epochs into `epochs`.
+
+        Linear warm-up, then StepLR (`gamma ** (epoch // step_size)`), half a cosine down to zero,
+        or constant.
+        """
+        if epoch < self.warmup_epochs:
+            return (epoch + 1e-3) / (self.warmup_epochs + 1e-3)
+        if self.schedule == "step":
+            return self.gamma ** math.floor(epoch / self.step_size)
+        if self.schedule == "cosine":
+            done = (epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
+            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        return 1.0
+
+    def create(self, model: AffectModel, others: Iterable[nn.Parameter] = ()) -> Any:
+        """The optimiser over the weights that require gradients, `others` (task weights) included.
+
+        The heads learn at `lr`, layer l of a backbone of L layers at
+        `lr * backbone_lr * layer_decay ** (L - l)` (Clark et al. 2020, arXiv:2003.10555). Weight
+        decay falls on matrices only: biases, norms and task weights have none.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        for scale, weight in [
+            *_scaled(model, self.backbone_lr, self.layer_decay),
+            *((1.0, other) for other in others),
+        ]:
+            if weight.requires_grad:
+                groups[scale, self.weight_decay if weight.ndim > 1 else 0.0].append(weight)
+        settings: list[dict[str, Any]] = [
+            {"params": weights, "lr": self.lr * scale, "weight_decay": decay}
+            # The heads' group comes first: its rate is the one that is logged.
+            for (scale, decay), weights in sorted(groups.items(), key=lambda item: _order(item[0]))
+        ]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(settings, lr=self.lr, momentum=0.9, nesterov=True)
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        return kind(settings, lr=self.lr)
+
+
+@dataclass(frozen=True)
+class Unfreezing:
+    """Staged unfreezing (Howard and Ruder 2018, arXiv:1801.06146): the heads alone at first.
+
+    Args:
+        head_epochs: epochs in which the heads alone learn; 0 for no staging at all.
+        every: then a quarter of the backbone's layers more joins them every so many epochs, the
+            last layers first; 0 frees all of them at once.
+    """
+
+    head_epochs: int = 0
+    every: int = 0
+
+    def first_layer(self, epoch: int, layers: int) -> int:
+        """The first layer (of `layers`) that learns in an epoch; `layers` where none does."""
+        if epoch < self.head_epochs:
+            return layers
+        if self.head_epochs == 0 or self.every == 0:
+            return 0
+        freed = min((epoch - self.head_epochs) // self.every + 1, STAGES)
+        return layers - math.ceil(layers * freed / STAGES)
+
+
+def _scaled(
+    model: AffectModel, backbone_lr: float, layer_decay: float
+) -> Iterable[tuple[float, nn.Parameter]]:
+    depths = layer_depths(model.backbone) if layer_decay != 1 else {}
+    layers = max(depths.values(), default=-1) + 1
+    for name, weight in model.backbone.named_parameters():
+        depth = depths.get(name, layers)
+        yield backbone_lr * layer_decay ** (layers - depth), weight
+    for weight in model.heads.parameters():
+        yield 1.0, weight
+
+
+def _order(group: tuple[float, float]) -> tuple[float, bool]:
+    scale, decay = group
+    return -scale, decay == 0
