@@ -33,7 +33,7 @@ def picture_html(result: PictureResult, pixels: Pixels) -> str:
     width, height = result.width or pixels.shape[1], result.height or pixels.shape[0]
     boxes = "".join(_box(face, i, min(width, height)) for i, face in enumerate(faces))
     picture = (
-        f'<figure class="an-picture" style="aspect-ratio:{width}/{height}">'
+        f'<figure class="an-picture" style="--ratio:{width / height:.4f}">'
         f'<img src="{_data_uri(shrink(pixels, _SHOWN))}" alt="The picture looked at">'
         f'<svg viewBox="0 0 {width} {height}">{boxes}</svg></figure>'
     )
@@ -59,9 +59,9 @@ def circumplex_svg(faces: Sequence[FaceResult]) -> str:
     """Return the valence-arousal plane with a numbered point a face."""
     typical = "".join(
         f'<circle cx="{100 * v:.1f}" cy="{-100 * a:.1f}" r="2.6" fill="{COLOURS[name]}"/>'
-        f'<text class="an-typical" x="{100 * v + (5 if v >= 0 else -5):.1f}" '
-        f'y="{-100 * a + _NUDGE.get(name, 3):.1f}" '
-        f'text-anchor="{"start" if v >= 0 else "end"}">{name}</text>'
+        f'<text class="an-typical" x="{100 * v + (5 if name in _RIGHT else -5):.1f}" '
+        f'y="{-100 * a + 3:.1f}" '
+        f'text-anchor="{"start" if name in _RIGHT else "end"}">{name}</text>'
         for name, (v, a) in CIRCUMPLEX.items()
     )
     points = "".join(
@@ -85,7 +85,7 @@ def circumplex_svg(faces: Sequence[FaceResult]) -> str:
     )
 
 
-_NUDGE: Final = {"anger": 8, "fear": -1, "disgust": 8, "neutral": 11}
+_RIGHT: Final = ("neutral", "happiness", "surprise", "anger", "contempt")
 
 
 def curve_html(courses: Sequence[Course], end: float) -> str:
@@ -157,7 +157,7 @@ def _line(course: Course, values: NDArray[np.float64], end: float, i: int) -> st
 
 def _box(face: FaceResult, i: int, side: int) -> str:
     x, y, w, h = face.box
-    colour, letters = COLOURS[face.expression], max(min(w * 0.2, side / 16), side / 34)
+    colour, letters = COLOURS[face.expression], max(min(w * 0.14, side / 22), side / 36)
     high = letters * 1.45
     wide = letters * (0.62 * len(f"{i + 1} {face.expression}") + 0.5)
     top = y - high if y >= high else y

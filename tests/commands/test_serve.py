@@ -1,0 +1,136 @@
+"""`affectnet serve` as people start it: the address, one-line mistakes, a clean end."""
+
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from affectnet.commands import serve as command
+from affectnet.config import ServeConfig
+from affectnet.errors import ConfigError
+from affectnet.models.affect_model import AffectModel
+
+pytest.importorskip("gradio", reason="the extra `serve` is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("served") / "tiny" / "model"
+    AffectModel("cvnet", image_size=48).save_pretrained(folder)
+    return folder
+
+
+def start(*args: str, tmp: Path, **env: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the command; return it with the line that tells its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "affectnet", "serve", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp)} | env,
+    )
+    said: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: said.put(process.stdout.readline()), daemon=True).start()
+    try:
+        return process, said.get(timeout=120)
+    except queue.Empty:
+        process.kill()
+        raise
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_it_starts_answers_and_stops_cleanly(model: Path, tmp_path: Path, way: int) -> None:
+    process, line = start(
+        *("--model", str(model), "--port", "0"), tmp=tmp_path, AFFECTNET_PASSWORD="geheim"
+    )
+    try:
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line + process.stderr.read()
+        assert "model tiny" in line
+        with urllib.request.urlopen(f"{found[0]}/health") as answer:
+            assert b'"ok"' in answer.read()
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{found[0]}/config")
+        assert list(tmp_path.glob("affectnet-serve-*"))
+        process.send_signal(way)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "stopped" in out
+    assert "Traceback" not in err
+    assert list(tmp_path.glob("affectnet-serve-*")) == []
+
+
+def test_a_port_in_use_is_told_in_one_line(model: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port} .*give another with --port"):
+            command.serve(ServeConfig(model=str(model), port=port))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"max_mb": 0, "workers": -1}, "--max-mb is 0; .*--workers is -1"),
+        ({"waiting": -1}, "--waiting is -1; it must be 0 or more"),
+        ({"port": 70000}, "--port is 70000"),
+        ({"host": "no such host"}, "no address of this machine"),
+        ({"password": " "}, "the password is empty"),
+        ({"password": "a", "password_file": Path("b")}, "both given"),
+        ({"password_file": Path("/no/such/file")}, "cannot be read"),
+    ],
+)
+def test_a_mistake_says_what_to_do(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        command.serve(ServeConfig(**settings))
+
+
+def test_without_gradio_the_pip_line_is_told(model: Path, tmp_path: Path) -> None:
+    # A module that cannot be imported stands in front of the installed one.
+    (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(\"No module named 'gradio'\")")
+    found = subprocess.run(
+        [sys.executable, "-m", "affectnet", "serve", "--model", str(model), "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert found.returncode == 2
+    assert "pip install 'affectnet[serve]'" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_others_let_in_without_a_password_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost"):
+        command._warn(host, None)
+    command._warn("0.0.0.0", "secret")
+    assert capsys.readouterr().err == ""
+    for host in ("0.0.0.0", "::", "192.168.0.7", "myhost"):
+        command._warn(host, None)
+        assert "there is no password" in capsys.readouterr().err
+
+
+def test_the_password_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(command.PASSWORD_VARIABLE, raising=False)
+    assert command._password(ServeConfig()) is None
+    (tmp_path / "secret").write_text("from file\n")
+    assert command._password(ServeConfig(password_file=tmp_path / "secret")) == "from file"
+    monkeypatch.setenv(command.PASSWORD_VARIABLE, "from the environment")
+    assert command._password(ServeConfig()) == "from the environment"
+    assert command._password(ServeConfig(password="shown")) == "shown"
+    assert "list of processes" in capsys.readouterr().err
