@@ -24,6 +24,7 @@ COMMANDS: dict[str, type] = {
     "audit": config.AuditConfig,
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
+    "benchmark": config.BenchmarkConfig,
     "report": config.ReportConfig,
     "predict": config.PredictConfig,
     "export": config.ExportConfig,

@@ -191,8 +191,8 @@ class TrainConfig:
     nodes: int = 1
     """Machines."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices share the work: ddp, each with the whole model (auto takes it); fsdp, each
-    with a part of it, for models that one GPU cannot hold."""
+    """How several devices share the work: ddp, each with the whole model (auto takes it); fsdp,
+    each with a part of it, for models that one GPU cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,49 @@ class EvaluateConfig:
     own evaluation/SPLIT where not given."""
     overwrite: bool = False
     """Replace earlier scores of the same split."""
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Train and score several models over several seeds, into a leaderboard."""
+
+    data: UseAppendAction[tuple[Path, ...]]
+    """Dataset folder made by `affectnet ingest` (repeat the flag to train on several; scores are of
+    the first)."""
+    out: Path
+    """Folder of the runs and the leaderboard; one that was begun is gone on with."""
+    backbones: UseAppendAction[tuple[str, ...]] = ()
+    """all (the described system's seven), or a list with commas: `cvnet,resnet18`."""
+    seeds: UseAppendAction[tuple[str, ...]] = ()
+    """Seeds with commas: `0,1,2`; 0 where not given."""
+    epochs: int | None = None
+    """Epochs of each training; as of `affectnet train` or the recipe where not given, as all that
+    follow."""
+    recipe: str = "none"
+    """Recipe of each training: none, described or default (each model's own), or any by its
+    name."""
+    image_size: int | None = None
+    """Side of the square input in pixels."""
+    freeze: Literal["backbone", "none"] | None = None
+    """Train only the heads, or everything."""
+    batch_size: int | None = None
+    """Faces a step."""
+    pretrained: bool = True
+    """Start the backbones from their pretrained weights."""
+    cache: Literal["auto", "none", "ram", "device"] | None = None
+    """Keep decoded faces in memory."""
+    workers: int | None = None
+    """Loader processes."""
+    precision: Literal["auto", "32", "bf16"] | None = None
+    """Precision of training."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device kind."""
+    devices: int | None = None
+    """Devices a machine, for training."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Any other setting of `affectnet train`, as `lr=0.01` or `soft-labels=true` (repeatable)."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split that is scored."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from affectnet.errors import Stopped
 
@@ -83,7 +83,7 @@ class StopOnSignal(Callback):
 
 def rank() -> int:
     """This process's number among those of a run, 0 where it is alone; known before they join."""
-    return int(rank_zero_only.rank or 0)
+    return int(rank_zero_only.rank or 0)  # type: ignore[attr-defined]
 
 
 def requeue() -> str:

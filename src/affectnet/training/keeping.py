@@ -13,6 +13,7 @@ from torch import Tensor
 from affectnet.errors import RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder, write_beside
+from affectnet.training.cost import PeakMemory
 
 COLUMNS = (
     "epoch",
@@ -118,6 +119,7 @@ def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Checkp
     every = ModelCheckpoint(filename="epoch-{epoch:03d}", save_top_k=-1, **common)
     return [
         EpochLog(run),
+        PeakMemory(run),
         ModelCheckpoint(
             filename="best", monitor=monitor, mode="min" if smaller else "max", **common
         ),
