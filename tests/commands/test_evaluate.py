@@ -70,7 +70,9 @@ def test_a_run_gets_predictions_and_scores(make_run, drawn, capsys):
 
 def test_figures_are_drawn_unasked(make_run, drawn):
     run = make_run("first")
-    evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True, "explain": False}))
+    evaluate(
+        EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True, "explain": False})
+    )
     assert any((run.evaluation("test") / "figures").iterdir())
 
 

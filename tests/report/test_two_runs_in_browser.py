@@ -1,0 +1,198 @@
+"""A report of two runs from its first look to its last key, on drawn faces and on real ones.
+
+Screenshots are kept in the folder that AFFECTNET_SCREENSHOTS names, for people to look at, else
+where pytest keeps its temporary files.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectnet.commands.evaluate import evaluate
+from affectnet.commands.ingest import ingest
+from affectnet.commands.train import train
+from affectnet.config import EvaluateConfig, IngestConfig, TrainConfig
+from affectnet.report import write_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def real_report(ferplus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks trained for a moment on real faces, evaluated and reported."""
+    folder = tmp_path_factory.mktemp("real")
+    data = folder / "dataset"
+    sources = (ferplus / "train_and_val_set.tar.gz", ferplus / "test_set.tar.gz")
+    ingest(IngestConfig(sources=sources, out=data, max_per_class=250))
+    runs = []
+    for backbone in ("cvnet", "resnet10t"):
+        run = train(
+            TrainConfig(
+                data=(data,),
+                backbone=backbone,
+                pretrained=False,
+                epochs=2,
+                image_size=48,
+                runs=folder / "runs",
+                workers=0,
+                accelerator="cpu",
+            )
+        )
+        evaluate(EvaluateConfig(runs=(run.path,), data=data, workers=0, figures=False))
+        runs.append(run.path)
+    return write_report(runs, folder / "report.html")
+
+
+@pytest.fixture(params=["drawn", pytest.param("real", marks=pytest.mark.slow)])
+def opened(request: pytest.FixtureRequest, browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The page, its path, and where screenshots go; fails on any complaint of the browser."""
+    report: Path = request.getfixturevalue(
+        {"drawn": "report", "real": "real_report"}[request.param]
+    )
+    shots = Path(os.environ.get("AFFECTNET_SCREENSHOTS") or tmp_path) / request.param
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(report.as_uri())
+    yield page, report, shots
+    context.close()
+    assert said == []
+
+
+def shares(page: Any) -> list[int]:
+    return [int(t.rstrip("%")) for t in page.locator("#gallery .badge").all_inner_texts()]
+
+
+def verdicts(page: Any) -> list[tuple[str, str]]:
+    """True and predicted expression of each face of the gallery, from the words of its picture."""
+    alts = page.locator("#gallery img").evaluate_all("all => all.map(one => one.alt)")
+    parts = [alt.split(": ")[1].split(", predicted ") for alt in alts]
+    return [(truth, pred) for truth, pred in parts]
+
+
+def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
+    page, report, shots = opened
+    shots.mkdir(parents=True, exist_ok=True)
+    assert report.stat().st_size < 10_000_000
+    page.screenshot(path=shots / "light.png", full_page=True)
+
+    # Hovering shows the face and its scores.
+    dot = page.locator("#dots circle").nth(11)
+    dot.scroll_into_view_if_needed()
+    dot.hover(force=True)
+    picture = page.locator("#hover img")
+    assert picture.evaluate("one => one.complete && one.naturalWidth") == 48
+    face = page.locator("#card code").inner_text()
+    assert f"Face {face}:" in picture.get_attribute("alt")
+    numbers = page.locator("#card .affect td").all_inner_texts()
+    assert sum(any(c.isdigit() for c in text) for text in numbers) >= 2
+    page.screenshot(path=shots / "hover.png")
+
+    # Class, kind of error and confidence filter; the order sorts.
+    everything = page.locator("#dots circle").count()
+    page.select_option("select[name=truth]", "1")
+    assert {truth for truth, _ in verdicts(page)} == {"happiness"}
+    assert 0 < page.locator("#dots circle").count() < everything
+    page.select_option("select[name=truth]", "")
+    page.select_option("select[name=kind]", "wrong")
+    page.select_option("select[name=order]", "sure")
+    found = verdicts(page)
+    assert found
+    assert all(truth != pred for truth, pred in found)
+    assert shares(page) == sorted(shares(page), reverse=True)
+    least = sorted(shares(page))[len(shares(page)) // 2] // 5 * 5
+    page.locator("input[name=least]").fill(str(least))
+    assert min(shares(page)) >= least
+    page.screenshot(path=shots / "filtered.png", full_page=True)
+    page.get_by_role("button", name="Reset").click()
+    sync_api.expect(page.locator("#dots circle")).to_have_count(everything)
+
+    # Figures of the model itself are there, each with its words.
+    for name in ("attention-mean", "feature-map") if "real" in str(shots) else ():
+        assert page.locator(f"svg.figure[aria-label]:has([id*='{name}'])").count() == 2
+    words = page.locator("svg.figure").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert all(len(word) > 20 for word in words)
+
+    for scheme, width in (("dark", 1280), ("light", 400)):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        other = context.new_page()
+        other.goto(report.as_uri())
+        other.screenshot(path=shots / f"{scheme}-{width}.png", full_page=True)
+        assert other.evaluate("document.documentElement.scrollWidth") == width
+        context.close()
+    assert all(path.stat().st_size > 30_000 for path in shots.iterdir())
+
+
+def test_all_of_it_by_keyboard(opened: Any) -> None:
+    page, _, _ = opened
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    page.keyboard.press("Enter")
+    met: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        met.append(page.evaluate("document.activeElement.id || document.activeElement.name || ''"))
+        if met[-1] == "plane":
+            break
+    assert {"run", "truth", "pred", "kind", "least", "order"} <= set(met)
+    assert met[-1] == "plane"
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#card code").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#card code").inner_text() != first
+    page.locator("#gallery button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#dialog").is_visible()
+    assert page.locator("#dialog .bars li").count() == 8
+    page.keyboard.press("Escape")
+    assert not page.locator("#dialog").is_visible()
+
+
+def test_tables_sort_by_their_heads(opened: Any) -> None:
+    page, _, _ = opened
+    table = page.locator("table.scores").first
+
+    def names() -> list[str]:
+        rows = table.locator("tbody tr:not(.baseline) th")
+        return [text.split("\n")[0] for text in rows.all_inner_texts()]
+
+    def accuracies() -> list[float]:
+        cells = table.locator("tbody tr:not(.baseline) td:nth-child(2)")
+        return cells.evaluate_all("all => all.map(one => Number(one.dataset.value))")
+
+    written = names()
+    head = table.locator("thead tr:last-child th").nth(1)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert accuracies() == sorted(accuracies(), reverse=True)
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert accuracies() == sorted(accuracies())
+    assert names() == [*reversed(written)] or accuracies()[0] == accuracies()[1]
+    last = table.locator("tbody tr").last
+    assert "baseline" in last.get_attribute("class")
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") is None
+    assert names() == written
