@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from affectnet.errors import RunError, WeightsError
@@ -106,7 +106,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Checkpoint]:
+def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callback]:
     """The epoch's row first, then `best.ckpt`, then `last.ckpt` (which knows the best score)."""
     folder = run.checkpoints.resolve()
     smaller = monitor.endswith(("loss", "rmse"))
