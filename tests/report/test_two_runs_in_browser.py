@@ -124,7 +124,7 @@ def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
     least = sorted(shares(page))[len(shares(page)) // 2] // 5 * 5
     page.locator("input[name=least]").fill(str(least))
     assert min(shares(page)) >= least
-    page.screenshot(path=shots / "filtered.png", full_page=True)
+    page.screenshot(path=shots / "filtered.png")
     page.get_by_role("button", name="Reset").click()
     sync_api.expect(page.locator("#dots circle")).to_have_count(everything)
 
@@ -190,7 +190,6 @@ def test_tables_sort_by_their_heads(opened: Any) -> None:
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     assert accuracies() == sorted(accuracies())
-    assert names() == [*reversed(written)] or accuracies()[0] == accuracies()[1]
     last = table.locator("tbody tr").last
     assert "baseline" in last.get_attribute("class")
     page.keyboard.press("Enter")
