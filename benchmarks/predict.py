@@ -282,7 +282,7 @@ def videos(
     met = "met" if ratio <= MEMORY_TARGET else "MISSED"
     console.print(
         f"peak memory, 320x240 at 2 frames a second: {minutes[0]} minute {peaks[0]:,.0f} MB, "
-        f"{minutes[1]} minutes {peaks[1]:,.0f} MB; ratio {ratio:.2f}, at most {MEMORY_TARGET}: {met}"
+        f"{minutes[1]} minutes {peaks[1]:,.0f} MB; ratio {ratio:.2f} (<= {MEMORY_TARGET}) {met}"
     )
     return ratio
 
