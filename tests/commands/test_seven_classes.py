@@ -101,7 +101,7 @@ def test_a_model_of_seven_outputs_says_so(run7: RunFolder) -> None:
 
 def test_the_flag_trains_on_eight_class_data(drawn: Path, tmp_path: Path, capsys) -> None:
     run = train(tiny(drawn, tmp_path, name="cut", without_contempt=True, sampler="balanced"))
-    assert "contempt leaves out 19 of 152 train faces and 5 of 40 val" in capsys.readouterr().out
+    assert "leaves out 19 of 152 train faces and 5 of 40 val" in capsys.readouterr().out
     assert AffectModel.from_pretrained(run.model).classes == SEVEN
     frozen = tiny(drawn, tmp_path, name="head", without_contempt=True, freeze="backbone")
     assert AffectModel.from_pretrained(train(frozen).model).classes == SEVEN
@@ -169,8 +169,10 @@ def test_a_model_of_eight_is_scored_in_seven(
 def test_anybody_s_predictions_and_comparison(
     run7: RunFolder, run8: RunFolder, drawn: Path, tmp_path: Path
 ) -> None:
-    evaluate(settings(run7, run8, data=drawn, out=tmp_path / "two", without_contempt=True))
-    (compared,) = json.loads((tmp_path / "two" / "comparison.json").read_text())
+    evaluate(settings(run7, run8, data=drawn, out=tmp_path / "two", ensemble=True))
+    mean = RunFolder(tmp_path / "two" / "ensemble").evaluation("test")
+    check(json.loads((mean / "metrics.json").read_text()), independent(mean))
+    compared, _ = json.loads((tmp_path / "two" / "comparison.json").read_text())
     assert compared["n"] == 42
     assert compared["classes"] == list(SEVEN)
     file = RunFolder(tmp_path / "two" / "eight").evaluation("test") / "predictions.parquet"
@@ -192,6 +194,25 @@ def test_audit_of_seven_classes(seven: Path, drawn: Path, tmp_path: Path, capsys
         "6 faces of contempt" in f["text"] or "30 faces of" in f["text"] for f in other["findings"]
     )
     assert "contempt  " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", [[], ["--without-contempt"]])
+def test_audit_finds_wrong_labels_by_a_model_of_seven(
+    run7: RunFolder, drawn: Path, tmp_path: Path, flag: list[str]
+) -> None:
+    evaluate(settings(run7, data=drawn, split="val", out=tmp_path / "e"))
+    file = RunFolder(tmp_path / "e").evaluation("val") / "predictions.parquet"
+    out = tmp_path / "a.json"
+    given = ["audit", str(drawn), "--predictions", str(file), "--out", str(out), *flag]
+    assert main(given) == 0
+    found = json.loads(out.read_text())["likely_wrong_labels"]
+    assert found["split"] == "val"
+    assert found["faces"] == 35
+    split = open_split(drawn, "val")
+    label = dict(zip(split.ids, split.expression.tolist(), strict=True))
+    for row in found["rows"]:
+        assert row["expression"] == EXPRESSIONS[label[row["id"]]] != "contempt"
+        assert row["suggested"] in SEVEN
 
 
 def test_predict_in_seven_classes(run8: RunFolder, drawn: Path, tmp_path: Path) -> None:

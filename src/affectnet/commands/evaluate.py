@@ -21,7 +21,7 @@ from affectnet.evaluation.comparison import Comparison, compare
 from affectnet.evaluation.predictions import Predictions, Truth, join
 from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
-from affectnet.evaluation.seven import seven_predictions
+from affectnet.evaluation.seven import knows_seven, seven_predictions
 from affectnet.evaluation.tables import (
     joined_table,
     predictions_of,
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     if config.ensemble:
         folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
         members = [subject.preds for subject in subjects]
-        if config.without_contempt:
+        if config.without_contempt or any(map(knows_seven, members)):
             members = [seven_predictions(preds) for preds in members]
         mean = ensemble(members)
         subjects.append(Subject("ensemble", subjects[0].truth, mean, folder))

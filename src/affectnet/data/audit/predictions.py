@@ -78,7 +78,9 @@ def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]
     probs = np.zeros((table.num_rows, len(PROBABILITY_COLUMNS)))
     try:
         for i, name in enumerate(PROBABILITY_COLUMNS):
-            if name in names:
+            # A model of seven classes leaves p_contempt empty.
+            empty = name in names and table.column(name).null_count == table.num_rows
+            if name in names and not (empty and name == PROBABILITY_COLUMNS[-1]):
                 column = table.column(name).cast(pa.float64())
                 probs[:, i] = column.to_numpy(zero_copy_only=False)
         expression = None
