@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from affectnet.data.store import Split
+from affectnet.data.store import DatasetInfo, Split, SplitWriter, open_split
 from affectnet.errors import RunError
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import contents as contents_module
+from affectnet.report import faces as faces_module
 from affectnet.report import write_report
 from affectnet.report.page import render_page
 from affectnet.report.runs import read_runs
@@ -190,3 +192,32 @@ def test_the_page_is_written_whole_and_not_over_another(make_run, tmp_path):
         write_report([second], out)
     write_report([second], out, overwrite=True)
     assert "<h1>second" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_of_300000_predictions_few_images_are_decoded(make_run, faces, tmp_path, monkeypatch):
+    split = open_split(faces, "test")
+    n, some = 300_000, np.arange(300_000) % len(split)
+    ids = [f"{i:06d}" for i in range(n)]
+    data = tmp_path / "large"
+    data.mkdir()
+    with SplitWriter(data / "test.arrow") as writer:
+        for i, row in enumerate(some.tolist()):
+            writer.write(replace(split.face(row), id=ids[i]))
+    counts = {"test": dict.fromkeys(EXPRESSIONS, n // 8)}
+    DatasetInfo(["drawn"], "folder", counts, {}, "0" * 64, "0").write(data)
+    run = make_run("large", data=str(data))
+    path = run / "evaluation" / "test" / "predictions.parquet"
+    table = pq.read_table(path)
+    rows = np.array([table["id"].to_pylist().index(one) for one in split.ids])[some]
+    pq.write_table(table.take(rows).set_column(0, "id", pa.array(ids)), path)
+    decoded = []
+    whole = faces_module.decode_image
+    monkeypatch.setattr(
+        faces_module, "decode_image", lambda *given: decoded.append(1) or whole(*given)
+    )
+    for out in ("report.html", "report.md"):
+        decoded.clear()
+        write_report([run], tmp_path / out)
+        assert 0 < len(decoded) <= 1200
+        assert (tmp_path / out).stat().st_size < 10_000_000
