@@ -16,6 +16,7 @@ BELOW = {
     "errors": set(),
     "run": {"errors"},
     "config": set(),
+    "recipes": {"errors"},
     "data": {"data"} | LEAVES,
     "models": {"models"} | LEAVES,
     "evaluation": {"evaluation"} | LEAVES,
@@ -23,13 +24,15 @@ BELOW = {
     "report": {"report", "evaluation", "models", "data"} | LEAVES,
     "inference": {"inference", "evaluation", "models", "data"} | LEAVES,
     "commands": {"report", "inference", "training", "evaluation", "models", "data", "config"}
+    | {"recipes"}
     | LEAVES,
-    "cli": {"config", "commands"} | LEAVES,
+    "cli": {"config", "commands", "recipes"} | LEAVES,
     "__main__": {"cli"},
     "plots": {"report"} | LEAVES,
     "__init__": {"inference", "evaluation"} | LEAVES,
 }
-COMMANDS_MADE_OF_OTHERS = {"demo.py", "benchmark.py"}
+COMMANDS_MADE_OF_OTHERS = {"demo.py", "benchmark.py", "train.py"}
+"""`train` has its settings in a file of their own."""
 
 
 def imported(file: Path) -> set[str]:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, type] = {
     "ingest": config.IngestConfig,
     "audit": config.AuditConfig,
     "train": config.TrainConfig,
+    "recipes": config.RecipesConfig,
     "evaluate": config.EvaluateConfig,
     "benchmark": config.BenchmarkConfig,
     "report": config.ReportConfig,
@@ -90,6 +91,9 @@ def parse(name: str, args: Sequence[str]) -> Any:
     _check_flags(args, fields, name)
     if name == "train" and "--resume" in args:
         files = [*_config_of_resumed_run(args), *files]
+    if name == "train":
+        # First, so that whatever the files and the command line say wins over it.
+        files = [*_recipe(args, files), *files]
     flags: list[str] = []
     for file in files:
         given = {*_given_fields(args)}
@@ -191,8 +195,22 @@ def _config_of_resumed_run(args: Sequence[str]) -> list[Path]:
     return [file] if file.is_file() else []
 
 
-def _flags_of_yaml(file: Path, kind: type, skip: set[str]) -> list[str]:
-    """The settings of a YAML file as flags, less those in `skip`."""
+def _recipe(args: Sequence[str], files: Sequence[Path]) -> list[Path]:
+    """The file of the recipe that the command line names, or else the last file that names one."""
+    from affectnet.recipes import find_recipe
+
+    named = [_settings_of(file).get("recipe") for file in files]
+    for position, arg in enumerate(args):
+        if arg == "--recipe" and position + 1 < len(args):
+            named.append(args[position + 1])
+        elif arg.startswith("--recipe="):
+            named.append(arg.removeprefix("--recipe="))
+    given = [str(name) for name in named if name not in (None, "None")]
+    return [find_recipe(given[-1])] if given else []
+
+
+def _settings_of(file: Path) -> dict[str, Any]:
+    """What a YAML file sets; raises `ConfigError` where it is none."""
     import yaml
 
     try:
@@ -203,9 +221,15 @@ def _flags_of_yaml(file: Path, kind: type, skip: set[str]) -> list[str]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--config {file}: not a YAML file: {reason}") from None
     if settings is None:
-        return []
+        return {}
     if not isinstance(settings, dict):
         raise ConfigError(f"--config {file}: expected lines of `setting: value`")
+    return settings
+
+
+def _flags_of_yaml(file: Path, kind: type, skip: set[str]) -> list[str]:
+    """The settings of a YAML file as flags, less those in `skip`."""
+    settings = _settings_of(file)
     hints = typing.get_type_hints(kind, include_extras=True)
     flags: list[str] = []
     for key, value in settings.items():

@@ -77,6 +77,8 @@ class TrainConfig:
     backbone: str = "cvnet"
     """cvnet, a named baseline (vgg19, resnet152, swin_v2, efficientnet_v2_l, regnet_y_32gf,
     convnext_large) or any timm model."""
+    recipe: str | None = None
+    """Settings by name (`affectnet recipes` lists them), or a YAML file; flags win over them."""
     epochs: int = 10
     """Passes over the training split."""
     image_size: int | None = None
@@ -88,6 +90,16 @@ class TrainConfig:
     (once), or run the backbone over augmented images in every epoch (live)."""
     views: int = 0
     """Augmented views of each training face kept beside the plain one, with --features once."""
+    probe_epochs: int = 0
+    """Train the heads alone so many epochs first, on features computed once, and fine-tune the
+    whole from there."""
+    probe_lr: float = 1e-3
+    """Learning rate of the epochs of --probe-epochs."""
+    head_epochs: int = 0
+    """Staged unfreezing: the backbone learns nothing in the first so many epochs."""
+    unfreeze_every: int = 0
+    """After --head-epochs, free a quarter of the backbone more every so many epochs, its last
+    layers first; 0 frees it at once."""
     pretrained: bool = True
     """Start the backbone from its pretrained weights (cvnet has none: it always starts fresh)."""
     weights: Path | None = None
@@ -109,10 +121,19 @@ class TrainConfig:
 
     batch_size: int = 64
     """Faces a step, over all devices."""
+    accumulate: int = 1
+    """Batches whose gradients make one step, where memory holds no larger batch."""
+    max_per_class: int | None = None
+    """Train on at most this many faces of a class, the same ones in every epoch."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Optimiser; sgd uses Nesterov momentum 0.9."""
     lr: float = 1e-3
     """Peak learning rate."""
+    backbone_lr: float = 1.0
+    """Learning rate of the backbone as a share of the heads'."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before it; 1 for none,
+    0.7 to 0.9 are usual."""
     weight_decay: float = 0.01
     """Weight decay, on weight matrices only (biases and norms have none)."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -141,6 +162,14 @@ class TrainConfig:
     """Valence and arousal loss: CCC + MSE, one of them, or none."""
     va_weight: float = 1.0
     """Weight of the valence and arousal loss against the expression loss."""
+    task_weights: Literal["fixed", "learned"] = "fixed"
+    """learned: weigh expression, valence and arousal by what the training finds of their noise."""
+    teacher: str | None = None
+    """A trained model (as --model of `affectnet predict`) whose answers are targets as well."""
+    teacher_weight: float = 0.5
+    """Share of the teacher in the loss, 0 to 1."""
+    teacher_temperature: float = 2.0
+    """Softens the probabilities of both models before they are compared."""
     sampler: Literal["natural", "sqrt", "balanced"] = "natural"
     """How often a class is drawn: as in the data, by the square root of it, or evenly."""
     dropout: float = 0.2
@@ -173,6 +202,13 @@ class TrainConfig:
     erasing: float | None = None
     """Probability that a random rectangle is erased."""
 
+    mixup: float = 0.0
+    """Alpha of mixup: blend each face and its labels with another's; 0 for none, 0.2 is usual."""
+    cutmix: float = 0.0
+    """Alpha of CutMix: paste a part of another face, and of its labels; 0 for none, 1 is usual."""
+    mix_share: float = 1.0
+    """Share of the faces that --mixup and --cutmix mix."""
+
     monitor: Monitor = "val_accuracy"
     """Validation metric by which the best epoch is kept."""
     keep_checkpoints: Literal["last", "all"] = "last"
@@ -184,6 +220,8 @@ class TrainConfig:
     """Loader processes; chosen from the cores and the size of the data where not given."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """auto: bf16 on GPUs and CPUs that compute in it, 32-bit elsewhere."""
+    compile: bool = False
+    """Compile the model by torch.compile: slower to start, faster on large models and GPUs."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device kind."""
     devices: int | None = None
@@ -193,6 +231,14 @@ class TrainConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several devices share the work: ddp, each with the whole model (auto takes it); fsdp,
     each with a part of it, for models that one GPU cannot hold."""
+
+
+@dataclass(frozen=True)
+class RecipesConfig:
+    """List the recipes of `affectnet train --recipe`, or print one."""
+
+    name: Positional[str | None] = None
+    """Recipe to print; all are listed, one line each, where not given."""
 
 
 @dataclass(frozen=True)

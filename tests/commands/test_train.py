@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 
-from affectnet.commands.train import augmentation, check, train
+from affectnet.commands.train import train
+from affectnet.commands.train_settings import augmentation, check
 from affectnet.config import TrainConfig
 from affectnet.data.store import SplitWriter, open_split
 from affectnet.errors import ConfigError, RunError, WeightsError

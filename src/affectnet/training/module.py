@@ -123,7 +123,8 @@ class AffectModule(L.LightningModule):
         processes changes nothing.
         """
         rows = len(batch["image"])
-        place: dict[str, Any] = {"first": self.global_rank * rows, "of": self.trainer.world_size * rows}
+        whole = self.trainer.world_size * rows
+        place: dict[str, Any] = {"first": self.global_rank * rows, "of": whole}
         generator = step_generator(self.seed, self.current_epoch, batch_idx)
         images = augment(batch["image"], self.augmentation, generator, **place)
         if not self.mixing:

@@ -90,6 +90,7 @@ def make_trainer(
     keep: str = "last",
     ema: float | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     stop: StopOnSignal | None = None,
     **devices: Any,
 ) -> L.Trainer:
@@ -109,6 +110,7 @@ def make_trainer(
         ],
         plugins=[AtomicCheckpointIO()],
         gradient_clip_val=clip_norm,
+        accumulate_grad_batches=accumulate,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -1,0 +1,102 @@
+"""The shipped recipes: each is read, checked, and trains where that is affordable."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from affectnet.cli import main, parse
+from affectnet.commands.train import train
+from affectnet.commands.train_settings import check
+from affectnet.errors import ConfigError
+from affectnet.models.backbones import BASELINES, CVNET, resolve_name
+from affectnet.recipes import described, find_recipe, shipped_recipes
+
+MODELS = (CVNET, *BASELINES)
+
+
+def test_every_model_has_the_described_recipe_and_a_better_one() -> None:
+    assert set(shipped_recipes()) >= {*MODELS, *(f"described-{name}" for name in MODELS)}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_is_read_and_passes_every_check(name: str) -> None:
+    config = parse("train", ["--recipe", name, "--data", "D"])
+    check(config)
+    assert config.recipe == name
+    assert config.backbone == name.removeprefix("described-")
+    assert resolve_name(config.backbone)
+    assert 20 < len(described(shipped_recipes()[name])) < 100
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_described_recipes_are_what_is_described(name: str) -> None:
+    config = parse("train", ["--recipe", f"described-{name}", "--data", "D"])
+    assert (config.optimizer, config.lr, config.schedule) == ("adam", 1e-3, "step")
+    assert (config.step_size, config.gamma) == (40, 0.1)
+    assert (config.batch_size, config.epochs, config.warmup_epochs) == (64, 10, 0)
+    assert (config.weight_decay, config.clip_norm, config.loss) == (0, None, "cross_entropy")
+    assert config.freeze == ("none" if name == CVNET else "backbone")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_trains(name: str, drawn: Path, tmp_path: Path) -> None:
+    """With a small network in place of a large one, whose size is all that differs."""
+    small = name.endswith(CVNET)
+    config = dataclasses.replace(
+        parse("train", ["--recipe", name, "--data", str(drawn)]),
+        backbone=CVNET if small else "resnet10t",
+        image_size=48 if small else 32,
+        drop_path=0.0,
+        epochs=1,
+        probe_epochs=min(1, parse("train", ["--recipe", name, "--data", "D"]).probe_epochs),
+        views=0,
+        batch_size=16,
+        pretrained=False,
+        workers=0,
+        accelerator="cpu",
+        runs=tmp_path,
+    )
+    run = train(config)
+    assert (run.model / "model.safetensors").is_file()
+    assert f"recipe: {name}" in run.config.read_text()
+
+
+def test_flags_and_config_files_win_over_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("lr: 0.5\nepochs: 3\n")
+    args = ["--recipe", "described-cvnet", "--config", str(file), "--epochs", "4", "--data", "D"]
+    for given in (args, ["--epochs", "4", *args[:4], "--data", "D"]):
+        config = parse("train", given)
+        assert (config.lr, config.epochs, config.optimizer) == (0.5, 4, "adam")
+
+
+def test_a_config_file_may_name_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: described-cvnet\nlr: 0.5\n")
+    config = parse("train", ["--config", str(file), "--data", "D"])
+    assert (config.recipe, config.lr, config.optimizer) == ("described-cvnet", 0.5, "adam")
+
+
+def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("# Mine\nbackbone: resnet18\nlr: 0.25\n")
+    config = parse("train", ["--recipe", str(file), "--data", "D"])
+    assert (config.backbone, config.lr) == ("resnet18", 0.25)
+
+
+def test_unknown_names_tell_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'described-cvnet'"):
+        find_recipe("describd-cvnet")
+    with pytest.raises(ConfigError, match="no such file"):
+        find_recipe("nowhere.yaml")
+
+
+def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped_recipes())
+    assert main(["recipes", "cvnet"]) == 0
+    assert capsys.readouterr().out == shipped_recipes()["cvnet"].read_text()
+    assert main(["recipes", "cvnett"]) == 2
+    assert "did you mean 'cvnet'" in capsys.readouterr().err
