@@ -1,5 +1,6 @@
 """Annotated videos play where people look at them: in a browser."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_a_browser_plays_it(film: Path) -> None:
     assert state >= 2  # HAVE_CURRENT_DATA
     assert (width, height) == (360, 240)
     assert duration == pytest.approx(2, abs=0.11)
+
+
+def test_nothing_is_said_on_the_terminal(walk: Path, predictor, tmp_path: Path, capfd) -> None:
+    with AnnotatedVideo(tmp_path / "a.webm", 10) as video:
+        for result, pixels in predict_video(predictor, walk, seconds=0.25, keep=True):
+            video.write(result, pixels)
+    os.write(2, b"still open")
+    assert capfd.readouterr() == ("", "still open")
 
 
 def test_frames_and_times_are_the_videos(film: Path, walk: Path) -> None:

@@ -1,6 +1,9 @@
 """Annotated videos: drawn and encoded in a thread of their own while the next frames are read."""
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -21,6 +24,24 @@ LARGEST_SIDES: Final = {".webm": 1280, ".mp4": 2048}
 """Long side of the frames at most, in pixels; encoding would take most of the time above."""
 _DEPTH = 4
 _LONGEST_GAP = 2.0
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Close stderr to C code for a moment: OpenCV's remark on VP8's tag obeys no log level."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 class AnnotatedVideo:
@@ -95,7 +116,7 @@ class AnnotatedVideo:
         self._written += due
 
     def _open(self) -> Any:
-        with quiet_opencv():
+        with quiet_opencv(), _no_stderr():
             writer = cv2.VideoWriter(
                 str(self.path),
                 cv2.CAP_FFMPEG,
