@@ -8,7 +8,9 @@ import torch
 from affectnet.data.store import decode_image, open_split
 from affectnet.errors import DataError, RunError
 from affectnet.models.affect_model import AffectModel
-from affectnet.report.model_drawings import EACH, OVERLAYS, model_drawings
+from affectnet.report import effort
+from affectnet.report.contents import draw_or_say
+from affectnet.report.model_drawings import EACH, OVERLAYS, explaining_drawings, model_drawings
 from affectnet.report.runs import read_run
 
 
@@ -67,3 +69,41 @@ def test_what_is_not_there_is_told(make_run: Callable[..., Path], run: Path, fac
         model_drawings(make_run("bare"), faces)
     with pytest.raises(DataError):
         model_drawings(run, faces / "nowhere")
+
+
+def test_what_was_computed_is_kept(run: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [one.draw() for one in model_drawings(run, faces, most=40, method="pca")]
+    monkeypatch.delattr(AffectModel, "from_pretrained")  # a second look at the model would fail
+    again = [one.draw() for one in model_drawings(run, faces, most=40, method="pca")]
+    for one, other in zip(first, again, strict=True):
+        assert len(one.axes) == len(other.axes)
+    marks = [
+        np.concatenate([np.asarray(c.get_offsets()) for c in figure.axes[0].collections])
+        for figure in (first[3], again[3])
+    ]
+    np.testing.assert_array_equal(marks[0], marks[1])
+
+
+def test_a_slow_model_is_asked_about_fewer_faces(
+    run: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effort, "seconds_per_face", lambda _: 0.5)
+    drawings = {one.name: one for one in explaining_drawings(read_run(run, "test"), [faces])}
+    shown = [a for a in drawings["attention-wrong"].draw().axes if len(a.get_images()) == 1]
+    assert len(shown) == 6  # 0.75 s each with the way back, six seconds
+    titles = [a.get_title(loc="left") for a in drawings["attention-mean"].draw().axes]
+    assert titles[:2] == ["neutral, 1", "happiness, 1"]
+    with pytest.raises(RunError, match=r"12 faces are all .* in 6 s here"):
+        drawings["feature-map"].draw()
+    figure, why = draw_or_say(drawings["feature-map"])
+    assert figure is None
+    assert why.startswith("Which faces are alike to it: 12 faces")
+
+
+def test_a_report_goes_on_without_a_model_or_a_dataset(
+    make_run: Callable[..., Path], run: Path
+) -> None:
+    (told,) = explaining_drawings(read_run(run, "test"), [])
+    assert told.missing == "the dataset was not found"
+    (told,) = explaining_drawings(read_run(make_run("bare"), "test"), [run])
+    assert "holds no trained model" in told.missing or "no dataset" in told.missing
