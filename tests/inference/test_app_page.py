@@ -122,12 +122,8 @@ def test_a_picture_of_two_faces(page, predictor, photo, tmp_path) -> None:
 
 def test_the_camera(dark_page) -> None:
     page = dark_page
-    page.locator("#an-input [aria-label='Capture from camera'], #an-input [title*='ebcam']").or_(
-        page.locator("#an-input .source-selection button").nth(1)
-    ).first.click()
-    start = page.locator("#an-input").get_by_text("Click to Access Webcam")
-    if start.count():
-        start.click()
+    page.locator("#an-input .source-selection button").nth(1).click()
+    page.locator("#an-input").get_by_text("Click to Access Webcam").click(timeout=PATIENCE)
     page.locator("#an-input video").wait_for(timeout=PATIENCE)
     page.wait_for_function(
         "document.querySelector('#an-input video').videoWidth > 0", timeout=PATIENCE
