@@ -191,10 +191,16 @@ def _train_flags(config: BenchmarkConfig, job: Job, run: RunFolder) -> list[str]
 
 
 def recipe_flags(recipe: str, backbone: str) -> list[str]:
-    """Flags of `affectnet train` for a recipe: none, described or default, or one by its name."""
-    if recipe == "none":
+    """Flags of `affectnet train` for a recipe: none, described or default, or one by its name.
+
+    A backbone without a recipe of its own takes the described ResNet's for `described`, and the
+    defaults of `affectnet train` for `default`.
+    """
+    own = backbone in (CVNET, *BASELINES)
+    if recipe == "none" or (recipe == "default" and not own):
         return []
-    return ["--recipe", f"{backbone}-{recipe}" if recipe in ("described", "default") else recipe]
+    named = {"default": backbone, "described": f"described-{backbone if own else 'resnet152'}"}
+    return ["--recipe", named.get(recipe, recipe)]
 
 
 def _child(args: list[str], log: Path) -> str:
