@@ -39,7 +39,16 @@ def test_described_recipes_are_what_is_described(name: str) -> None:
     assert config.freeze == ("none" if name == CVNET else "backbone")
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+QUICK = ("cvnet", "described-cvnet", "described-resnet152", "resnet152")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in shipped_recipes()
+    ],
+)
 def test_a_recipe_trains(name: str, drawn: Path, tmp_path: Path) -> None:
     """With a small network in place of a large one, whose size is all that differs."""
     small = name.endswith(CVNET)

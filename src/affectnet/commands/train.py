@@ -159,6 +159,7 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
             where = " ".join(f"--data {path}" for path in config.data)
             print(f"next: affectnet evaluate {run.path} {where}")
     trainer.strategy.barrier("exported")
+    trainer.strategy.barrier()  # the model is there for every process
     return run
 
 
@@ -199,13 +200,14 @@ def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
     Done once: going on with the run finds it, and goes on with the probe where that was stopped.
     """
     probe = RunFolder(run.path / PROBE)
-    if not (probe.model / "config.json").is_file() or probe.start.is_dir():
+    done = (probe.model / "config.json").is_file() and not probe.start.is_dir()
+    # What an earlier run left is no probe of this one: another process may see it before it goes.
+    if not (config.resume and done):
         print(f"linear probe: {config.probe_epochs} epochs of the heads alone")
         settings = dataclasses.replace(
             config,
             name=PROBE,
             runs=run.path,
-            resume=probe.used(),
             overwrite=False,
             epochs=config.probe_epochs,
             lr=config.probe_lr,

@@ -1,0 +1,88 @@
+"""Rates layer by layer, and what learns in which epoch."""
+
+import pytest
+import torch
+from torch import nn
+
+from affectnet.models.affect_model import AffectModel
+from affectnet.models.depth import layer_depths
+from affectnet.training.optimisation import Optimisation, Unfreezing
+
+
+def rates(model: AffectModel, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    by_id = {id(w): group["lr"] for group in optimizer.param_groups for w in group["params"]}
+    return {name: by_id[id(weight)] for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["cvnet", "resnet10t", "convnext_atto", "vit_tiny_patch16_224"])
+def test_layer_decay_is_its_formula(name: str) -> None:
+    model = AffectModel(name)
+    found = rates(model, Optimisation(lr=0.1, layer_decay=0.7, backbone_lr=0.5).create(model))
+    depths = layer_depths(model.backbone)
+    layers = max(depths.values()) + 1
+    assert set(depths.values()) == set(range(layers))
+    assert layers == model.layers > 3
+    for key, depth in depths.items():
+        assert found[f"backbone.{key}"] == pytest.approx(0.1 * 0.5 * 0.7 ** (layers - depth))
+    assert {found[key] for key in found if key.startswith("heads.")} == {0.1}
+
+
+def test_cvnet_counts_the_stem_and_each_block() -> None:
+    depths = layer_depths(AffectModel("cvnet").backbone)
+    assert depths["stem.0.weight"] == 0
+    assert [depths[f"stages.{block}.conv1.weight"] for block in range(6)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_logged_rate_is_the_heads() -> None:
+    model = AffectModel("cvnet")
+    optimizer = Optimisation(lr=0.1, layer_decay=0.7).create(model)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_weight_decay_falls_on_matrices_only() -> None:
+    model = AffectModel("cvnet")
+    task = nn.Parameter(torch.zeros(3))
+    optimizer = Optimisation(weight_decay=0.3, layer_decay=0.9).create(model, [task])
+    held = [weight for group in optimizer.param_groups for weight in group["params"]]
+    assert len(held) == len({id(w) for w in held}) == len(list(model.parameters())) + 1
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            assert group["weight_decay"] == (0.3 if weight.ndim > 1 else 0.0)
+
+
+def test_unfreezing_goes_by_quarters_from_the_heads() -> None:
+    staged = Unfreezing(head_epochs=2, every=1)
+    assert [staged.first_layer(e, 8) for e in range(8)] == [8, 8, 6, 4, 2, 0, 0, 0]
+    assert [Unfreezing(2, 2).first_layer(e, 7) for e in range(11)] == [
+        7,
+        7,
+        5,
+        5,
+        3,
+        3,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert [Unfreezing(2).first_layer(e, 8) for e in range(4)] == [8, 8, 0, 0]
+    assert [Unfreezing().first_layer(e, 8) for e in range(3)] == [0, 0, 0]
+
+
+def test_frozen_layers_rest_and_later_ones_learn() -> None:
+    model = AffectModel("cvnet").train().freeze_below(4)
+    assert not model.backbone.stages[2].norm1.training
+    assert model.backbone.stages[3].norm1.training
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = Optimisation(optimizer="sgd", lr=0.1, weight_decay=0.5).create(model)
+    output = model(torch.rand(4, 3, 48, 48))
+    (output.logits.square().sum() + output.valence.sum()).backward()
+    optimizer.step()
+    depths = layer_depths(model.backbone)
+    for name, weight in model.backbone.named_parameters():
+        moved = not torch.equal(weight, before[f"backbone.{name}"])
+        assert moved == (depths[name] >= 4), name
+    for name, value in model.backbone.named_buffers():
+        if "running_mean" in name and name.startswith(("stem", "stages.0", "stages.1", "stages.2")):
+            assert torch.equal(value, before[f"backbone.{name}"])
