@@ -120,3 +120,21 @@ def test_samples_other_counts_and_unknown_releases() -> None:
     assert "no published release" in said(unknown, Severity.INFO)
     empty = recognise({"train": np.zeros(8, int)}, "folder")
     assert empty.release is None
+
+
+def test_without_contempt_affectnet_8_is_affectnet_7() -> None:
+    counts = parts([*TRAINING[:7], 0], [*TEST_3999[:7], 0])
+    found = recognise(counts, "affectnet", without_contempt=True)
+    assert found.release is not None
+    assert found.release.title == "AffectNet-7 (2021, without contempt)"
+    assert [c.part.total for c in found.comparisons] == [283_901, 3_500]
+    assert all(c.match is Match.SAME for c in found.comparisons)
+
+
+def test_without_contempt_other_releases_are_compared_less_it() -> None:
+    ferplus = next(r for r in RELEASES if r.title == "FER+ by majority (2016)")
+    counts = {part.splits[0]: np.array([*part.counts[:7], 0]) for part in ferplus.parts}
+    found = recognise(counts, "ferplus", without_contempt=True)
+    assert found.release is not None
+    assert found.release.title == "FER+ by majority (2016), without contempt"
+    assert all(c.match is Match.SAME for c in found.comparisons)
