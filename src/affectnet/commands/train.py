@@ -159,7 +159,6 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
             where = " ".join(f"--data {path}" for path in config.data)
             print(f"next: affectnet evaluate {run.path} {where}")
     trainer.strategy.barrier("exported")
-    trainer.strategy.barrier()  # the model is there for every process
     return run
 
 
