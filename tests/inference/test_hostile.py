@@ -109,8 +109,7 @@ def oddities(photo: np.ndarray, walk: Path) -> dict[str, bytes]:
         "bomb-400-million.png": png(20_000, 20_000, 400),
         "bomb-promised.png": png(2**31 - 1, 2**31 - 1, 1),
         "just-allowed.png": png(8_000, 8_000, 8_000),
-        "just-allowed.jpg": encoded(Image.new("RGB", (8_000, 8_000), "gray"), "JPEG"),
-        "short-data.png": png(7_000, 7_000, 3),
+        "short-data.png": png(2_000, 2_000, 3),
         "text-bomb.png": huge_text[:at] + texts + huge_text[at:],
         "video-empty.mp4": b"",
         "video-text.mp4": text,
@@ -218,7 +217,6 @@ def test_every_oddity_is_read_or_refused_with_the_reason(
             "strip.jpg",
             "short-data.png",
             "just-allowed.png",
-            "just-allowed.jpg",
             "video-whole.avi",
         ),
     }
