@@ -20,7 +20,9 @@ TRAIN = [
 ]
 
 
-def train(data: Path, runs: Path, *flags: str, before: str = "") -> "subprocess.CompletedProcess":
+def train(
+    data: Path, runs: Path, *flags: str, before: str = "pass"
+) -> "subprocess.CompletedProcess":
     code = f"import sys, resource; {before}; from affectnet.cli import main; sys.exit(main())"
     return subprocess.run(
         [

@@ -97,8 +97,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with write_beside(Path(path)) as new:
                 torch.save(checkpoint, new)
         except (OSError, RuntimeError) as error:
-            # PyTorch's writer tells a full disk as a RuntimeError of its own.
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            # PyTorch's writer tells a full disk as a fault of its own, which says nothing of disks.
+            reason = getattr(error, "strerror", None) or "writing broke off: is the disk full?"
             before = "the one before it is whole; " if Path(path).is_file() else ""
             raise RunError(
                 f"the checkpoint {path} could not be written ({reason}); {before}make room on the "
