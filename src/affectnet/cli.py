@@ -199,7 +199,11 @@ def _recipe(args: Sequence[str], files: Sequence[Path]) -> list[Path]:
     """The file of the recipe that the command line names, or else the last file that names one."""
     from affectnet.recipes import find_recipe
 
-    named = [_settings_of(file).get("recipe") for file in files]
+    # A run's own config.yaml repeats all values: it is read without its recipe, which may be gone.
+    all_fields = {field.name for field in dataclasses.fields(config.TrainConfig)}
+    whole = all_fields - {"resume", "overwrite"}
+    given_files = [_settings_of(file) for file in files]
+    named = [file.get("recipe") for file in given_files if not whole <= file.keys()]
     for position, arg in enumerate(args):
         if arg == "--recipe" and position + 1 < len(args):
             named.append(args[position + 1])

@@ -7,10 +7,11 @@ import pytest
 
 from affectnet.cli import main, parse
 from affectnet.commands.train import train
-from affectnet.commands.train_settings import check
+from affectnet.commands.train_settings import check, write_config
 from affectnet.errors import ConfigError
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.recipes import described, find_recipe, shipped_recipes
+from affectnet.run import RunFolder
 
 MODELS = (CVNET, *BASELINES)
 
@@ -109,3 +110,14 @@ def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == shipped_recipes()["cvnet"].read_text()
     assert main(["recipes", "cvnett"]) == 2
     assert "did you mean 'cvnet'" in capsys.readouterr().err
+
+
+def test_a_run_is_repeated_without_its_recipes_file(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("# Mine\nlr: 0.25\n")
+    config = parse("train", ["--recipe", str(recipe), "--data", "D"])
+    run = RunFolder(tmp_path / "run")
+    write_config(config, run)
+    recipe.unlink()
+    again = parse("train", ["--config", str(run.config)])
+    assert (again.lr, again.recipe) == (0.25, str(recipe))

@@ -1,6 +1,8 @@
 """What the settings of `affectnet train` mean: checked, written down, and made into parts."""
 
 import dataclasses
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from affectnet.labels import N_EXPRESSIONS
 from affectnet.models.shipped import local_path, resolve_model
 from affectnet.run import RunFolder, write_beside
 from affectnet.training.optimisation import Optimisation, Unfreezing
+from affectnet.training.trainer import on_gpu
 
 # What may differ between a run and its continuation without making it another run.
 FREE_TO_CHANGE = {
@@ -34,6 +37,8 @@ FREE_TO_CHANGE = {
     "nodes",
     "strategy",
 }
+
+_COMPILERS = (os.environ.get("CXX") or "c++", "g++", "clang++", "cl")
 
 
 def run_name(config: TrainConfig) -> str:
@@ -170,6 +175,8 @@ def _faults_of_combinations(config: TrainConfig) -> list[str]:
             f"--head-epochs is {config.head_epochs}, below --epochs ({config.epochs}) is allowed: "
             "the backbone would never learn; --freeze backbone says so plainly"
         )
+    if config.compile and not on_gpu(config.accelerator) and not any(map(shutil.which, _COMPILERS)):
+        faults.append("--compile needs a C++ compiler on a CPU: install g++, or leave it out")
     if config.head_epochs and config.strategy == "fsdp":
         faults.append("--strategy fsdp cannot free layers later; leave --head-epochs out")
     return faults
