@@ -92,7 +92,7 @@ def test_a_run_with_everything_on_is_recorded_whole(whole: RunFolder) -> None:
     assert state_of(whole)["log_variances"].abs().sum() > 0
 
 
-@pytest.mark.parametrize("phase", ["probe", "fine-tuning"])
+@pytest.mark.parametrize("phase", [pytest.param("probe", marks=pytest.mark.slow), "fine-tuning"])
 def test_killed_in_either_phase_ends_like_an_undisturbed_run(
     whole: RunFolder, drawn: Path, tmp_path: Path, phase: str
 ) -> None:
