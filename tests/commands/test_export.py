@@ -1,5 +1,7 @@
 """`affectnet export` from the outside."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,4 +56,19 @@ def test_mistakes_are_told_at_once_and_nothing_is_written(run: Path, tmp_path: P
         assert part in str(told.value)
     with pytest.raises(RunError, match="no model at"):
         export(ExportConfig(str(tmp_path / "none"), tmp_path / "m.onnx"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_told_with_the_way_to_get_it(run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnxscript'] = None\n"
+        "from affectnet import cli\n"
+        f"sys.exit(cli.main(['export', {str(run)!r}, '--out', {str(tmp_path / 'm.onnx')!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2
+    assert "needs onnxscript" in done.stderr
+    assert "pip install 'affectnet[export]'" in done.stderr
     assert list(tmp_path.iterdir()) == []
