@@ -4,12 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import timm
+import torch
+from timm.models import get_pretrained_cfg
 
 from affectnet.cli import main, parse
 from affectnet.commands.train import train
 from affectnet.commands.train_settings import check, write_config
 from affectnet.errors import ConfigError
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
+from affectnet.models.depth import layer_depths
 from affectnet.recipes import described, find_recipe, shipped_recipes
 from affectnet.run import RunFolder
 
@@ -28,6 +32,26 @@ def test_a_recipe_is_read_and_passes_every_check(name: str) -> None:
     assert config.backbone == name.removeprefix("described-")
     assert resolve_name(config.backbone)
     assert 20 < len(described(shipped_recipes()[name])) < 100
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if not n.endswith(CVNET)])
+def test_the_network_takes_the_recipes_size_and_drop_path(name: str) -> None:
+    """On the meta device, which computes shapes alone."""
+    config = parse("train", ["--recipe", name, "--data", "D"])
+    full = resolve_name(config.backbone)
+    size = config.image_size or get_pretrained_cfg(full).input_size[-1]
+    options = {"img_size": size} if get_pretrained_cfg(full).fixed_input_size else {}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    with torch.device("meta"):
+        network = timm.create_model(full, num_classes=0, **options).eval()
+        features = network(torch.empty(2, 3, size, size))
+    assert features.ndim == 2
+    if config.layer_decay != 1:
+        depths = layer_depths(network)
+        assert depths.keys() == {key for key, _ in network.named_parameters()}
+        # The layers nearest to the picture still learn.
+        assert config.layer_decay ** (1 + max(depths.values())) > 0.05
 
 
 @pytest.mark.parametrize("name", MODELS)
