@@ -4,7 +4,7 @@
 
 1. Faces: PyTorch, ONNX Runtime and ONNX Runtime in 8 bits, at batch 1 and 32, for CVNet,
    EfficientNet-B0 and ConvNeXt-T at 112 px. Speed does not depend on what the weights have learnt,
-   so those of the last two are random; how far 8 bits are from PyTorch is told only for `--model`.
+   so they are random; how far 8 bits are from PyTorch is told by `affectnet export --int8`.
 2. Whole photos: JPEG files of 1280x960 to 4000x3000 with one to six faces each, a real portrait
    where `tests/files` has it and drawn faces around it, read from disk, searched and classified.
 3. Video: frames a second of 640x480, and the peak memory of predicting an hour against a minute.
