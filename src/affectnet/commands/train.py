@@ -57,11 +57,13 @@ def train(config: TrainConfig) -> RunFolder:
         RunError: when the run exists already and neither --resume nor --overwrite was given.
     """
     check(config)
-    return _train(with_classes_of_data(config), config.runs / FEATURES)
+    with memory_faults_explained(config.batch_size, config.image_size, config.freeze == "backbone"):
+        return _train(with_classes_of_data(config), config.runs / FEATURES)
 
 
 def _train(config: TrainConfig, features: Path) -> RunFolder:
     run = RunFolder(config.runs / run_name(config))
+    whole = features.parent == config.runs  # or the probe in a run
     if rank() == 0 and run.used() and not (config.resume or config.overwrite):
         raise RunError(
             f"the run {run.path} exists already; go on with it by --resume, replace it by "
@@ -143,19 +145,13 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
         print(f"{run.path} has its {config.epochs} epochs already; more come with --epochs N")
     else:
-        with (
-            _told_how_to_go_on(run),
-            stop.listening(),
-            memory_faults_explained(
-                config.batch_size, model.preprocessing.size, config.freeze == "backbone"
-            ),
-        ):
+        with _told_how_to_go_on(run if whole else RunFolder(run.path.parent)), stop.listening():
             trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero:
         export_best(run)
         shutil.rmtree(run.start, ignore_errors=True)
         print(f"best model: {run.model}")
-        if features.parent == config.runs:  # a probe is not the end
+        if whole:
             where = " ".join(f"--data {path}" for path in config.data)
             print(f"next: affectnet evaluate {run.path} {where}")
     trainer.strategy.barrier("exported")

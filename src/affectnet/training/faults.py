@@ -17,7 +17,9 @@ _MOST_IDS: Final = 256
 
 
 @contextmanager
-def memory_faults_explained(batch_size: int, image_size: int, frozen: bool) -> Iterator[None]:
+def memory_faults_explained(
+    batch_size: int, image_size: int | None, frozen: bool
+) -> Iterator[None]:
     """Turn a failed allocation, on a GPU or the machine, into a `RunError` that says what to try.
 
     Raises:
@@ -31,9 +33,9 @@ def memory_faults_explained(batch_size: int, image_size: int, frozen: bool) -> I
         where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
         half = max(1, batch_size // 2)
         tries = [
-            *([f"--batch-size {half} (with --lr scaled alike)"] if batch_size > 1 else []),
+            *([f"--batch-size {half} with twice the --accumulate"] if batch_size > 1 else []),
             "--precision bf16",
-            f"a smaller --image-size than {image_size}",
+            "a smaller --image-size" + (f" than {image_size}" if image_size else ""),
             *([] if frozen else ["--freeze backbone"]),
             "--cache none",
             "more --devices, which share the batch",
