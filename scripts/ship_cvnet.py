@@ -22,6 +22,17 @@ OUT = Path(__file__).parents[1] / "src" / "affectnet" / "weights" / "cvnet"
 MARGIN = 0.0
 """FER+ faces are cut as tightly as YuNet's boxes: over 400 of them the median margin is 0.01."""
 LARGEST = 6_000_000
+TERMS = """
+## Data, terms and what to know before use
+
+Trained on the faces of FER-2013 (Goodfellow et al. 2013), 48 x 48 pixels and grey, with the
+crowd's votes of FER+ (Barsoum et al. 2016). Those images were gathered for **research**; use
+these weights for research, or see to your own right to the data. Valence and arousal were not
+annotated: they are the vote shares times the coordinates of Russell and Mehrabian (1977), so
+these two outputs follow the expression closely. About one test face in eight also stands, in
+another cut or copy, in the training data: the figures above are optimistic. Faces of contempt and
+disgust are rare in the data and rarely recognised.
+"""
 
 
 def main() -> None:
@@ -40,7 +51,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     save_file(half, OUT / WEIGHTS, {"format": "pt", "affectnet": config})
     (OUT / CONFIG).write_text(config + "\n", encoding="utf-8")
-    (OUT / "README.md").write_text(model_card(run.path, name="CVNet"), encoding="utf-8")
+    (OUT / "README.md").write_text(model_card(run.path, name="CVNet") + TERMS, encoding="utf-8")
 
     size = (OUT / WEIGHTS).stat().st_size
     if size > LARGEST:

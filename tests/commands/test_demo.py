@@ -31,6 +31,9 @@ def test_the_demo_goes_all_the_way(
         scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
         assert scores["n"] == 32
         assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
+    # The shipped model, on a real photo and on drawn ones.
+    assert "astronaut.jpg" in said
+    assert len(list((out / "marked").glob("*.jpg"))) == 9
     with pytest.raises(RunError, match="--overwrite"):
         demo(DemoConfig(out=out))
 

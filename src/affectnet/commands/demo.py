@@ -2,15 +2,25 @@
 
 import shutil
 import time
+from pathlib import Path
 
 from affectnet.commands.evaluate import evaluate
 from affectnet.commands.ingest import ingest
+from affectnet.commands.predict import predict
 from affectnet.commands.report import report
 from affectnet.commands.train import train
-from affectnet.config import DemoConfig, EvaluateConfig, IngestConfig, ReportConfig, TrainConfig
-from affectnet.data.synthetic import write_affectnet_tars
+from affectnet.config import (
+    DemoConfig,
+    EvaluateConfig,
+    IngestConfig,
+    PredictConfig,
+    ReportConfig,
+    TrainConfig,
+)
+from affectnet.data.synthetic import draw_faces, write_affectnet_tars
 from affectnet.run import refuse_existing
 
+PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
 TRAIN_PER_CLASS = 160
 TEST_PER_CLASS = 40
 SIZE = 64
@@ -19,7 +29,9 @@ BACKBONES = {"cvnet": 7, "resnet10t": 9}
 
 
 def demo(config: DemoConfig) -> None:
-    """Draw an AffectNet-like release, then ingest, train, evaluate and report under `config.out`.
+    """Draw an AffectNet-like release, then ingest, train, evaluate, report and predict.
+
+    Everything is written under `config.out`.
 
     Raises:
         RunError: when `config.out` exists and --overwrite was not given.
@@ -66,7 +78,23 @@ def demo(config: DemoConfig) -> None:
     _say("affectnet report")
     page = config.out / "report.html"
     report(ReportConfig(runs=tuple(runs), out=page))
+    _say("affectnet predict photos --annotate marked")
+    predict(
+        PredictConfig(
+            inputs=(str(_photos(config.out / "photos")),),
+            annotate=config.out / "marked",
+        )
+    )
     _say(f"done in {time.monotonic() - started:.0f} s; open {page.resolve()}")
+
+
+def _photos(folder: Path) -> Path:
+    """A real photo and a few drawn ones, for the model that the package ships."""
+    folder.mkdir()
+    shutil.copy(PHOTO, folder)
+    for face in draw_faces(1, seed=3, size=224):
+        (folder / f"{face.id}.jpg").write_bytes(face.image)
+    return folder
 
 
 def _say(text: str) -> None:
