@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -51,7 +52,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     save_file(half, OUT / WEIGHTS, {"format": "pt", "affectnet": config})
     (OUT / CONFIG).write_text(config + "\n", encoding="utf-8")
-    (OUT / "README.md").write_text(model_card(run.path, name="CVNet") + TERMS, encoding="utf-8")
+    (OUT / "README.md").write_text(card(run), encoding="utf-8")
 
     size = (OUT / WEIGHTS).stat().st_size
     if size > LARGEST:
@@ -59,6 +60,15 @@ def main() -> None:
     digest = hashlib.sha256((OUT / WEIGHTS).read_bytes()).hexdigest()
     (OUT / "SHA256").write_text(f"{digest}  {WEIGHTS}\n", encoding="utf-8")
     print(f"{OUT}: {size:,} bytes, sha256 {digest}")
+
+
+def card(run: RunFolder) -> str:
+    """The run's card, which takes the faces for AffectNet's, whose layout they have, set right."""
+    told, _, _ = model_card(run.path, name="CVNet").partition("<!--")
+    told = re.sub(r"name: \S+\n(\s+)type: affectnet", r"name: FER+\n\1type: ferplus", told)
+    told = re.sub(r"^\S+: affectnet release", "FER+ in AffectNet's layout", told, flags=re.M)
+    told = re.sub(r"^AffectNet's own pictures.*?\n\n", "", told, flags=re.M | re.S)
+    return told.rstrip() + "\n" + TERMS
 
 
 if __name__ == "__main__":
