@@ -17,7 +17,7 @@ from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
 from affectnet.training.distillation import Distillation
 from affectnet.training.gathering import Gathered, gather_batch, gather_over_ranks
-from affectnet.training.optimisation import Optimisation, Unfreezing
+from affectnet.training.optimisation import Optimisation, Unfreezing, names_of_matrices
 from affectnet.training.seeds import derived_seed
 
 BACKBONE: Final = "model.backbone."
@@ -68,6 +68,7 @@ class AffectModule(L.LightningModule):
         # In a tuple, the teacher is no part of this module: no checkpoint holds it.
         self._distillation = (distillation,)
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
+        self._matrices = names_of_matrices(model)
         self.seed = seed
         self._seen: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
 
@@ -198,7 +199,7 @@ class AffectModule(L.LightningModule):
         """The optimiser of `optimisation`, its rates set anew every step."""
         chosen = self.optimisation
         own = [] if self.log_variances is None else [self.log_variances]
-        optimizer = chosen.create(self.model, own)
+        optimizer = chosen.create(self.model, own, self._matrices)
         epochs = int(self.trainer.max_epochs or 1)
         steps_per_epoch = max(int(self.trainer.estimated_stepping_batches) // epochs, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(

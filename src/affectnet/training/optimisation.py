@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -45,20 +45,32 @@ class Optimisation:
             return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
         return 1.0
 
-    def create(self, model: AffectModel, others: Iterable[nn.Parameter] = ()) -> Any:
+    def create(
+        self,
+        model: AffectModel,
+        others: Iterable[nn.Parameter] = (),
+        matrices: Collection[str] | None = None,
+    ) -> Any:
         """The optimiser over the weights that require gradients, `others` (task weights) included.
 
         The heads learn at `lr`, layer l of a backbone of L layers at
         `lr * backbone_lr * layer_decay ** (L - l)` (Clark et al. 2020, arXiv:2003.10555). Weight
         decay falls on matrices only: biases, norms and task weights have none.
+
+        Args:
+            model: its weights, as they are to be trained.
+            others: weights that are no part of the model.
+            matrices: names of the model's matrices, where FSDP has laid all weights flat meanwhile.
         """
+        if matrices is None:
+            matrices = names_of_matrices(model)
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-        for scale, weight in [
+        for name, scale, weight in [
             *_scaled(model, self.backbone_lr, self.layer_decay),
-            *((1.0, other) for other in others),
+            *(("", 1.0, other) for other in others),
         ]:
             if weight.requires_grad:
-                groups[scale, self.weight_decay if weight.ndim > 1 else 0.0].append(weight)
+                groups[scale, self.weight_decay if name in matrices else 0.0].append(weight)
         settings: list[dict[str, Any]] = [
             {"params": weights, "lr": self.lr * scale, "weight_decay": decay}
             # The heads' group comes first: its rate is the one that is logged.
@@ -93,16 +105,21 @@ class Unfreezing:
         return layers - math.ceil(layers * freed / STAGES)
 
 
+def names_of_matrices(model: nn.Module) -> frozenset[str]:
+    """Names of the weights that weight decay falls on: those of two axes and more."""
+    return frozenset(name for name, weight in model.named_parameters() if weight.ndim > 1)
+
+
 def _scaled(
     model: AffectModel, backbone_lr: float, layer_decay: float
-) -> Iterable[tuple[float, nn.Parameter]]:
+) -> Iterable[tuple[str, float, nn.Parameter]]:
     depths = layer_depths(model.backbone) if layer_decay != 1 else {}
     layers = max(depths.values(), default=-1) + 1
     for name, weight in model.backbone.named_parameters():
         depth = depths.get(name, layers)
-        yield backbone_lr * layer_decay ** (layers - depth), weight
-    for weight in model.heads.parameters():
-        yield 1.0, weight
+        yield f"backbone.{name}", backbone_lr * layer_decay ** (layers - depth), weight
+    for name, weight in model.heads.named_parameters():
+        yield f"heads.{name}", 1.0, weight
 
 
 def _order(group: tuple[float, float]) -> tuple[float, bool]:
