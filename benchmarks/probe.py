@@ -30,8 +30,8 @@ TOLERANCE = 0.01
 def main() -> int:
     """Draw faces, train both ways, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="resnet18", help="timm model (default resnet18)")
-    parser.add_argument("--faces", type=int, default=1000, help="training faces (default 1000)")
+    parser.add_argument("--backbone", default="resnet50", help="timm model (default resnet50)")
+    parser.add_argument("--faces", type=int, default=500, help="training faces (default 500)")
     parser.add_argument("--epochs", type=int, default=10, help="epochs (default 10)")
     parser.add_argument("--image-size", type=int, default=112, help="pixels (default 112)")
     parser.add_argument("--check", action="store_true", help="exit status 1 below the target")

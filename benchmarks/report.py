@@ -1,11 +1,11 @@
 """The report of one evaluated run against the same report with every face in it: time and size.
 
-    OMP_NUM_THREADS=1 python benchmarks/report.py --check
+    python benchmarks/report.py --check
 
 Both are made in this call, of the same run: drawn faces, predictions of them, a small network, all
 figures, Grad-CAM and the map of features (computed anew for each). The plain way embeds every face
 that was predicted; ours takes the telling ones and a fair sample. `--check` fails where ours needs
-30 s of processor time (by the clock less, on a machine with nothing else to do) or reaches 10 MB.
+30 s by the clock or reaches 10 MB.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main() -> int:
         f"{plain_size / 1e6:.1f} MB: {plain_cpu / cpu:.2f} times the processor time, "
         f"{plain_size / size:.1f} times the size"
     )
-    return int(given.check and (cpu >= MOST_SECONDS or size >= MOST_BYTES))
+    return int(given.check and (wall >= MOST_SECONDS or size >= MOST_BYTES))
 
 
 if __name__ == "__main__":
