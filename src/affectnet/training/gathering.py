@@ -1,12 +1,10 @@
 """What the processes of a training know together: rows for figures, outputs for losses."""
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 
 from affectnet.models.losses import Output
 
@@ -32,22 +30,33 @@ def gather_batch(output: Output, batch: dict[str, Tensor]) -> tuple[Output, dict
     """Outputs and labels of the whole batch, of which every process holds an equal part.
 
     A loss of them is the loss that one process would have: CCC is no mean over faces, and the mean
-    over the labelled ones needs the count of all. Gradients flow back to the process that each
-    output came from; every process adds the same share, so that DDP's mean is the whole gradient.
+    over the labelled ones needs the count of all. Only a process's own outputs carry a gradient,
+    times the number of processes, since DDP takes the mean of the gradients where the sum is meant.
     """
     if alone():
         return output, batch
-    parts = (
-        torch.cat(cast(Any, all_gather)(part.float().contiguous()))
+    logits, valence, arousal = (
+        torch.cat(_from_all(part, distributed.get_world_size()))
         for part in (output.logits, output.valence, output.arousal)
     )
-    labels = {}
-    for name in LABELS:
-        if name in batch:
-            held = [torch.empty_like(batch[name]) for _ in range(distributed.get_world_size())]
-            distributed.all_gather(held, batch[name].contiguous())
-            labels[name] = torch.cat(held)
-    return Gathered(*parts), labels
+    labels = {name: torch.cat(_held(batch[name])) for name in LABELS if name in batch}
+    return Gathered(logits, valence, arousal), labels
+
+
+def _from_all(part: Tensor, processes: int) -> list[Tensor]:
+    own = part.float()
+    parts = _held(own)
+    fixed = own.detach()
+    parts[distributed.get_rank()] = fixed + processes * (own - fixed)
+    return parts
+
+
+def _held(part: Tensor) -> list[Tensor]:
+    """What every process holds of a tensor, in rank order, without gradients."""
+    mine = part.detach().contiguous()
+    parts = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, mine)
+    return parts
 
 
 def gather_over_ranks(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
