@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from affectnet.data.store import SplitWriter, open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
+from affectnet.training.keeping import export_best
 
 
 def small(data: Path, runs: Path, **settings: object) -> TrainConfig:
@@ -80,6 +82,17 @@ def test_config_yaml_repeats_the_run_to_the_bit(trained: RunFolder, tmp_path: Pa
     again = train(TrainConfig(**saved))
     assert same(weights_of(trained), weights_of(again))
     assert rows_of(again) == rows_of(trained)
+
+
+def test_going_on_keeps_the_card_that_was_edited(trained: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.path, run.path)
+    (run.model / "README.md").write_text("written by hand")
+    run.best.touch()  # a better epoch
+    before = (run.model / "config.json").stat().st_mtime_ns
+    export_best(run)
+    assert (run.model / "config.json").stat().st_mtime_ns > before
+    assert (run.model / "README.md").read_text() == "written by hand"
 
 
 def test_an_existing_run_is_not_overwritten(trained: RunFolder, drawn: Path) -> None:

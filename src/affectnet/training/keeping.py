@@ -1,6 +1,7 @@
 """What a run keeps while it trains: a row an epoch, the last and the best checkpoint."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,9 @@ def export_best(run: RunFolder) -> None:
     model.load_state_dict(weights)
     with write_beside(run.model) as new:
         model.save_pretrained(new)
+        card = run.model / "README.md"
+        if card.is_file():  # somebody may have written in it
+            shutil.copy(card, new)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
