@@ -14,13 +14,12 @@ import time
 from pathlib import Path
 
 import torch
+from drawn import drawn_dataset
 from rich.console import Console
 from rich.table import Table
 
-from affectnet.commands.ingest import ingest
 from affectnet.commands.train import train
-from affectnet.config import IngestConfig, TrainConfig
-from affectnet.data.synthetic import write_affectnet_tars
+from affectnet.config import TrainConfig
 
 TARGET = 8.0
 TOLERANCE = 0.01
@@ -39,7 +38,7 @@ def main() -> int:
     console = Console()
     times, losses = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        data = faces(Path(folder), options.faces, options.image_size)
+        data = drawn_dataset(Path(folder), -(-options.faces // 8), options.image_size)
         for features in ("once", "live"):
             config = TrainConfig(
                 data=(data,),
@@ -83,17 +82,6 @@ def main() -> int:
     console.print(table)
     console.print(f"largest relative difference of the losses: {apart:.1e} (at most {TOLERANCE:g})")
     return int(options.check and not met)
-
-
-def faces(folder: Path, number: int, size: int) -> Path:
-    """Draw faces and ingest them; return the dataset."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        a_class = -(-number // 8)
-        tars = write_affectnet_tars(
-            folder / "release", train_per_class=a_class, test_per_class=1, size=size, seed=0
-        )
-        ingest(IngestConfig(sources=tars, out=folder / "data"))
-    return folder / "data"
 
 
 if __name__ == "__main__":

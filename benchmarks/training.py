@@ -6,8 +6,6 @@ matrix peak, which is measured by a large product. `--check` exits 1 where a tar
 """
 
 import argparse
-import contextlib
-import io
 import statistics
 import sys
 import tempfile
@@ -17,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from drawn import drawn_dataset
 from rich.console import Console
 from rich.table import Table
 
-from affectnet.commands.ingest import ingest
-from affectnet.config import IngestConfig
 from affectnet.data.augment import augment, normalise, step_generator
 from affectnet.data.augmentation import AUGMENTATIONS
 from affectnet.data.datamodule import AffectDataModule
-from affectnet.data.synthetic import write_affectnet_tars
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.losses import affect_loss
 from affectnet.training.cost import cost_of
@@ -53,7 +49,8 @@ def main() -> int:
     table = Table("model", "images/s, real loader", "one batch", "overhead", "target", "", "peak")
     missed = False
     with tempfile.TemporaryDirectory() as folder:
-        data = faces(Path(folder), size * 8, options.image_size)
+        a_class = -(-size * 8 * 5 // 4 // 8)  # a fifth becomes the val split
+        data = drawn_dataset(Path(folder), a_class, options.image_size)
         for name in names:
             own = 256 if name == "swin_v2" and options.image_size == 224 else options.image_size
             module = AffectDataModule(
@@ -154,17 +151,6 @@ def matrix_peak(device: torch.device, side: int = 8192) -> float:
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     best = min(timed(lambda: a @ a, 10, device) for _ in range(5))
     return 2 * side**3 / best
-
-
-def faces(folder: Path, number: int, size: int) -> Path:
-    """Draw faces and ingest them; return the dataset."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        a_class = -(-number * 5 // 4 // 8)  # a fifth becomes the val split
-        tars = write_affectnet_tars(
-            folder / "release", train_per_class=a_class, test_per_class=1, size=size, seed=0
-        )
-        ingest(IngestConfig(sources=tars, out=folder / "data"))
-    return folder / "data"
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise RunError(f"{path} exists already; choose another --out, or add --overwrite")
 
 
+def folder_name(backbone: str) -> str:
+    """A backbone's name as that of a run's folder: the hub's and timm's may hold `/` and `:`."""
+    return backbone.replace("/", "_").replace(":", "_")
+
+
 @contextmanager
 def write_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed over `path` on success and removed on failure.

@@ -26,7 +26,7 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError, RunError, Stopped
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.report.leaderboard import Entry, write_leaderboard
-from affectnet.run import RunFolder, write_beside
+from affectnet.run import RunFolder, folder_name, write_beside
 
 SETTINGS: Final = "benchmark.yaml"
 FREE_TO_CHANGE: Final = {"backbones", "seeds", "out", "workers", "cache", "accelerator", "devices"}
@@ -57,7 +57,7 @@ class Job:
     @property
     def name(self) -> str:
         """What the run is called."""
-        return f"{self.backbone.replace('/', '_').replace(':', '_')}-seed{self.seed}"
+        return f"{folder_name(self.backbone)}-seed{self.seed}"
 
 
 def benchmark(config: BenchmarkConfig) -> int:
@@ -348,7 +348,7 @@ def _metrics(config: BenchmarkConfig, run: RunFolder) -> dict[str, Any] | None:
 
 
 def _cost_file(config: BenchmarkConfig, backbone: str) -> Path:
-    return config.out / "costs" / f"{backbone.replace('/', '_').replace(':', '_')}.json"
+    return config.out / "costs" / f"{folder_name(backbone)}.json"
 
 
 def _read(file: Path) -> dict[str, Any] | None:

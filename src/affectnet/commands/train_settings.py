@@ -18,7 +18,7 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.models.shipped import local_path, resolve_model
-from affectnet.run import RunFolder, write_beside
+from affectnet.run import RunFolder, folder_name, write_beside
 from affectnet.training.optimisation import Optimisation, Unfreezing
 from affectnet.training.trainer import on_gpu
 
@@ -43,7 +43,7 @@ _COMPILERS = (os.environ.get("CXX") or "c++", "g++", "clang++", "cl")
 
 def run_name(config: TrainConfig) -> str:
     """The run's name: the user's, or the backbone's."""
-    return config.name or config.backbone.replace("/", "_").replace(":", "_")
+    return config.name or folder_name(config.backbone)
 
 
 def augmentation(config: TrainConfig) -> Augmentation:

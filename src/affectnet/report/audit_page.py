@@ -9,7 +9,6 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +19,7 @@ from affectnet.data.audit.findings import Severity
 from affectnet.data.images import decode_image
 from affectnet.errors import DataError
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
+from affectnet.report.html import html_template
 
 MOST_GROUPS = 60
 MOST_FACES = 8
@@ -43,13 +43,6 @@ class Shown:
 
 def render_audit(audit: Audit) -> str:
     """Return the whole page; lists of faces are cut at `MOST_GROUPS` and `MOST_ROWS`."""
-    environment = Environment(
-        loader=PackageLoader("affectnet.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = audit.rows
     groups = [
         {
@@ -71,7 +64,7 @@ def render_audit(audit: Audit) -> str:
         )
         for found in audit.contradictions[:MOST_ROWS]
     ]
-    return environment.get_template("audit.html.j2").render(
+    return html_template("audit.html.j2").render(
         audit=audit,
         title=f"Audit of {audit.folder.resolve().name}",
         made=date.today().isoformat(),

@@ -7,14 +7,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from affectnet import __version__
+from affectnet.report.html import asset, html_template
 from affectnet.report.md import md_table, md_text
 from affectnet.report.runs import figure_of
 from affectnet.report.tables import CATEGORICAL, CONTINUOUS, LOWER_IS_BETTER, Keys
@@ -177,14 +174,7 @@ def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, 
 
 def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
     """The tables as one page that opens offline, in light and dark."""
-    environment = Environment(
-        loader=PackageLoader("affectnet.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("leaderboard.html.j2").render(
+    return html_template("leaderboard.html.j2").render(
         title=title,
         made=date.today().isoformat(),
         version=__version__,
@@ -197,8 +187,8 @@ def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str
         waiting=_waiting(entries),
         settings=_settings(settings),
         note=NOTE,
-        style=_asset("page.css"),
-        scripts=[_asset("theme.js"), _asset("tables.js")],
+        style=asset("page.css"),
+        scripts=[asset("theme.js"), asset("tables.js")],
     )
 
 
@@ -262,7 +252,3 @@ def _md_cell(cell: MeanCell) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.8g}"
-
-
-def _asset(name: str) -> Markup:
-    return Markup((resources.files("affectnet.report") / "templates" / name).read_text("utf-8"))

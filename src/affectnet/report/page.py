@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm import tqdm
 
@@ -17,6 +15,7 @@ from affectnet.report.contents import Contents, RunPart, draw_or_say, gather
 from affectnet.report.drawings import Drawing
 from affectnet.report.explorer import Strip, embed_json, explored, strips_of, telling_rows
 from affectnet.report.faces import Album
+from affectnet.report.html import asset, html_template
 from affectnet.report.runs import EvaluatedRun
 from affectnet.report.svg import inline_svg
 
@@ -75,14 +74,7 @@ def page_of(contents: Contents) -> str:
         "faces": album.pictures,
         "runs": faces,
     }
-    environment = Environment(
-        loader=PackageLoader("affectnet.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return html_template("page.html.j2").render(
         contents=contents,
         made=date.today().isoformat(),
         version=__version__,
@@ -96,8 +88,8 @@ def page_of(contents: Contents) -> str:
         data_missing=data_missing,
         album=album,
         payload=embed_json(payload),
-        style=_asset("page.css"),
-        scripts=[_asset(name) for name in SCRIPTS],
+        style=asset("page.css"),
+        scripts=[asset(name) for name in SCRIPTS],
     )
 
 
@@ -143,8 +135,3 @@ def _draw(
             )
         bar.update()
     return shown, missing
-
-
-def _asset(name: str) -> Markup:
-    """A file of the package that goes into the page as it is."""
-    return Markup((resources.files("affectnet.report") / "templates" / name).read_text("utf-8"))
