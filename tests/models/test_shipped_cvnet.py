@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 import affectnet
+from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.shipped import DEFAULT_MODEL, shipped_model
 
@@ -57,6 +58,20 @@ def test_grey_and_colour_are_one_to_it() -> None:
     predictor = affectnet.load()
     (grey,) = predictor.predict(colour.convert("L").convert("RGB")).faces
     assert grey.expression == "happiness"
+
+
+def test_calibrating_leaves_the_package_as_it_is(folder: Path, drawn: Path, tmp_path: Path) -> None:
+    from affectnet.commands.evaluate import evaluate
+    from affectnet.config import EvaluateConfig
+
+    names = sorted(path.name for path in folder.iterdir())
+    given = EvaluateConfig(
+        runs=(Path(DEFAULT_MODEL),), data=drawn, out=tmp_path / "out", calibrate=True
+    )
+    with pytest.raises(ConfigError, match="the package's own is not changed"):
+        evaluate(given)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_figures_on_real_faces(ferplus: Path, tmp_path: Path) -> None:

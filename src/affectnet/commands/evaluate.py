@@ -150,6 +150,11 @@ def _check(config: EvaluateConfig) -> list[Path]:
             "--predictions FILE --truth DIR"
         )
     given = [config.predictions] if config.predictions else [*map(local_path, config.runs)]
+    if config.calibrate and any(local_path(path) != path for path in config.runs):
+        raise ConfigError(
+            "--calibrate keeps its temperature in the model, and the package's own is not changed; "
+            "it is calibrated already: leave --calibrate out, or calibrate a copy of its folder"
+        )
     places = [path.resolve() for path in given]
     if len(set(places)) < len(places):
         raise ConfigError("the same run is named twice; name each once")
