@@ -132,9 +132,11 @@ def _begin(config: BenchmarkConfig) -> dict[str, object]:
     if file.is_file():
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         changed = [
-            f"{name} (was {before.get(name)}, now {value})"
+            f"{name} (was {was}, now {value})"
             for name, value in now.items()
-            if name not in FREE_TO_CHANGE | {"data"} and before.get(name) != value
+            # A benchmark older than a setting was run at its default.
+            if name not in FREE_TO_CHANGE | {"data"}
+            and (was := before.get(name, getattr(BenchmarkConfig, name, None))) != value
         ]
         if changed:
             raise ConfigError(
@@ -153,6 +155,7 @@ def _work(config: BenchmarkConfig, job: Job, run: RunFolder) -> str:
     cost = _cost_file(config, job.backbone)
     evaluate = ["-m", "affectnet", "evaluate", str(run.path), "--data", str(config.data[0])]
     evaluate += ["--split", config.split, "--accelerator", config.accelerator, "--overwrite"]
+    evaluate += ["--flip"] * config.flip
     measure = ["-m", "affectnet.training.cost", str(run.model), str(cost), config.accelerator]
     trained = run.model.is_dir() and not run.start.is_dir()
     steps = [

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,17 +202,31 @@ def _subject(path: Path, config: EvaluateConfig, alone: bool) -> Subject:
         raise RunError(f"there is no run folder and no file {path}")
     saved = (path / "config.json").is_file()
     run = RunFolder(path)
-    if saved and home is None and config.out is None:
-        raise RunError(
-            f"{path} is a saved model, which keeps no scores; say where they go with --out DIR"
-        )
+    name = path.resolve().parent.name if saved and path.name == "model" else run.name
+    if saved and home is None:
+        return _subject_for_once(path, name, config)
     home = home or run.evaluation(config.split)
     file = _predictions_of_run(path if saved else run.model, path, home, config, alone)
-    name = path.resolve().parent.name if saved and path.name == "model" else run.name
     table = read_table(file)
     preds = predictions_of(table, source=name)
     truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
     return Subject(name, truth, preds, home)
+
+
+def _subject_for_once(model: Path, name: str, config: EvaluateConfig) -> Subject:
+    """The predictions of a saved model, which is no run folder and keeps no scores."""
+    if config.devices > 1 or config.nodes > 1:
+        raise ConfigError(
+            f"{model} is a saved model, which keeps no scores, and several processes meet in a "
+            "folder; give one with --out DIR"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = _predictions_of_run(model, model, Path(folder), config, alone=False)
+        preds = predictions_of(read_table(file), source=name)
+        truth = _truth(file, config)
+    if config.out is None:
+        print(f"{name} is a saved model: its scores are shown and not kept; --out DIR keeps them")
+    return Subject(name, truth, preds, None)
 
 
 def _predictions_of_run(

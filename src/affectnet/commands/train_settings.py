@@ -70,6 +70,7 @@ def loss_settings(
         "kind": config.loss,
         "class_weights": None if weights is None else torch.as_tensor(weights).float(),
         "class_counts": torch.as_tensor(counts).float(),
+        "logit_tau": config.logit_tau,
         "label_smoothing": config.label_smoothing,
         "soft": config.soft_labels,
         "va_loss": config.va_loss,
@@ -115,6 +116,7 @@ def check(config: TrainConfig) -> None:
     for name in (
         *("weight_decay", "warmup_epochs", "va_weight", "seed", "views", "head_epochs"),
         *("unfreeze_every", "mixup", "cutmix", "mix_share", "probe_epochs", "teacher_weight"),
+        "logit_tau",
     ):
         if getattr(config, name) < 0:
             faults.append(_fault(name, getattr(config, name), "at least 0"))
@@ -177,6 +179,11 @@ def _faults_of_combinations(config: TrainConfig) -> list[str]:
         )
     if config.compile and not on_gpu(config.accelerator) and not any(map(shutil.which, _COMPILERS)):
         faults.append("--compile needs a C++ compiler on a CPU: install g++, or leave it out")
+    if config.optimizer == "muon" and config.strategy == "fsdp":
+        faults.append(
+            "--strategy fsdp lays matrices flat, and --optimizer muon needs their shapes; choose "
+            "adamw"
+        )
     if config.head_epochs and config.strategy == "fsdp":
         faults.append("--strategy fsdp cannot free layers later; leave --head-epochs out")
     return faults

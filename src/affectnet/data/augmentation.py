@@ -134,6 +134,18 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         saturation=0.2,
         erasing=0.2,
     ),
+    "photos": Augmentation(
+        hflip=0.5,
+        rotation=20,
+        scale=0.12,
+        shift=0.08,
+        fill="edge",
+        low_resolution=0.1,
+        blur=0.1,
+        exposure=0.15,
+        noise=0.15,
+        erasing=0.2,
+    ),
     "strong": Augmentation(
         hflip=0.5,
         rotation=25,
@@ -154,7 +166,8 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
 }
 """The sets by name. 'described' holds the described system's: mirror, rotation up to 45 degrees,
 blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
-'strong' adds the faults of photos as they come: small, dark, noisy, grey, covered."""
+'photos' gives a few of them the faults of photos as they come: small, dark, noisy, covered, for
+networks that see no colour and no contrast (CVNet); 'strong' gives more of them more faults."""
 
 
 def named_augmentation(name: str) -> Augmentation:

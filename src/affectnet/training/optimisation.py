@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
+from timm.optim import Muon
 from torch import nn
 
 from affectnet.models.affect_model import AffectModel
@@ -20,7 +21,7 @@ STAGES: Final = 4
 class Optimisation:
     """Optimiser and learning-rate schedule; the units are those of `affectnet train --help`."""
 
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -53,6 +54,10 @@ class Optimisation:
     ) -> Any:
         """The optimiser over the weights that require gradients, `others` (task weights) included.
 
+        `muon` steps each matrix (of a convolution: outputs by all the rest) along the nearest
+        orthogonal one, and everything else as AdamW (Jordan et al. 2024, "Muon: an optimizer for
+        hidden layers in neural networks").
+
         The heads learn at `lr`, layer l of a backbone of L layers at
         `lr * backbone_lr * layer_decay ** (L - l)` (Clark et al. 2020, arXiv:2003.10555). Weight
         decay falls on matrices only: biases, norms and task weights have none.
@@ -78,6 +83,9 @@ class Optimisation:
         ]
         if self.optimizer == "sgd":
             return torch.optim.SGD(settings, lr=self.lr, momentum=0.9, nesterov=True)
+        if self.optimizer == "muon":
+            # Steps as large as AdamW's, so that the same rates serve both.
+            return Muon(settings, lr=self.lr, nesterov=True, adjust_lr_fn="match_rms_adamw")
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         return kind(settings, lr=self.lr)
 
