@@ -126,7 +126,7 @@ class TrainConfig:
     max_per_class: int | None = None
     """Train on at most this many faces of a class, the same ones in every epoch."""
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
-    """Optimiser; sgd uses Nesterov momentum 0.9; muon learns in fewest epochs from fresh weights, at
+    """Optimiser; sgd has Nesterov momentum 0.9; muon learns in fewest epochs from fresh weights, at
     AdamW's rates and a little more time a step."""
     lr: float = 1e-3
     """Peak learning rate."""

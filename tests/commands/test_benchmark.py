@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from affectnet.commands import benchmark as module
 from affectnet.commands.benchmark import Job, benchmark, recipe_flags
@@ -68,6 +69,18 @@ def test_a_failure_ends_nothing_and_other_settings_are_refused(drawn: Path, tmp_
     assert "cvnet, seed 1: train: cvnet takes faces of 48 to 224 px" in text
     with pytest.raises(ConfigError, match=r"image_size \(was 32, now 48\)"):
         benchmark(dataclasses.replace(config, image_size=48))
+
+
+def test_a_benchmark_older_than_a_setting_is_gone_on_with(drawn: Path, tmp_path: Path) -> None:
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path)
+    module._begin(config)
+    file = tmp_path / module.SETTINGS
+    known = yaml.safe_load(file.read_text())
+    assert known.pop("flip") is False
+    file.write_text(yaml.safe_dump(known))
+    module._begin(config)
+    with pytest.raises(ConfigError, match=r"flip \(was False, now True\)"):
+        module._begin(dataclasses.replace(config, flip=True))
 
 
 def test_two_benchmarks_never_work_in_one_folder(tmp_path: Path) -> None:

@@ -163,13 +163,28 @@ def test_runs_that_are_evaluated_are_compared_without_the_dataset(make_run, draw
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_a_saved_model_needs_a_place_for_its_scores(make_run, drawn, tmp_path):
+def test_a_saved_model_keeps_no_scores_unless_told_where(make_run, drawn, tmp_path, capsys):
     model = make_run("first").model
-    with pytest.raises(RunError, match="--out DIR"):
-        evaluate(EvaluateConfig(runs=(model,), data=drawn, **FAST))
+    files = sorted(model.iterdir())
+    (shown,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, **FAST))
+    assert "not kept; --out DIR" in capsys.readouterr().out
+    (one_file,) = evaluate(
+        EvaluateConfig(runs=(model,), data=drawn, out=tmp_path / "one.json", **FAST)
+    )
+    assert (tmp_path / "one.json").is_file()
+    assert sorted(model.iterdir()) == files
     out = tmp_path / "elsewhere"
-    evaluate(EvaluateConfig(runs=(model,), data=drawn, out=out, **FAST))
+    (kept,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, out=out, **FAST))
     assert (RunFolder(out).evaluation("test") / "metrics.json").is_file()
+    assert shown["expression"] == one_file["expression"] == kept["expression"]
+
+
+def test_a_saved_model_alone_is_not_enough(make_run, drawn):
+    model = make_run("first").model
+    with pytest.raises(RunError, match="--data DIR"):
+        evaluate(EvaluateConfig(runs=(model,), **FAST))
+    with pytest.raises(ConfigError, match="several processes meet in a folder"):
+        evaluate(EvaluateConfig(runs=(model,), data=drawn, devices=2, **FAST))
 
 
 def test_calibration_is_kept_in_the_model(make_run, drawn):

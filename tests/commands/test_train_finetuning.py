@@ -142,6 +142,7 @@ def test_all_faults_of_fine_tuning_are_told_at_once() -> None:
         freeze="backbone",
         **{"probe_epochs": 2, "layer_decay": 1.5, "accumulate": 0, "mixup": -1.0, "cutmix": 1.0},
         **{"unfreeze_every": 2, "max_per_class": 0, "teacher": "no/such/model"},
+        **{"optimizer": "muon", "strategy": "fsdp", "logit_tau": -1.0},
         **{"teacher_weight": 2.0, "teacher_temperature": 0.0, "mix_share": 2.0, "backbone_lr": 0.0},
     )
     with pytest.raises(ConfigError) as caught:
@@ -149,7 +150,8 @@ def test_all_faults_of_fine_tuning_are_told_at_once() -> None:
     for flag in (
         *("--probe-epochs", "--layer-decay", "--accumulate", "--mixup", "--cutmix"),
         *("--unfreeze-every", "--max-per-class", "--teacher", "--teacher-weight"),
-        *("--teacher-temperature", "--mix-share", "--backbone-lr"),
+        *("--teacher-temperature", "--mix-share", "--backbone-lr", "--logit-tau"),
+        "--optimizer muon",
     ):
         assert flag in str(caught.value)
 

@@ -60,7 +60,7 @@ def test_function_of_the_generator_alone(name):
         assert not torch.equal(first, varied(images, name, seed=6))
 
 
-@pytest.mark.parametrize("name", ["described", "standard", "strong"])
+@pytest.mark.parametrize("name", ["described", "standard", "photos", "strong"])
 def test_each_image_has_its_own_draw(name):
     copies = faces(1).expand(16, 3, 32, 32)
     results = varied(copies, name).flatten(1)
@@ -68,7 +68,7 @@ def test_each_image_has_its_own_draw(name):
     assert apart.min() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["described", "strong"])
+@pytest.mark.parametrize("name", ["described", "photos", "strong"])
 def test_processes_that_share_a_batch_augment_as_one(name):
     images = faces(160, size=48)  # more than go through at once
     whole = varied(images, name)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from affectnet.models.cvnet import LARGEST, SMALLEST, Block, CVNet
+from affectnet.data.image_ops import to_grey
+from affectnet.models.cvnet import LARGEST, SMALLEST, Block, CVNet, even_light
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,36 @@ def test_a_small_face_is_seen_whole(net):
     faces = torch.randn(1, 3, 95, 95, requires_grad=True)
     net(faces).sum().backward()
     assert (faces.grad.abs().sum(dim=1) > 0).all()
+
+
+def test_a_face_and_its_grey_copy_are_the_same(net):
+    faces = torch.rand(3, 3, 48, 48)
+    grey = to_grey(faces.clone())
+    assert not torch.equal(faces, grey)
+    with torch.no_grad():
+        torch.testing.assert_close(net(faces), net(grey), atol=1e-4, rtol=1e-4)
+
+
+def test_light_and_contrast_drop_out(net):
+    """Half the contrast, a brighter picture: the same features, but for the floor under the
+    variance."""
+    faces = 2 * torch.randn(3, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(net(faces), net(faces / 2 + 0.7), atol=0.02, rtol=0.02)
+
+
+def test_even_light_is_mean_zero_and_variance_one():
+    faces = torch.randn(5, 3, 60, 48) * torch.tensor([0.5, 1, 2, 4, 8]).view(-1, 1, 1, 1) + 1
+    even = even_light(faces)
+    assert even.shape == (5, 1, 60, 48)
+    torch.testing.assert_close(even.mean((1, 2, 3)), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(even.var((1, 2, 3)), torch.ones(5), atol=0.2, rtol=0)
+
+
+def test_a_flat_face_is_not_stretched_to_noise():
+    noise = 0.01 * torch.randn(1, 3, 48, 48)
+    assert even_light(noise).abs().max() < 0.5
+    assert not even_light(torch.full((1, 3, 48, 48), 0.3)).abs().gt(1e-5).any()
 
 
 def test_features_do_not_depend_on_the_rest_of_the_batch(net):

@@ -1,5 +1,7 @@
 """Rates layer by layer, and what learns in which epoch."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -86,3 +88,40 @@ def test_frozen_layers_rest_and_later_ones_learn() -> None:
     for name, value in model.backbone.named_buffers():
         if "running_mean" in name and name.startswith(("stem", "stages.0", "stages.1", "stages.2")):
             assert torch.equal(value, before[f"backbone.{name}"])
+
+
+def _steps(model: AffectModel, optimizer: torch.optim.Optimizer, seeds: range) -> None:
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for weight in model.parameters():
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        optimizer.step()
+
+
+def test_muon_steps_along_orthogonal_matrices_and_goes_on_from_its_state() -> None:
+    torch.manual_seed(0)
+    model = AffectModel("cvnet", image_size=48)
+    chosen = Optimisation(optimizer="muon", lr=0.01, weight_decay=0.0)
+    optimizer = chosen.create(model)
+    weight, bias = model.backbone.stages[1].conv2.weight, model.heads.expression.bias
+    before = weight.detach().clone(), bias.detach().clone()
+    _steps(model, optimizer, range(1))
+    step = (weight.detach() - before[0]).flatten(1)
+    spread = torch.linalg.svdvals(step)
+    # An orthogonal step has equal singular values; five Newton-Schulz steps bring them near.
+    assert spread.max() < 2 * spread.min()
+    # As large as AdamW's with RMS 0.2, which is what lets the same rates serve both.
+    assert float(step.square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.3)
+    # What is no matrix steps as by Adam, whose first step is as long for every number.
+    moved = (bias.detach() - before[1]).abs()
+    assert moved[0] > 0
+    torch.testing.assert_close(moved, moved[:1].expand(8), atol=0, rtol=1e-3)
+
+    other = AffectModel("cvnet", image_size=48)
+    other.load_state_dict(model.state_dict())
+    resumed = chosen.create(other)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    _steps(model, optimizer, range(1, 3))
+    _steps(other, resumed, range(1, 3))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name

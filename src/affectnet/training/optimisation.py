@@ -55,7 +55,7 @@ class Optimisation:
         """The optimiser over the weights that require gradients, `others` (task weights) included.
 
         `muon` steps each matrix (of a convolution: outputs by all the rest) along the nearest
-        orthogonal one, and everything else as AdamW (Jordan et al. 2024, "Muon: an optimizer for
+        orthogonal one, and everything else as NAdamW (Jordan et al. 2024, "Muon: an optimizer for
         hidden layers in neural networks").
 
         The heads learn at `lr`, layer l of a backbone of L layers at
