@@ -21,6 +21,7 @@ from affectnet.run import RunFolder, refuse_existing, write_beside
 CARD_NAME: Final = "README.md"
 TASKS: Final = {"expression": "Facial expression recognition"}
 TOLD_SETTINGS: Final = (
+    "recipe",
     "backbone",
     "pretrained",
     "weights",
@@ -33,6 +34,7 @@ TOLD_SETTINGS: Final = (
     "weight_decay",
     "schedule",
     "loss",
+    "logit_tau",
     "class_weights",
     "label_smoothing",
     "soft_labels",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
-from timm.optim import Muon
+from timm.optim.muon import Muon
 from torch import nn
 
 from affectnet.models.affect_model import AffectModel
