@@ -43,10 +43,11 @@ def test_mean_and_spread_over_the_seeds() -> None:
     assert cell.value == statistics.fmean([0.5, 0.6, 0.55])
     assert cell.spread == statistics.stdev([0.5, 0.6, 0.55])
     assert cell.interval == "± 0.050"
-    assert table.rows[1].cells[0].interval == ""
+    assert table.rows[1].cells[0].interval == ""  # nothing was resampled
     assert [row.cells[0].best for row in table.rows] == [False, True]
     affect = score_table(ENTRIES, CONTINUOUS)
     assert [row.cells[0].best for row in affect.rows] == [True, False]  # RMSE: less is better
+    assert [row.cells[0].interval for row in affect.rows] == ["± 0.050", "[0.400, 0.600]"]
 
 
 def test_costs_in_their_units() -> None:
@@ -59,6 +60,8 @@ def test_csv_has_a_row_a_backbone() -> None:
     assert [row["backbone"] for row in rows] == ["cvnet", "vgg19", "<b>"]
     assert float(rows[0]["expression_accuracy_mean"]) == 0.55
     assert rows[1]["expression_accuracy_std"] == ""
+    assert [rows[0][f"valence_rmse_{end}"] for end in ("low", "high")] == ["", ""]
+    assert [rows[1][f"valence_rmse_{end}"] for end in ("low", "high")] == ["0.4", "0.6"]
     assert rows[2]["failed"] == "seed 0: train: out of memory"
     assert rows[2]["waiting"] == "1"
 

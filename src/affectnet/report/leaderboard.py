@@ -1,8 +1,10 @@
-"""The leaderboard of a benchmark: two tables of scores with mean and spread, and what it costs."""
+"""The leaderboard of a benchmark: two tables of scores with mean and spread, and what it costs.
+
+The spread is that over the seeds; of one seed alone, the 95% interval of its own evaluation.
+"""
 
 import csv
 import io
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +30,8 @@ COSTS: dict[str, str] = {
 }
 _UNITS = {"parameters": 1e6, "multiply_adds": 1e9, "images_per_second": 1.0, "peak_memory": 1e9}
 NOTE = (
-    "Mean over the seeds ± standard deviation (n - 1). GFLOPs are billions of multiply-adds of one "
+    "Mean over the seeds ± standard deviation (n - 1); of a single seed, its figure with the 95% "
+    "bootstrap interval over the faces in brackets. GFLOPs are billions of multiply-adds of one "
     "face, forward. Images a second: prediction in 32 bits on faces in memory. Peak memory: of "
     "training, on a GPU what PyTorch allocated there, otherwise the whole process."
 )
@@ -55,10 +58,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class MeanCell:
-    """Mean of a figure over the seeds, and its standard deviation where there are several."""
+    """Mean of a figure over the seeds, and its standard deviation where there are several.
+
+    Of one seed, `low` and `high` bound its 95% interval, where that was computed.
+    """
 
     value: float | None
     spread: float | None = None
+    low: float | None = None
+    high: float | None = None
     reason: str = ""
     best: bool = False
     digits: int = 3
@@ -72,8 +80,12 @@ class MeanCell:
 
     @property
     def interval(self) -> str:
-        """The spread with its sign, empty where there is none."""
-        return "" if self.spread is None else f"± {self.spread:.{self.digits}f}"
+        """The spread with its sign, or the interval of one seed; empty where there is neither."""
+        if self.spread is not None:
+            return f"± {self.spread:.{self.digits}f}"
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -136,11 +148,12 @@ def write_leaderboard(
 
 
 def leaderboard_csv(entries: Sequence[Entry]) -> str:
-    """A row a backbone: figures as `expression_accuracy_mean` and `_std`, costs, what failed."""
+    """A row a backbone: costs, what failed, and each figure as `expression_accuracy_mean`, with
+    `_std` over several seeds or `_low` and `_high` of one."""
     text = io.StringIO()
     names = ["_".join(keys) for keys in SCORES]
     header = ["backbone", "seeds"]
-    header += [f"{name}_{kind}" for name in names for kind in ("mean", "std")]
+    header += [f"{name}_{kind}" for name in names for kind in ("mean", "std", "low", "high")]
     header += ["parameters", "multiply_adds", "images_per_second", "peak_memory_bytes"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "failed", "waiting"])
@@ -148,7 +161,7 @@ def leaderboard_csv(entries: Sequence[Entry]) -> str:
         row: list[object] = [entry.name, " ".join(map(str, entry.metrics))]
         for keys in SCORES:
             cell = _mean(entry, keys)
-            row += [_number(cell.value), _number(cell.spread)]
+            row += map(_number, (cell.value, cell.spread, cell.low, cell.high))
         row += [_number(entry.costs.get(name)) for name in COSTS]
         failed = "; ".join(f"seed {seed}: {why}" for seed, why in entry.failed.items())
         writer.writerow([*row, failed, " ".join(map(str, entry.waiting))])
@@ -206,10 +219,13 @@ def _dimension(name: str) -> dict[Keys, str]:
 
 
 def _mean(entry: Entry, keys: Keys) -> MeanCell:
-    found = [figure_of(metrics, *keys)[0] for metrics in entry.metrics.values()]
-    known = [value for value in found if value is not None and math.isfinite(value)]
+    found = [figure_of(metrics, *keys) for metrics in entry.metrics.values()]
+    known = [value for value, _, _ in found if value is not None]
     if not known:
         return MeanCell(None, reason="not scored")
+    if len(found) == 1:
+        value, low, high = found[0]
+        return MeanCell(value, low=low, high=high)
     spread = statistics.stdev(known) if len(known) > 1 else None
     return MeanCell(statistics.fmean(known), spread)
 
