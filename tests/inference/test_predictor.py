@@ -38,13 +38,18 @@ def test_the_public_names_come_without_torch() -> None:
     assert affectnet.load is load
 
 
-def test_crops_get_the_numbers_of_evaluate(drawn: Path, model_dir: Path, tmp_path: Path) -> None:
-    evaluate(EvaluateConfig(runs=(model_dir,), data=drawn, out=tmp_path / "e", resamples=0))
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_get_the_numbers_of_evaluate(
+    flip: bool, drawn: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    evaluate(
+        EvaluateConfig(runs=(model_dir,), data=drawn, out=tmp_path / "e", resamples=0, flip=flip)
+    )
     (file,) = (tmp_path / "e").rglob("predictions.parquet")
     table = pq.read_table(file).to_pandas().set_index("id")
     split = open_split(drawn, "test")
     pictures = [bytes(split.image_bytes(i)) for i in range(len(split))]
-    results = load(model_dir).predict(pictures, faces="none", batch_size=7)
+    results = load(model_dir, flip=flip).predict(pictures, faces="none", batch_size=7)
     assert len(results) == len(split) == 48
     for name, result in zip(split.ids, results, strict=True):
         row, (face,) = table.loc[name], result.faces

@@ -55,6 +55,7 @@ def predict(config: PredictConfig) -> int:
         min_score=config.min_score,
         detect_size=config.detect_size or PICTURE_SIZE,
         without_contempt=config.without_contempt,
+        flip=config.flip,
     )
     targets = _targets(config, sources)
     if config.out is not None:

@@ -34,6 +34,7 @@ from affectnet.inference.images import (
     read_file,
     shrink,
 )
+from affectnet.inference.mirrored import Mirrored
 from affectnet.inference.results import FaceResult, PictureResult, Results
 from affectnet.inference.scores import ClassifierLike
 from affectnet.inference.seven import CONTEMPT, WithoutContempt
@@ -321,6 +322,7 @@ def load(
     min_score: float = MIN_SCORE,
     detect_size: int = PICTURE_SIZE,
     without_contempt: bool = False,
+    flip: bool = False,
 ) -> Predictor:
     """Load a model for prediction.
 
@@ -332,6 +334,7 @@ def load(
         margin, min_score, detect_size: as `Predictor`.
         without_contempt: seven classes: contempt is never said, and the probabilities of the others
             are scaled to add up to 1.
+        flip: answer with the mean for each face and its mirror image, in twice the time.
 
     Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
     `ConfigError` for settings out of range.
@@ -355,6 +358,8 @@ def load(
         classifier = load_classifier(place, revision=revision, device=device)
     if without_contempt and CONTEMPT in classifier.classes:
         classifier = WithoutContempt(classifier)
+    if flip:
+        classifier = Mirrored(classifier)
     return Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
 
 
