@@ -89,11 +89,7 @@ def test_a_planted_patch_is_found_through_a_real_network(name: str) -> None:
     images[0, half:, half:] = np.random.default_rng(1).integers(0, 256, (half, half, 3))
     x = prepared(model, images)
     with torch.no_grad():
-        seen = (
-            model.backbone.stages(model.backbone.stem(x))
-            if name == "cvnet"
-            else model.backbone.forward_features(x)
-        )[0]
+        seen = model.backbone.forward_features(x)[0]
         middle = seen.shape[1] // 2
         patch = seen[:, middle + 1 :, middle + 1 :].mean((1, 2))
         rest = seen[:, :middle, :middle].mean((1, 2))

@@ -132,12 +132,19 @@ class CVNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised faces (B, 3, S, S), S from 48 to 224, to features (B, num_features)."""
+        return self.forward_features(x).mean((2, 3))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map normalised faces to the last stage's features, (B, num_features, S' / 8, S' / 8).
+
+        S' is the side of the grid, 48 to 95; its eighth is rounded up.
+        """
         side = min(x.shape[-2:])
         factor = 4 if side >= 4 * SMALLEST else 2 if side >= 2 * SMALLEST else 1
         if factor > 1:
             x = F.avg_pool2d(x, factor)
         features: Tensor = self.stages(self.stem(even_light(x)))
-        return features.mean((2, 3))
+        return features
 
 
 def even_light(faces: Tensor) -> Tensor:
