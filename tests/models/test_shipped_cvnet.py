@@ -52,12 +52,24 @@ def test_the_astronaut_smiles() -> None:
 
 
 def test_grey_and_colour_are_one_to_it() -> None:
+
     from PIL import Image
 
-    colour = Image.open(PHOTO)
+    photo = Image.open(PHOTO)
     predictor = affectnet.load()
-    (grey,) = predictor.predict(colour.convert("L").convert("RGB")).faces
-    assert grey.expression == "happiness"
+    (colour,) = predictor.predict(photo).faces
+    (grey,) = predictor.predict(photo.convert("L").convert("RGB"), [colour.box]).faces
+    assert grey.probabilities == pytest.approx(colour.probabilities, abs=0.02)
+    assert grey.valence == pytest.approx(colour.valence, abs=0.02)
+
+
+def test_its_folder_holds_four_files(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "SHA256",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_calibrating_leaves_the_package_as_it_is(folder: Path, drawn: Path, tmp_path: Path) -> None:
@@ -94,8 +106,10 @@ def test_the_figures_on_real_faces(ferplus: Path, tmp_path: Path) -> None:
     scores = json.loads(next((tmp_path / "scores").rglob("metrics.json")).read_text())
     card = (shipped_model(DEFAULT_MODEL) / "README.md").read_text(encoding="utf-8")
     expression = scores["expression"]
-    assert expression["accuracy"]["value"] >= 0.83
+    # The target is .88, which is not reached (docs/cvnet.md).
+    assert expression["accuracy"]["value"] >= 0.87
     assert f"{expression['accuracy']['value']:.3f}" in card
-    assert expression["f1_macro"]["value"] >= 0.5
+    assert expression["f1_macro"]["value"] >= 0.70
+    assert expression["ece"]["value"] <= 0.03
     assert scores["valence"]["ccc"]["value"] >= 0.80
     assert scores["arousal"]["ccc"]["value"] >= 0.70
