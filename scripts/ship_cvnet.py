@@ -32,7 +32,11 @@ these weights for research, or see to your own right to the data. Valence and ar
 annotated: they are the vote shares times the coordinates of Russell and Mehrabian (1977), so
 these two outputs follow the expression closely. About one test face in eight also stands, in
 another cut or copy, in the training data: the figures above are optimistic. Faces of contempt and
-disgust are rare in the data and rarely recognised.
+disgust are rare in the data, and more than half of them are missed.
+
+The figures are of the mean for each face and its mirror image (`affectnet predict --flip`). Colour,
+and the light and contrast of the whole picture, are taken out before the first convolution. What
+blur, noise, darkness, glasses and turned heads cost is in the project's `docs/cvnet.md`.
 """
 
 

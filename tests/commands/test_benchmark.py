@@ -4,6 +4,7 @@ Being killed is held by `tests/test_kills.py`.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from affectnet.commands.benchmark import Job, benchmark, recipe_flags
 from affectnet.config import BenchmarkConfig
 from affectnet.errors import ConfigError, RunError
 from affectnet.models.backbones import BASELINES
+from affectnet.run import RunFolder
 
 
 def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
@@ -69,6 +71,24 @@ def test_a_failure_ends_nothing_and_other_settings_are_refused(drawn: Path, tmp_
     assert "cvnet, seed 1: train: cvnet takes faces of 48 to 224 px" in text
     with pytest.raises(ConfigError, match=r"image_size \(was 32, now 48\)"):
         benchmark(dataclasses.replace(config, image_size=48))
+
+
+def test_the_leaderboard_keeps_what_earlier_calls_scored(drawn: Path, tmp_path: Path) -> None:
+    figures = {"expression": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    scored = [Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0)]
+    for job in scored:
+        run = RunFolder(tmp_path / "runs" / job.name)
+        home = run.evaluation("test")
+        home.mkdir(parents=True)
+        (home / "metrics.json").write_text(json.dumps(figures))
+        run.config.write_text(f"backbone: {job.backbone}\nseed: {job.seed}\n")
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",), seeds=("1",))
+    jobs = module._jobs(config)
+    module._tell(config, jobs, {}, set(), {})
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "| cvnet | 0.500 ± 0.000 |" in text
+    assert r"| resnet18.a1_in1k | 0.500 \[0.400, 0.600\] |" in text
+    assert "Not tried yet" not in text
 
 
 def test_a_benchmark_older_than_a_setting_is_gone_on_with(drawn: Path, tmp_path: Path) -> None:

@@ -316,8 +316,9 @@ def _tell(
     tried: set[Job],
     settings: dict[str, object],
 ) -> None:
-    """Write the leaderboard as it stands."""
+    """Write the leaderboard as it stands, with what earlier calls scored in the same folder."""
     entries = []
+    jobs = [*jobs, *_earlier(config, jobs)]
     for backbone in dict.fromkeys(job.backbone for job in jobs):
         own = [job for job in jobs if job.backbone == backbone]
         runs = {job: RunFolder(config.out / "runs" / job.name) for job in own}
@@ -339,6 +340,17 @@ def _tell(
         )
     names = " and ".join(path.resolve().name for path in config.data)
     write_leaderboard(config.out, entries, f"Benchmark on {names}, {config.split} split", settings)
+
+
+def _earlier(config: BenchmarkConfig, jobs: list[Job]) -> list[Job]:
+    """Scored runs in the folder that this call does not ask for."""
+    found = []
+    for path in sorted((config.out / "runs").glob("*-seed*")):
+        run = RunFolder(path)
+        if _metrics(config, run) is not None and run.config.is_file():
+            settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+            found.append(Job(settings["backbone"], settings["seed"]))
+    return [job for job in found if job not in jobs]
 
 
 def _complete(config: BenchmarkConfig, run: RunFolder) -> bool:
