@@ -58,7 +58,10 @@ def test_grey_and_colour_are_one_to_it() -> None:
     photo = Image.open(PHOTO)
     predictor = affectnet.load()
     (colour,) = predictor.predict(photo).faces
-    (grey,) = predictor.predict(photo.convert("L").convert("RGB"), [colour.box]).faces
+    copied = photo.convert("L").convert("RGB")
+    (found,) = predictor.predict(copied).faces
+    assert found.expression == "happiness"
+    (grey,) = predictor.predict(copied, [colour.box]).faces
     assert grey.probabilities == pytest.approx(colour.probabilities, abs=0.02)
     assert grey.valence == pytest.approx(colour.valence, abs=0.02)
 
