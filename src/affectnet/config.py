@@ -167,12 +167,13 @@ class TrainConfig:
     """Weight of the valence and arousal loss against the expression loss."""
     task_weights: Literal["fixed", "learned"] = "fixed"
     """learned: weigh expression, valence and arousal by what the training finds of their noise."""
-    teacher: str | None = None
-    """A trained model (as --model of `affectnet predict`) whose answers are targets as well."""
+    teacher: UseAppendAction[tuple[str, ...]] = ()
+    """A trained model (as --model of `affectnet predict`) whose answers are targets as well (repeat
+    the flag for several: each answers its share of every batch, by turns)."""
     teacher_weight: float = 0.5
-    """Share of the teacher in the loss, 0 to 1."""
+    """Share of the teachers in the loss, 0 to 1."""
     teacher_temperature: float = 2.0
-    """Softens the probabilities of both models before they are compared."""
+    """Softens the probabilities of both sides before they are compared."""
     sampler: Literal["natural", "sqrt", "balanced"] = "natural"
     """How often a class is drawn: as in the data, by the square root of it, or evenly."""
     dropout: float = 0.2

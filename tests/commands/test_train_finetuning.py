@@ -127,11 +127,11 @@ def test_no_setting_of_fine_tuning_changes_on_resume(whole: RunFolder, drawn: Pa
     changes: dict[str, object] = {
         **{"probe_epochs": 1, "probe_lr": 0.5, "unfreeze_every": 0, "layer_decay": 0.5},
         **{"backbone_lr": 1.0, "accumulate": 1, "mixup": 0.0, "cutmix": 0.0, "mix_share": 0.5},
-        **{"task_weights": "fixed", "max_per_class": None, "teacher": "cvnet", "recipe": "cvnet"},
-        **{"teacher_weight": 0.1, "teacher_temperature": 9.0},
+        **{"task_weights": "fixed", "max_per_class": None, "recipe": "cvnet"},
+        **{"teacher": ("cvnet",), "teacher_weight": 0.1, "teacher_temperature": 9.0},
     }
     with pytest.raises(ConfigError) as caught:
-        train(dataclasses.replace(config, **{**changes, "teacher": None}))
+        train(dataclasses.replace(config, **{**changes, "teacher": ()}))
     for name in changes.keys() - {"teacher"}:
         assert f"{name} (was" in str(caught.value)
 
@@ -141,7 +141,7 @@ def test_all_faults_of_fine_tuning_are_told_at_once() -> None:
         data=(Path("D"),),
         freeze="backbone",
         **{"probe_epochs": 2, "layer_decay": 1.5, "accumulate": 0, "mixup": -1.0, "cutmix": 1.0},
-        **{"unfreeze_every": 2, "max_per_class": 0, "teacher": "no/such/model"},
+        **{"unfreeze_every": 2, "max_per_class": 0, "teacher": ("cvnet", "no/such/model")},
         **{"optimizer": "muon", "strategy": "fsdp", "logit_tau": -1.0},
         **{"teacher_weight": 2.0, "teacher_temperature": 0.0, "mix_share": 2.0, "backbone_lr": 0.0},
     )
@@ -157,11 +157,12 @@ def test_all_faults_of_fine_tuning_are_told_at_once() -> None:
 
 
 def test_a_run_teaches_another(whole: RunFolder, drawn: Path, tmp_path: Path) -> None:
-    settings = {"probe_epochs": 0, "epochs": 1, "teacher": str(whole.path), "teacher_weight": 1.0}
+    settings = {"probe_epochs": 0, "epochs": 1, "teacher": (str(whole.path), "cvnet")}
+    settings["teacher_weight"] = 1.0
     run = train(small(drawn, tmp_path, **settings))
-    alone = train(small(drawn, tmp_path, name="alone", **{**settings, "teacher": None}))
+    alone = train(small(drawn, tmp_path, name="alone", **{**settings, "teacher": ()}))
     assert rows_of(run)[0]["val_loss"] != rows_of(alone)[0]["val_loss"]
-    assert yaml.safe_load(run.config.read_text())["teacher"] == str(whole.path)
+    assert yaml.safe_load(run.config.read_text())["teacher"] == [str(whole.path), "cvnet"]
 
 
 def test_compiling_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,7 @@ def test_no_gradient_is_kept():
 SHARE = st.floats(0, 1)
 SETTINGS = st.builds(
     Augmentation,
+    glasses=SHARE,
     hflip=SHARE,
     vflip=SHARE,
     rotation=st.floats(0, 180),
@@ -224,7 +225,8 @@ def test_any_settings_keep_shape_and_range(use, seed, n, height, width, whole):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *((name, bad) for name in ("hflip", "vflip", "blur", "erasing") for bad in (-0.1, 1.1)),
+        *((name, bad) for name in ("glasses", "hflip", "vflip", "blur") for bad in (-0.1, 1.1)),
+        *(("erasing", bad) for bad in (-0.1, 1.1)),
         ("rotation", 181),
         ("rotation", -5),
         ("scale", 1.0),

@@ -124,3 +124,35 @@ def test_noise_has_its_standard_deviation_and_seed():
     again = image_ops.add_noise(grey[:1].clone(), std[3:], [10])
     assert torch.equal(again[0], noisy[3])
     assert np.isclose(np.corrcoef(noisy[2].flatten(), noisy[3].flatten())[0, 1], 0, atol=0.03)
+
+
+def _with_glasses(image, apart, below, wide, high, rim, shade, opacity):
+    """Pixel by pixel: the nearer lens by the pixel's side of the middle."""
+    worn = image.clone()
+    height, width = image.shape[-2:]
+    for row in range(height):
+        for column in range(width):
+            x = abs((column + 0.5) / width - 0.5) - apart
+            y = (row + 0.5) / height - below
+            out = (math.hypot(x / wide, y / high) - 1) * min(wide, high)
+            bridge = x < -wide and abs(y) < rim / 2
+            cover = 1 if abs(out) < rim / 2 or bridge else opacity if out < 0 else 0
+            worn[:, row, column] = image[:, row, column] * (1 - cover) + shade * cover
+    return worn
+
+
+def test_glasses_are_painted_where_they_are_meant(images):
+    n = len(images)
+    settings = torch.tensor(
+        [
+            [0.19, 0.40, 0.155, 0.105, 0.025, 0.1, 1.0],
+            [0.19, 0.40, 0.155, 0.105, 0.025, 0.1, 0.0],
+            [0.16, 0.33, 0.12, 0.14, 0.05, 0.0, 0.6],
+            [0.22, 0.45, 0.18, 0.08, 0.01, 0.25, 0.3],
+        ]
+    )[torch.arange(n) % 4]
+    eyes, lens, rim, tint = settings.split([2, 2, 1, 2], dim=1)
+    worn = image_ops.wear_glasses(images.clone(), eyes, lens, rim[:, 0], tint)
+    for image, result, row in zip(images, worn, settings.tolist(), strict=True):
+        torch.testing.assert_close(result, _with_glasses(image, *row), atol=1e-5, rtol=0)
+        assert not torch.equal(result, image)

@@ -154,7 +154,7 @@ def test_the_teachers_loss_is_its_formula() -> None:
         )
         for _ in range(2)
     )
-    found = Distillation(teacher, temperature=3.0).loss(output, answers)
+    found = Distillation((teacher,), temperature=3.0).loss(output, answers)
     q = F.softmax(answers.logits / 3, dim=1).double().numpy()
     p = F.softmax(output.logits / 3, dim=1).double().numpy()
     expected = 9 * (q * np.log(q / p)).sum(axis=1).mean()
@@ -168,7 +168,7 @@ def test_a_teacher_alone_teaches_and_stays_as_it_is() -> None:
     with torch.no_grad():
         teacher.heads.expression.bias[3] += 20  # sees surprise in every face
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    distillation = Distillation(teacher, weight=1.0, temperature=1.0)
+    distillation = Distillation((teacher,), weight=1.0, temperature=1.0)
     student = model("resnet10t")
     module = AffectModule(student, optimisation=SGD, distillation=distillation)
     assert not any("teacher" in name for name in module.state_dict())
@@ -177,9 +177,29 @@ def test_a_teacher_alone_teaches_and_stays_as_it_is() -> None:
     assert (student.eval()(torch.zeros(2, 3, 32, 32)).logits.argmax(dim=1) == 3).all()
 
 
+def test_several_teachers_share_a_batch_and_take_turns() -> None:
+    teachers = tuple(model("resnet10t").eval() for _ in range(3))
+    with torch.no_grad():
+        for number, teacher in enumerate(teachers):
+            teacher.heads.expression.weight.zero_()
+            teacher.heads.expression.bias.copy_(torch.full((8,), float(number)))
+    teach = Distillation(teachers)
+    images = torch.rand(7, 3, 32, 32)
+    assert teach.answers(images).logits[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert teach.answers(images, 1).logits[:, 0].tolist() == [1, 1, 2, 2, 0, 0, 0]
+    # Two processes with half the batch each answer as one does.
+    halves = [
+        teach.answers(images[:4], 2, first=0, of=7).logits[:, 0],
+        teach.answers(images[4:], 2, first=4, of=7).logits[:, 0],
+    ]
+    assert torch.equal(torch.cat(halves), teach.answers(images, 2).logits[:, 0])
+    assert teach.answers(images[:1]).valence.shape == (1,)
+
+
 def test_a_teacher_of_other_classes_is_refused() -> None:
+    teachers = (model(classes=SEVEN), model())
     with pytest.raises(ConfigError, match="contempt"):
-        AffectModule(model(classes=SEVEN), distillation=Distillation(model()))
+        AffectModule(model(classes=SEVEN), distillation=Distillation(teachers))
 
 
 def test_learned_task_weights_move_and_are_saved() -> None:

@@ -183,10 +183,10 @@ def _labels(data: AffectDataModule, split: str) -> dict[str, np.ndarray]:
 
 
 def _distillation(config: TrainConfig) -> Distillation | None:
-    if config.teacher is None:
+    if not config.teacher:
         return None
-    teacher = AffectModel.from_pretrained(config.teacher)
-    return Distillation(teacher, config.teacher_weight, config.teacher_temperature)
+    teachers = tuple(AffectModel.from_pretrained(model) for model in config.teacher)
+    return Distillation(teachers, config.teacher_weight, config.teacher_temperature)
 
 
 def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
@@ -217,7 +217,7 @@ def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
             ema=None,
             mixup=0.0,
             cutmix=0.0,
-            teacher=None,
+            teacher=(),
             accumulate=1,
             compile=False,
         )

@@ -137,9 +137,9 @@ def check(config: TrainConfig) -> None:
             faults.append(f"--weights {config.weights}: there is no such file or folder")
     except AffectNetError as error:
         faults.append(str(error))
-    if config.teacher is not None:
+    for teacher in config.teacher:
         try:
-            resolve_model(config.teacher)
+            resolve_model(teacher)
         except AffectNetError as error:
             faults.append(f"--teacher: {error}")
     if config.name is not None and Path(config.name).name != config.name:

@@ -35,6 +35,7 @@ _DRAWS: Final = (
     *("low_resolution", "side", "blur", "sigma", "exposure", "exponent"),
     *("brightness", "contrast", "saturation", "grey", "noise", "std", "seed"),
     *("erasing", "area", "aspect", "top", "left", "red", "green", "blue"),
+    *("glasses", "apart", "below", "wide", "high", "rim", "shade", "opacity"),
 )
 """One uniform number each for every image, drawn whatever the settings are: changing one setting
 leaves the draws of the others as they were."""
@@ -196,6 +197,12 @@ def _steps(
 
         steps.append(step)
 
+    if use.glasses:
+        eyes = torch.stack([between("apart", 0.16, 0.22), between("below", 0.33, 0.45)], dim=1)
+        lens = torch.stack([between("wide", 0.12, 0.18), between("high", 0.08, 0.14)], dim=1)
+        tint = torch.stack([between("shade", 0, 0.25), draws["opacity"]], dim=1)
+        rim = between("rim", 0.01, 0.05)
+        change_share("glasses", use.glasses, image_ops.wear_glasses, eyes, lens, rim, tint)
     if use.resamples:
         shifts = [between(name, -use.shift, use.shift) for name in ("right", "down")]
         columns, rows = image_ops.warp_lines(

@@ -19,6 +19,9 @@ class Augmentation:
         ConfigError: a setting is out of its range.
     """
 
+    glasses: float = 0.0
+    """Share of the faces that are given glasses, clear to black; for upright faces, eyes at 0.33 to
+    0.45 of the height."""
     hflip: float = 0.0
     """Share of the images mirrored left and right."""
     vflip: float = 0.0
@@ -104,7 +107,10 @@ class Augmentation:
         return max(self.rotation, self.scale, self.shift) > 0
 
 
-_SHARES = ("hflip", "vflip", "low_resolution", "blur", "exposure", "grey", "noise", "erasing")
+_SHARES = (
+    *("glasses", "hflip", "vflip", "low_resolution", "blur", "exposure", "grey", "noise"),
+    "erasing",
+)
 _RANGES: Final = (
     (_SHARES, 0, 1, "it is the share of images that it changes, from"),
     (("rotation",), 0, 180, "it is in degrees, from"),
@@ -135,6 +141,7 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         erasing=0.2,
     ),
     "photos": Augmentation(
+        glasses=0.08,
         hflip=0.5,
         rotation=20,
         scale=0.12,
@@ -166,8 +173,9 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
 }
 """The sets by name. 'described' holds the described system's: mirror, rotation up to 45 degrees,
 blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
-'photos' gives a few of them the faults of photos as they come: small, dark, noisy, covered, for
-networks that see no colour and no contrast (CVNet); 'strong' gives more of them more faults."""
+'photos' gives a few of them the faults of photos as they come: small, dark, noisy, covered, behind
+glasses, for networks that see no colour and no contrast (CVNet); 'strong' gives more of them more
+faults."""
 
 
 def named_augmentation(name: str) -> Augmentation:

@@ -175,5 +175,32 @@ def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: T
     return images
 
 
+def wear_glasses(images: Tensor, eyes: Tensor, lens: Tensor, rim: Tensor, tint: Tensor) -> Tensor:
+    """Paint glasses on upright, centred faces: two elliptic lenses, their rims and a bridge.
+
+    Args:
+        images: (n, 3, H, W) in [0, 1].
+        eyes: (n, 2), distance of each eye from the middle, and of both from the top, as shares of
+            the side.
+        lens: (n, 2), half width and half height of a lens, as shares of the side.
+        rim: (n,), its width as a share of the side.
+        tint: (n, 2), brightness of rim and lens, and the lens's opacity (1 is black sunglasses).
+    """
+    height, width = images.shape[-2:]
+    right = (torch.arange(width, device=images.device) + 0.5) / width - 0.5
+    down = (torch.arange(height, device=images.device) + 0.5) / height
+    apart, below = _per_image(eyes[:, 0]), _per_image(eyes[:, 1])
+    wide, high = _per_image(lens[:, 0]), _per_image(lens[:, 1])
+    half = _per_image(rim) / 2
+    # The two sides are each other's mirror image.
+    x, y = right.abs()[None, None, None, :] - apart, down[None, None, :, None] - below
+    # Distance to the lens's edge, nearly: exact for a circle.
+    edge = ((x / wide).square() + (y / high).square()).sqrt().sub(1) * torch.minimum(wide, high)
+    framed = (edge.abs() < half) | ((x < -wide) & (y.abs() < half))
+    glass = (edge < 0) & ~framed
+    opacity = framed + glass * _per_image(tint[:, 1])
+    return images.lerp_(_per_image(tint[:, 0]).expand_as(images), opacity.expand_as(images))
+
+
 def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]

@@ -34,7 +34,7 @@ class AffectModule(L.LightningModule):
         losses: keyword arguments for `affect_loss` (class weights, smoothing, task weights).
         mixing: mixup and CutMix of the training batches.
         unfreezing: which layers learn in which epoch.
-        distillation: a teacher, where there is one.
+        distillation: teachers, where there are any.
         learned_weights: weigh the three tasks by what the training finds (`log_variances` of
             `affect_loss`).
         seed: with the epoch and the batch it decides augmentation, dropout and stochastic depth,
@@ -64,8 +64,9 @@ class AffectModule(L.LightningModule):
         self.unfreezing = unfreezing or Unfreezing()
         if distillation is not None:
             distillation.check(model)
-            distillation.teacher.eval().requires_grad_(False)
-        # In a tuple, the teacher is no part of this module: no checkpoint holds it.
+            for teacher in distillation.teachers:
+                teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        # In a tuple, the teachers are no part of this module: no checkpoint holds them.
         self._distillation = (distillation,)
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
         self._matrices = names_of_matrices(model)
@@ -79,7 +80,8 @@ class AffectModule(L.LightningModule):
             for name, value in self.losses.items()
         }
         for distillation in filter(None, self._distillation):
-            distillation.teacher.to(self.device)
+            for teacher in distillation.teachers:
+                teacher.to(self.device)
 
     def forward(self, images: Tensor) -> AffectOutput:
         """Run the model on uint8 RGB images of shape (B, 3, S, S)."""
@@ -113,7 +115,8 @@ class AffectModule(L.LightningModule):
         loss = losses["loss"]
         (distillation,) = self._distillation
         if distillation is not None and images is not None:
-            taught = distillation.loss(output, distillation.answers(images))
+            answers = distillation.answers(images, self.current_epoch, **self._place(len(images)))
+            taught = distillation.loss(output, answers)
             loss = (1 - distillation.weight) * loss + distillation.weight * taught
         return loss * self._share_of_window(batch_idx)
 
@@ -123,9 +126,7 @@ class AffectModule(L.LightningModule):
         The draws are those of the whole batch, of which a process takes its part: the number of
         processes changes nothing.
         """
-        rows = len(batch["image"])
-        whole = self.trainer.world_size * rows
-        place: dict[str, Any] = {"first": self.global_rank * rows, "of": whole}
+        place = self._place(len(batch["image"]))
         generator = step_generator(self.seed, self.current_epoch, batch_idx)
         images = augment(batch["image"], self.augmentation, generator, **place)
         if not self.mixing:
@@ -133,6 +134,10 @@ class AffectModule(L.LightningModule):
         seed = derived_seed(self.seed, "mix", self.current_epoch, batch_idx)
         soft = bool(self.losses.get("soft"))
         return mix(images, batch, self.mixing, np.random.default_rng(seed), soft=soft, **place)
+
+    def _place(self, rows: int) -> dict[str, Any]:
+        """Where this process's rows stand in the batch of all processes."""
+        return {"first": self.global_rank * rows, "of": self.trainer.world_size * rows}
 
     def _share_of_window(self, batch_idx: int) -> float:
         """What makes gradients accumulated over the epoch's last, shorter window a mean as well.
