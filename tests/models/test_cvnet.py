@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from affectnet.data.image_ops import to_grey
-from affectnet.models.cvnet import LARGEST, SMALLEST, Block, CVNet, even_light
+from affectnet.models.cvnet import LARGEST, SMALLEST, Block, Branches, CVNet, even_light
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,48 @@ def test_drop_path_skips_whole_faces_in_training_only():
 
 
 def test_drop_path_rises_towards_the_end():
-    rates = [m.drop_path for m in CVNet(drop_path=0.2).modules() if isinstance(m, Block)]
-    assert rates[0] == 0
-    assert rates[-1] == pytest.approx(0.2)
-    assert rates == sorted(rates)
+    shared, branches = CVNet(drop_path=0.2).stages
+    for branch in branches.branches:
+        rates = [shared.drop_path, *(block.drop_path for block in branch)]
+        assert rates[0] == 0
+        assert rates[-1] == pytest.approx(0.2)
+        assert rates == sorted(rates)
+
+
+def _two_and_three_times() -> Branches:
+    branches = Branches([torch.nn.Conv2d(1, 1, 1, bias=False) for _ in range(2)])
+    with torch.no_grad():
+        for factor, conv in zip((2.0, 3.0), branches.branches, strict=True):
+            conv.weight.fill_(factor)
+    return branches
+
+
+def test_every_branch_sees_every_face_in_evaluation():
+    x = torch.rand(5, 1, 2, 2)
+    assert torch.equal(_two_and_three_times().eval()(x), torch.cat([2 * x, 3 * x], dim=1))
+
+
+def test_a_branch_sees_its_part_of_a_batch_in_training():
+    x = torch.rand(5, 1, 2, 2)
+    first, second = _two_and_three_times().train()(x).unbind(dim=1)
+    even = torch.tensor([1.0, 0, 1, 0, 1])[:, None, None]
+    assert torch.equal(first, 2 * 2 * x[:, 0] * even)
+    assert torch.equal(second, 2 * 3 * x[:, 0] * (1 - even))
+
+
+def test_a_batch_too_small_to_share_is_seen_by_all_branches():
+    x = torch.rand(1, 1, 2, 2)
+    assert torch.equal(_two_and_three_times().train()(x), torch.cat([2 * x, 3 * x], dim=1))
+
+
+def test_a_linear_head_gives_the_mean_of_the_branches():
+    """What the head makes of each branch alone, as in training, has the mean that it gives to all
+    of them, as in evaluation."""
+    head, x = torch.nn.Linear(2, 4), torch.rand(1, 1, 2, 2)
+    branches = _two_and_three_times().train()
+    alone = head(branches(torch.cat([x, x])).mean((2, 3)))
+    together = head(branches.eval()(x).mean((2, 3)))
+    torch.testing.assert_close(alone.mean(dim=0), together[0])
 
 
 def test_every_parameter_learns():

@@ -32,7 +32,10 @@ def test_layer_decay_is_its_formula(name: str) -> None:
 def test_cvnet_counts_the_stem_and_each_block() -> None:
     depths = layer_depths(AffectModel("cvnet").backbone)
     assert depths["stem.0.weight"] == 0
-    assert [depths[f"stages.{block}.conv1.weight"] for block in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert depths["stages.0.conv1.weight"] == 1
+    for branch in range(2):
+        names = [f"stages.1.branches.{branch}.{block}.conv1.weight" for block in range(5)]
+        assert [depths[name] for name in names] == [2, 3, 4, 5, 6]
 
 
 def test_the_logged_rate_is_the_heads() -> None:
@@ -74,8 +77,9 @@ def test_unfreezing_goes_by_quarters_from_the_heads() -> None:
 
 def test_frozen_layers_rest_and_later_ones_learn() -> None:
     model = AffectModel("cvnet").train().freeze_below(4)
-    assert not model.backbone.stages[2].norm1.training
-    assert model.backbone.stages[3].norm1.training
+    for branch in model.backbone.stages[1].branches:
+        assert not branch[1].norm1.training
+        assert branch[2].norm1.training
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = Optimisation(optimizer="sgd", lr=0.1, weight_decay=0.5).create(model)
     output = model(torch.rand(4, 3, 48, 48))
@@ -86,7 +90,7 @@ def test_frozen_layers_rest_and_later_ones_learn() -> None:
         moved = not torch.equal(weight, before[f"backbone.{name}"])
         assert moved == (depths[name] >= 4), name
     for name, value in model.backbone.named_buffers():
-        if "running_mean" in name and name.startswith(("stem", "stages.0", "stages.1", "stages.2")):
+        if "running_mean" in name and depths[name.replace("running_mean", "weight")] < 4:
             assert torch.equal(value, before[f"backbone.{name}"])
 
 
@@ -103,7 +107,7 @@ def test_muon_steps_along_orthogonal_matrices_and_goes_on_from_its_state() -> No
     model = AffectModel("cvnet", image_size=48)
     chosen = Optimisation(optimizer="muon", lr=0.01, weight_decay=0.0)
     optimizer = chosen.create(model)
-    weight, bias = model.backbone.stages[1].conv2.weight, model.heads.expression.bias
+    weight, bias = model.backbone.stages[0].conv2.weight, model.heads.expression.bias
     before = weight.detach().clone(), bias.detach().clone()
     _steps(model, optimizer, range(1))
     step = (weight.detach() - before[0]).flatten(1)

@@ -1,6 +1,6 @@
 """CVNet: a compact residual network for small faces, made to train on two CPU cores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -16,10 +16,12 @@ STD: Final = (0.25, 0.25, 0.25)
 # Full 3x3 convolutions throughout: on a CPU they reach several times the arithmetic rate of
 # depthwise ones, so at equal time they buy more accuracy. The widths keep the arithmetic of a block
 # about equal from stage to stage. Only the stem works at full resolution: what is dear there is
-# not arithmetic but memory.
+# not arithmetic but memory. From the second stage on all is there twice, since two networks averaged
+# gained more than anything done to one (docs/cvnet.md).
 _STEM: Final = 16
-_WIDTHS: Final = (48, 96, 192)
+_WIDTHS: Final = (48, 96, 160)
 _BLOCKS: Final = (1, 3, 2)
+_BRANCHES: Final = 2
 
 _LUMA: Final = (0.2989, 0.587, 0.114)
 """ITU-R BT.601, as a grey copy of a photo is made."""
@@ -79,6 +81,40 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(x), inplace=True)
 
 
+class Branches(nn.Module):
+    """Networks side by side on the same input, that learn as if each were alone.
+
+    In evaluation all of them see every face, and their features stand side by side. In training
+    each sees its own part of the batch (the first of two every even row), the features of the
+    others are zero to the heads, and its own are multiplied by the number of branches: a linear
+    head is trained on each branch by itself, and gives the mean of the branches' logits in
+    evaluation. So the branches stay different, which is what an ensemble lives on, and a step of
+    training costs as much as with one branch. (Branches behind shared early layers: Siqueira et al.
+    2020, arXiv:2001.06338, who train all of them on every face.)
+
+    Args:
+        branches: each maps (B, inputs, H, W) to (B, outputs, h, w) of one shape.
+    """
+
+    def __init__(self, branches: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, branches * outputs, h, w)."""
+        count = len(self.branches)
+        # A batch too small to be shared out is seen by all.
+        if not self.training or len(x) < count:
+            return torch.cat([branch(x) for branch in self.branches], dim=1)
+        parts: list[Tensor] = [
+            count * branch(x[place::count]) for place, branch in enumerate(self.branches)
+        ]
+        features = parts[0].new_zeros(len(x), count, *parts[0].shape[1:])
+        for place, own in enumerate(parts):
+            features[place::count, place] = own
+        return features.flatten(1, 2)
+
+
 class CVNet(nn.Module):
     """Compact residual network: any face of 48 to 224 px, grey (three equal channels) or RGB.
 
@@ -98,6 +134,7 @@ class CVNet(nn.Module):
         stem: channels of the first convolution, which keeps the resolution.
         widths: channels of the stages, each of which halves it.
         blocks: blocks of the stages.
+        branches: how often the stages after the first are there, side by side (`Branches`).
     """
 
     def __init__(
@@ -106,29 +143,34 @@ class CVNet(nn.Module):
         stem: int = _STEM,
         widths: Sequence[int] = _WIDTHS,
         blocks: Sequence[int] = _BLOCKS,
+        branches: int = _BRANCHES,
     ) -> None:
         super().__init__()
-        self.num_features = widths[-1]
+        self.num_features = branches * widths[-1]
         self.stem = nn.Sequential(
             nn.Conv2d(1, stem, 3, 1, 1, bias=False),
             nn.BatchNorm2d(stem),
             nn.ReLU(inplace=True),
         )
         rates = torch.linspace(0, drop_path, sum(blocks)).tolist()
-        stages: list[Block] = []
-        inputs = stem
-        for width, count in zip(widths, blocks, strict=True):
-            for block in range(count):
-                stages.append(Block(inputs, width, 2 if block == 0 else 1, rates[len(stages)]))
-                inputs = width
-        self.stages = nn.Sequential(*stages)
+        shared = blocks[0]
+        self.stages = nn.Sequential(
+            *_chain(stem, widths[:1], blocks[:1], rates[:shared]),
+            Branches(
+                [
+                    nn.Sequential(*_chain(widths[0], widths[1:], blocks[1:], rates[shared:]))
+                    for _ in range(branches)
+                ]
+            ),
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Tell timm which weights belong to the stem and to each block."""
-        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+        branched = r"^stages\.(\d+)\.branches\.\d+\.(\d+)"
+        return {"stem": r"^stem", "blocks": [(branched, None), (r"^stages\.(\d+)", None)]}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised faces (B, 3, S, S), S from 48 to 224, to features (B, num_features)."""
@@ -145,6 +187,17 @@ class CVNet(nn.Module):
             x = F.avg_pool2d(x, factor)
         features: Tensor = self.stages(self.stem(even_light(x)))
         return features
+
+
+def _chain(
+    inputs: int, widths: Sequence[int], blocks: Sequence[int], rates: Sequence[float]
+) -> Iterator[Block]:
+    """The blocks of some stages, each stage halving the resolution."""
+    drop_path = iter(rates)
+    for width, count in zip(widths, blocks, strict=True):
+        for block in range(count):
+            yield Block(inputs, width, 2 if block == 0 else 1, next(drop_path))
+            inputs = width
 
 
 def even_light(faces: Tensor) -> Tensor:
