@@ -16,7 +16,7 @@ STD: Final = (0.25, 0.25, 0.25)
 # Full 3x3 convolutions throughout: on a CPU they reach several times the arithmetic rate of
 # depthwise ones, so at equal time they buy more accuracy. The widths keep the arithmetic of a block
 # about equal from stage to stage. Only the stem works at full resolution: what is dear there is
-# not arithmetic but memory. From the second stage on all is there twice, since two networks averaged
+# not arithmetic but memory. From the second stage on all is there twice: two networks averaged
 # gained more than anything done to one (docs/cvnet.md).
 _STEM: Final = 16
 _WIDTHS: Final = (48, 96, 160)
