@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from affectnet.commands.train import train
 from affectnet.commands.train_settings import augmentation, check
@@ -21,6 +22,7 @@ from affectnet.config import TrainConfig
 from affectnet.data.store import SplitWriter, open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.cvnet import Branches
 from affectnet.run import RunFolder
 from affectnet.training.keeping import export_best
 
@@ -74,6 +76,23 @@ def test_a_run_folder_holds_what_design_promises(trained: RunFolder) -> None:
         dict(model.state_dict()),
         {name.removeprefix("model."): value for name, value in best.items()},
     )
+
+
+@pytest.mark.parametrize("branches", ["all", "turns"])
+def test_branches_take_turns_where_asked(branches: str, drawn: Path, tmp_path: Path) -> None:
+    turns = set()
+
+    def watch(module: torch.nn.Module, _: object) -> None:
+        if isinstance(module, Branches) and module.training:
+            turns.add(module.turns)
+
+    hook = register_module_forward_pre_hook(watch)
+    try:
+        settings = {"epochs": 1, "image_size": 48, "max_per_class": 4, "branches": branches}
+        train(small(drawn, tmp_path, backbone="cvnet", **settings))
+    finally:
+        hook.remove()
+    assert turns == {branches == "turns"}
 
 
 def test_config_yaml_repeats_the_run_to_the_bit(trained: RunFolder, tmp_path: Path) -> None:

@@ -97,22 +97,25 @@ def test_drop_path_rises_towards_the_end():
         assert rates == sorted(rates)
 
 
-def _two_and_three_times() -> Branches:
+def _two_and_three_times(turns: bool = False) -> Branches:
     branches = Branches([torch.nn.Conv2d(1, 1, 1, bias=False) for _ in range(2)])
     with torch.no_grad():
         for factor, conv in zip((2.0, 3.0), branches.branches, strict=True):
             conv.weight.fill_(factor)
+    branches.turns = turns
     return branches
 
 
-def test_every_branch_sees_every_face_in_evaluation():
+@pytest.mark.parametrize(("turns", "training"), [(False, True), (False, False), (True, False)])
+def test_every_branch_sees_every_face(turns, training):
     x = torch.rand(5, 1, 2, 2)
-    assert torch.equal(_two_and_three_times().eval()(x), torch.cat([2 * x, 3 * x], dim=1))
+    branches = _two_and_three_times(turns).train(training)
+    assert torch.equal(branches(x), torch.cat([2 * x, 3 * x], dim=1))
 
 
-def test_a_branch_sees_its_part_of_a_batch_in_training():
+def test_by_turns_a_branch_sees_its_part_of_a_batch():
     x = torch.rand(5, 1, 2, 2)
-    first, second = _two_and_three_times().train()(x).unbind(dim=1)
+    first, second = _two_and_three_times(turns=True)(x).unbind(dim=1)
     even = torch.tensor([1.0, 0, 1, 0, 1])[:, None, None]
     assert torch.equal(first, 2 * 2 * x[:, 0] * even)
     assert torch.equal(second, 2 * 3 * x[:, 0] * (1 - even))
@@ -120,22 +123,24 @@ def test_a_branch_sees_its_part_of_a_batch_in_training():
 
 def test_a_batch_too_small_to_share_is_seen_by_all_branches():
     x = torch.rand(1, 1, 2, 2)
-    assert torch.equal(_two_and_three_times().train()(x), torch.cat([2 * x, 3 * x], dim=1))
+    assert torch.equal(_two_and_three_times(turns=True)(x), torch.cat([2 * x, 3 * x], dim=1))
 
 
 def test_a_linear_head_gives_the_mean_of_the_branches():
-    """What the head makes of each branch alone, as in training, has the mean that it gives to all
+    """What the head makes of each branch alone, as by turns, has the mean that it gives to all
     of them, as in evaluation."""
     head, x = torch.nn.Linear(2, 4), torch.rand(1, 1, 2, 2)
-    branches = _two_and_three_times().train()
+    branches = _two_and_three_times(turns=True)
     alone = head(branches(torch.cat([x, x])).mean((2, 3)))
     together = head(branches.eval()(x).mean((2, 3)))
     torch.testing.assert_close(alone.mean(dim=0), together[0])
 
 
-def test_every_parameter_learns():
+@pytest.mark.parametrize("turns", [False, True])
+def test_every_parameter_learns(turns):
     torch.manual_seed(0)
     net = CVNet()
+    net.take_turns(turns)
     net(torch.randn(4, 3, 48, 48)).square().sum().backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []

@@ -31,6 +31,7 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import RunError, Stopped
 from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.cvnet import CVNet
 from affectnet.models.shipped import local_path
 from affectnet.run import RunFolder
 from affectnet.training.distillation import Distillation
@@ -168,6 +169,8 @@ def _create_model(config: TrainConfig) -> AffectModel:
         drop_path=config.drop_path,
         classes=SEVEN if config.without_contempt else EXPRESSIONS,
     )
+    if isinstance(model.backbone, CVNet):
+        model.backbone.take_turns(config.branches == "turns")
     model.preprocessing = dataclasses.replace(
         model.preprocessing, **how_faces_were_cut([DatasetInfo.read(path) for path in config.data])
     )

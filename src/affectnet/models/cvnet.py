@@ -82,15 +82,15 @@ class Block(nn.Module):
 
 
 class Branches(nn.Module):
-    """Networks side by side on the same input, that learn as if each were alone.
+    """Networks side by side on the same input, whose features stand side by side.
 
-    In evaluation all of them see every face, and their features stand side by side. In training
-    each sees its own part of the batch (the first of two every even row), the features of the
-    others are zero to the heads, and its own are multiplied by the number of branches: a linear
-    head is trained on each branch by itself, and gives the mean of the branches' logits in
-    evaluation. So the branches stay different, which is what an ensemble lives on, and a step of
-    training costs as much as with one branch. (Branches behind shared early layers: Siqueira et al.
-    2020, arXiv:2001.06338, who train all of them on every face.)
+    All of them see every face, unless they take `turns` in training. Then each sees its own part of
+    the batch (the first of two every even row), the features of the others are zero to the heads,
+    and its own are multiplied by the number of branches: a linear head is trained on each branch by
+    itself, and gives the mean of the branches' logits in evaluation. So the branches learn as if
+    each were alone and stay different, which is what an ensemble lives on, and a step costs as much
+    as with one branch; but each sees only its part of an epoch. (Branches behind shared early
+    layers: Siqueira et al. 2020, arXiv:2001.06338, who train all of them on every face.)
 
     Args:
         branches: each maps (B, inputs, H, W) to (B, outputs, h, w) of one shape.
@@ -99,12 +99,13 @@ class Branches(nn.Module):
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
+        self.turns = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, branches * outputs, h, w)."""
         count = len(self.branches)
         # A batch too small to be shared out is seen by all.
-        if not self.training or len(x) < count:
+        if not (self.training and self.turns and len(x) >= count):
             return torch.cat([branch(x) for branch in self.branches], dim=1)
         parts: list[Tensor] = [
             count * branch(x[place::count]) for place, branch in enumerate(self.branches)
@@ -166,6 +167,12 @@ class CVNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def take_turns(self, turns: bool = True) -> None:
+        """Let the branches take turns in training, or all see every face (`Branches`)."""
+        for module in self.modules():
+            if isinstance(module, Branches):
+                module.turns = turns
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Tell timm which weights belong to the stem and to each block."""

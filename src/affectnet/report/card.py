@@ -44,6 +44,7 @@ TOLD_SETTINGS: Final = (
     "augment",
     "dropout",
     "drop_path",
+    "branches",
     "ema",
     "monitor",
     "seed",
