@@ -186,8 +186,10 @@ class TrainConfig:
 
     augment: Augment = "standard"
     """Named augmentation set; `described` is the described system's, less its vertical flip."""
+    glasses: float | None = None
+    """Probability of painted glasses (the set's own where not given, as all that follow)."""
     hflip: float | None = None
-    """Probability of a horizontal flip (the set's own where not given, as all that follow)."""
+    """Probability of a horizontal flip."""
     vflip: float | None = None
     """Probability of a vertical flip. Every set has it off: faces are met upright, a flipped face
     reverses the lift of brows and mouth corners that tells expressions apart, and the network
@@ -198,14 +200,26 @@ class TrainConfig:
     """Largest relative change of size, either way (0.1 is 10%)."""
     shift: float | None = None
     """Largest shift, either way, as a share of the side."""
+    low_resolution: float | None = None
+    """Probability of shrinking and enlarging again, down to a quarter of the side."""
+    motion: float | None = None
+    """Probability of a smear along a line, up to a fifth of the side."""
     blur: float | None = None
     """Probability of a Gaussian blur (kernel 5)."""
+    exposure: float | None = None
+    """Probability of darker or lighter middle tones."""
     brightness: float | None = None
     """Largest relative change of brightness."""
     contrast: float | None = None
     """Largest relative change of contrast."""
     saturation: float | None = None
     """Largest relative change of saturation."""
+    grey: float | None = None
+    """Probability of a grey copy."""
+    noise: float | None = None
+    """Probability of Gaussian noise, of a standard deviation up to 0.08 of the range."""
+    jpeg: float | None = None
+    """Probability of a strong JPEG compression, of quality 5 to 50."""
     erasing: float | None = None
     """Probability that a random rectangle is erased."""
 

@@ -187,6 +187,8 @@ SETTINGS = st.builds(
     fill=st.sampled_from(["black", "edge", "mirror"]),
     low_resolution=SHARE,
     low_resolution_side=st.floats(0.01, 1),
+    motion=SHARE,
+    motion_length=st.tuples(st.floats(0.001, 0.1), st.floats(0.1, 0.5)),
     blur=SHARE,
     blur_sigma=st.tuples(st.floats(0.01, 3), st.floats(3, 100)),
     exposure=SHARE,
@@ -197,6 +199,8 @@ SETTINGS = st.builds(
     grey=SHARE,
     noise=SHARE,
     noise_std=SHARE,
+    jpeg=SHARE,
+    jpeg_quality=st.tuples(st.integers(1, 50), st.integers(50, 100)),
     erasing=SHARE,
     erasing_area=st.tuples(st.floats(0.001, 0.3), st.floats(0.3, 0.9)),
 )
@@ -226,7 +230,7 @@ def test_any_settings_keep_shape_and_range(use, seed, n, height, width, whole):
     ("field", "value"),
     [
         *((name, bad) for name in ("glasses", "hflip", "vflip", "blur") for bad in (-0.1, 1.1)),
-        *(("erasing", bad) for bad in (-0.1, 1.1)),
+        *((name, bad) for name in ("motion", "jpeg", "erasing") for bad in (-0.1, 1.1)),
         ("rotation", 181),
         ("rotation", -5),
         ("scale", 1.0),
@@ -236,6 +240,8 @@ def test_any_settings_keep_shape_and_range(use, seed, n, height, width, whole):
         ("blur_sigma", (0.0, 1.0)),
         ("blur_sigma", (1.0,)),
         ("erasing_area", (0.1, 1.0)),
+        ("motion_length", (0.2, 0.1)),
+        ("jpeg_quality", (0, 50)),
     ],
 )
 def test_settings_out_of_range_are_refused(field, value):

@@ -1,8 +1,10 @@
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
@@ -124,6 +126,57 @@ def test_noise_has_its_standard_deviation_and_seed():
     again = image_ops.add_noise(grey[:1].clone(), std[3:], [10])
     assert torch.equal(again[0], noisy[3])
     assert np.isclose(np.corrcoef(noisy[2].flatten(), noisy[3].flatten())[0, 1], 0, atol=0.03)
+
+
+def test_a_level_smear_is_a_mean_of_neighbours(images):
+    n = len(images)
+    taps = image_ops.motion_taps(torch.full((n,), 5.0), torch.zeros(n), 3)
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (0, 0), (2, 2)), mode="edge")
+    expected = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=3).mean(axis=-1)
+    smeared = image_ops.motion_blur(images.clone(), taps).numpy()
+    np.testing.assert_allclose(smeared, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0, 90.0, 120.0, 180.0])
+def test_a_dot_is_smeared_along_its_line(degrees):
+    dot = torch.zeros(1, 3, 41, 41)
+    dot[..., 20, 20] = 1
+    taps = image_ops.motion_taps(torch.tensor([15.0]), torch.tensor([degrees]), 8)
+    line = image_ops.motion_blur(dot, taps)[0, 0].double()
+    assert float(line.sum()) == pytest.approx(1, abs=1e-5)
+    offsets = torch.arange(41) - 20.0
+    x, y = offsets[None, :], -offsets[:, None]
+    moments = [float((line * product).sum()) for product in (x * x, x * y, y * y)]
+    spread = np.array([[moments[0], moments[1]], [moments[1], moments[2]]])
+    (narrow, wide), axes = np.linalg.eigh(spread)
+    # An even line of 15 px has a variance of 15 ** 2 / 12.
+    assert wide == pytest.approx(15**2 / 12, rel=0.08)
+    assert narrow < 0.4
+    along = np.array([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+    assert abs(float(axes[:, 1] @ along)) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_smear_of_one_pixel_is_none(images):
+    taps = image_ops.motion_taps(torch.linspace(0, 1, 5), torch.linspace(0, 180, 5), 4)
+    smeared = image_ops.motion_blur(images.clone(), taps)
+    torch.testing.assert_close(smeared[::2], images[::2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(smeared, images, atol=0.02, rtol=0)  # askew it is nearly none
+
+
+def test_jpeg_is_that_of_another_library(images):
+    """Pillow's, of the same quality; most of all pixels to one step of 255."""
+    qualities = [5, 20, 50, 80, 100]
+    compressed = image_ops.through_jpeg(images.clone(), qualities)
+    for image, result, quality in zip(images, compressed, qualities, strict=True):
+        file = io.BytesIO()
+        pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        expected = np.asarray(Image.open(file)).astype(np.float32)
+        apart = np.abs(result.permute(1, 2, 0).numpy() * 255 - expected)
+        assert np.mean(apart <= 1.01) > 0.99
+    error = (compressed - images).square().mean(dim=(1, 2, 3))
+    assert error.tolist() == sorted(error.tolist(), reverse=True)
+    assert error[0] > 10 * error[4]
 
 
 def _with_glasses(image, apart, below, wide, high, rim, shade, opacity):

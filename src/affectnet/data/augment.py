@@ -36,6 +36,7 @@ _DRAWS: Final = (
     *("brightness", "contrast", "saturation", "grey", "noise", "std", "seed"),
     *("erasing", "area", "aspect", "top", "left", "red", "green", "blue"),
     *("glasses", "apart", "below", "wide", "high", "rim", "shade", "opacity"),
+    *("motion", "length", "direction", "jpeg", "quality"),
 )
 """One uniform number each for every image, drawn whatever the settings are: changing one setting
 leaves the draws of the others as they were."""
@@ -222,6 +223,11 @@ def _steps(
     if use.low_resolution:
         sides = between("side", use.low_resolution_side, 1.0).tolist()
         change_share("low_resolution", use.low_resolution, image_ops.low_resolution, sides)
+    if use.motion:
+        shortest, longest = (share * max(height, width) for share in use.motion_length)
+        length, direction = between("length", shortest, longest), between("direction", 0, 180)
+        taps = image_ops.motion_taps(length, direction, math.ceil(longest / 2))
+        change_share("motion", use.motion, image_ops.motion_blur, taps)
     if use.blur:
         taps = image_ops.blur_taps(between("sigma", *use.blur_sigma))
         change_share("blur", use.blur, image_ops.gaussian_blur, taps)
@@ -242,6 +248,9 @@ def _steps(
         seeds = (draws["seed"] * 2**24).long().tolist()  # a float32 draw has 24 bits
         std = between("std", 0, use.noise_std)
         change_share("noise", use.noise, image_ops.add_noise, std, seeds)
+    if use.jpeg:
+        qualities = between("quality", *use.jpeg_quality).round().long().tolist()
+        change_share("jpeg", use.jpeg, image_ops.through_jpeg, qualities)
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)

@@ -40,6 +40,10 @@ class Augmentation:
     """Share of the images shrunk and enlarged again, as if the face had been small."""
     low_resolution_side: float = 0.25
     """The smallest share of the side that shrinking leaves; each image draws from there to 1."""
+    motion: float = 0.0
+    """Share of the images smeared along a line, as if the face or the camera had moved."""
+    motion_length: tuple[float, float] = (0.02, 0.2)
+    """Range of the smear's length as a share of the side."""
     blur: float = 0.0
     """Share of the images blurred by a Gaussian of kernel 5."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
@@ -60,6 +64,10 @@ class Augmentation:
     """Share of the images that get Gaussian noise."""
     noise_std: float = 0.08
     """Largest standard deviation of the noise, where pixels run from 0 to 1."""
+    jpeg: float = 0.0
+    """Share of the images that a strong JPEG compression has been through."""
+    jpeg_quality: tuple[int, int] = (5, 50)
+    """Range of its quality, 1 to 100."""
     erasing: float = 0.0
     """Share of the images of which one rectangle is painted over in a random colour."""
     erasing_area: tuple[float, float] = (0.02, 0.15)
@@ -108,8 +116,8 @@ class Augmentation:
 
 
 _SHARES = (
-    *("glasses", "hflip", "vflip", "low_resolution", "blur", "exposure", "grey", "noise"),
-    "erasing",
+    *("glasses", "hflip", "vflip", "low_resolution", "motion", "blur", "exposure", "grey"),
+    *("noise", "jpeg", "erasing"),
 )
 _RANGES: Final = (
     (_SHARES, 0, 1, "it is the share of images that it changes, from"),
@@ -121,8 +129,10 @@ _RANGES: Final = (
     (("noise_std",), 0, 1, "it is a standard deviation of pixels, from"),
 )
 _PAIRS: Final = (
+    ("motion_length", 0.001, 0.5),
     ("blur_sigma", 0.01, 100),
     ("exposure_gamma", 0.1, 10),
+    ("jpeg_quality", 1, 100),
     ("erasing_area", 0.001, 0.9),
 )
 
@@ -148,9 +158,11 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         shift=0.08,
         fill="edge",
         low_resolution=0.1,
+        motion=0.1,
         blur=0.1,
         exposure=0.15,
         noise=0.15,
+        jpeg=0.1,
         erasing=0.2,
     ),
     "strong": Augmentation(
@@ -160,6 +172,7 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         shift=0.1,
         fill="edge",
         low_resolution=0.15,
+        motion=0.15,
         blur=0.15,
         exposure=0.25,
         brightness=0.35,
@@ -167,15 +180,16 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         saturation=0.4,
         grey=0.1,
         noise=0.15,
+        jpeg=0.15,
         erasing=0.4,
         erasing_area=(0.02, 0.25),
     ),
 }
 """The sets by name. 'described' holds the described system's: mirror, rotation up to 45 degrees,
 blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
-'photos' gives a few of them the faults of photos as they come: small, dark, noisy, covered, behind
-glasses, for networks that see no colour and no contrast (CVNet); 'strong' gives more of them more
-faults."""
+'photos' gives a few of them the faults of photos as they come: small, smeared, dark, noisy, badly
+compressed, covered, behind glasses, for networks that see no colour and no contrast (CVNet);
+'strong' gives more of them more faults."""
 
 
 def named_augmentation(name: str) -> Augmentation:

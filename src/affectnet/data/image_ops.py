@@ -11,6 +11,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
 
 from affectnet.data.augmentation import Fill
 
@@ -98,6 +99,36 @@ def _blur_along(images: Tensor, taps: Tensor, dim: int) -> Tensor:
     return result
 
 
+def motion_taps(length: Tensor, direction: Tensor, reach: int) -> Tensor:
+    """Prepare `motion_blur`: a line through the middle, a pixel wide.
+
+    Args:
+        length: (n,) of the line in pixels; a pixel or less smears nothing.
+        direction: (n,) degrees from the horizontal, anticlockwise on the screen.
+        reach: half of the longest line, rounded up. The same for all parts of a batch, so that they
+            are computed alike.
+
+    Returns:
+        (n, 2 * reach + 1, 2 * reach + 1), of sum 1 each.
+    """
+    offsets = torch.arange(-reach, reach + 1, device=length.device, dtype=length.dtype)
+    radians = torch.deg2rad(direction)
+    cos, sin = (values[:, None, None] for values in (torch.cos(radians), torch.sin(radians)))
+    x, y = offsets[None, None, :], -offsets[None, :, None]
+    along, across = (x * cos + y * sin).abs(), (y * cos - x * sin).abs()
+    half = length[:, None, None].clamp_min(1) / 2
+    # What the line covers of a pixel, nearly.
+    taps = (half + 0.5 - along).clamp(0, 1) * (1 - across).clamp_min(0)
+    return taps / taps.sum(dim=(1, 2), keepdim=True)
+
+
+def motion_blur(images: Tensor, taps: Tensor) -> Tensor:
+    """Smear along a straight line, the border repeated; taps as `motion_taps` makes them."""
+    padded = F.pad(images, (taps.shape[-1] // 2,) * 4, mode="replicate").transpose(0, 1)
+    smeared = F.conv2d(padded, taps[:, None], groups=len(images))
+    return smeared.transpose(0, 1).clamp(0, 1)
+
+
 def luma(images: Tensor) -> Tensor:
     """Return the luma (n, 1, H, W): 0.2989 R + 0.587 G + 0.114 B."""
     grey = images[:, 0] * LUMA[0]
@@ -160,6 +191,14 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
     for row, seed in enumerate(seeds):
         noise[row].normal_(generator=generator.manual_seed(seed))
     return images.addcmul_(noise, _per_image(std)).clamp_(0, 1)
+
+
+def through_jpeg(images: Tensor, qualities: Sequence[int]) -> Tensor:
+    """Compress as JPEG of a quality (n) from 1 to 100, and decompress; on the CPU."""
+    pixels = images.mul(255).round().to("cpu", torch.uint8)
+    for row, (image, quality) in enumerate(zip(pixels, qualities, strict=True)):
+        images[row] = decode_jpeg(encode_jpeg(image, quality)).to(images.device) / 255
+    return images
 
 
 def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: Tensor) -> Tensor:
