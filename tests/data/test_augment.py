@@ -170,6 +170,14 @@ def test_exposure_darkens_as_often_as_its_range_says():
     assert abs(float((exponents > 1).float().mean()) - 0.5) < 0.08
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_autocast_changes_nothing(name):
+    images = faces(40)
+    plain = varied(images, name)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(varied(images, name), plain)
+
+
 def test_no_gradient_is_kept():
     images = torch.rand(2, 3, 16, 16, requires_grad=True)
     assert not varied(images, "strong").requires_grad

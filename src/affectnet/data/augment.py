@@ -101,7 +101,8 @@ def augment(
             f"it must be float32 {tuple(images.shape)} on {images.device}"
         )
     draws = torch.rand(total, len(_DRAWS), generator=generator)[first : first + n]
-    with torch.no_grad():
+    # In float32 also where training has autocast on.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         steps = _steps(
             settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width, out.device
         )
