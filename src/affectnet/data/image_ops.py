@@ -130,7 +130,7 @@ def motion_blur(images: Tensor, taps: Tensor) -> Tensor:
     padded = F.pad(images, (reach,) * 4, mode="replicate")
     size = (height + 2 * reach, width + 2 * reach)
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(taps, s=size)[:, None]
-    smeared = torch.fft.irfft2(spectrum, s=size)[..., 2 * reach :, 2 * reach :]
+    smeared: Tensor = torch.fft.irfft2(spectrum, s=size)[..., 2 * reach :, 2 * reach :]
     return smeared.clamp(0, 1)
 
 
