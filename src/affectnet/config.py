@@ -182,7 +182,7 @@ class TrainConfig:
     """Stochastic depth in the backbone."""
     branches: Literal["all", "turns"] = "all"
     """CVNet's two branches in training: both see all faces, or they take turns, which makes a step
-    shorter by a third and wants more epochs. Other backbones have none."""
+    cost 0.6 of that and wants more epochs. Other backbones have none."""
 
     augment: Augment = "standard"
     """Named augmentation set; `described` is the described system's, less its vertical flip."""
