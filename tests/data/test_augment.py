@@ -302,3 +302,14 @@ def test_to_float_and_normalise_equal_the_reference():
     assert torch.equal(floats, to_float(images))
     torch.testing.assert_close(normalise(floats, torch.tensor(mean), std, inplace=True), expected)
     torch.testing.assert_close(floats, expected)
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+def test_deterministic_algorithms_stay_as_they_were(warn_only: bool) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        augment(torch.zeros(2, 3, 16, 16), AUGMENTATIONS["strong"], step_generator(0))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -2,7 +2,10 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -60,9 +63,9 @@ def test_a_run_without_an_epoch_has_nothing_to_export(tmp_path: Path) -> None:
 def test_the_average_follows_its_formula() -> None:
     from torch.optim.swa_utils import AveragedModel
 
-    average = MovingAverage(0.9)._kwargs["avg_fn"]
+    average = MovingAverage(0.9)._kwargs["multi_avg_fn"]
     weights = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(weights, avg_fn=average)
+    averaged = AveragedModel(weights, multi_avg_fn=average)
     wanted = None
     for step in range(50):
         value = float(step)
@@ -72,3 +75,16 @@ def test_the_average_follows_its_formula() -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         wanted = value if wanted is None else decay * wanted + (1 - decay) * value
     assert averaged.module.weight.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_average_is_kept_where_the_weights_will_be() -> None:
+    """Lightning sets callbacks up before it moves the module to the GPU."""
+    device = torch.device("meta")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
+    average = MovingAverage(0.9)
+    module = L.LightningModule()
+    module.layer = torch.nn.Linear(1, 1)
+    average.setup(trainer, module, "fit")
+    assert average._average_model is not None
+    assert {weight.device for weight in average._average_model.module.parameters()} == {device}
+    assert module.layer.weight.device.type == "cpu"

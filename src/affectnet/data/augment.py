@@ -1,5 +1,6 @@
 """Augmentation of whole batches, on the images' device, and their way from uint8 to the model."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -102,7 +103,7 @@ def augment(
         )
     draws = torch.rand(total, len(_DRAWS), generator=generator)[first : first + n]
     # In float32 also where training has autocast on.
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _any_order():
         steps = _steps(
             settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width, out.device
         )
@@ -112,6 +113,18 @@ def augment(
                 varied = step(varied, part)
             out[part] = varied
     return out
+
+
+@contextlib.contextmanager
+def _any_order() -> Iterator[None]:
+    """Let a GPU write rows in any order: no step writes a row twice, and sorting takes it long."""
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warn)
 
 
 def to_float(images: Tensor) -> Tensor:

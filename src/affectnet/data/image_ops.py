@@ -201,9 +201,9 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
 def through_jpeg(images: Tensor, qualities: Sequence[int]) -> Tensor:
     """Compress as JPEG of a quality (n) from 1 to 100, and decompress; on the CPU."""
     pixels = images.mul(255).round().to("cpu", torch.uint8)
-    for row, (image, quality) in enumerate(zip(pixels, qualities, strict=True)):
-        images[row] = decode_jpeg(encode_jpeg(image, quality)).to(images.device) / 255
-    return images
+    for image, quality in zip(pixels, qualities, strict=True):
+        image.copy_(decode_jpeg(encode_jpeg(image, quality)))
+    return images.copy_(pixels).div_(255)
 
 
 def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: Tensor) -> Tensor:

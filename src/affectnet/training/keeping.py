@@ -137,12 +137,22 @@ class MovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        # All weights of one type in one call: a call a weight, each asking the GPU for the number
+        # of steps, takes a GPU longer than the step does.
+        def average(old: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
             n = int(steps)
             weight = 1 - min(decay, (1 + n) / (10 + n))
-            return torch.lerp(old, new, weight) if old.is_floating_point() else new
+            if old[0].is_floating_point():
+                torch._foreach_lerp_(old, new, weight)
+            else:
+                torch._foreach_copy_(old, new)
 
-        super().__init__(use_buffers=True, avg_fn=average)
+        super().__init__(use_buffers=True, multi_avg_fn=average)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Keep the average where the weights will be; at this time the module is on the CPU yet."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
 
 def keep_start(run: RunFolder, model: AffectModel) -> None:

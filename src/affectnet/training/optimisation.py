@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.depth import layer_depths
+from affectnet.training.muon import Muon
 
 STAGES: Final = 4
 """Parts of the backbone's depth that staged unfreezing frees one after another."""

@@ -1,0 +1,136 @@
+"""Parts of CVNet's training step, as they are done and as their libraries do them by themselves.
+
+`photos` with rows written in any order against sorted ones (deterministic algorithms, as training
+has them on), Muon with all matrices of one shape together against one after another, and the moving
+average beside the model in one call against a call a weight on the CPU, where Lightning keeps it.
+They matter on a CUDA GPU, which small operations keep waiting; forward and backward pass for
+measure.
+"""
+
+import argparse
+import contextlib
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from timm.optim import muon as timm_muon
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from affectnet.data import augment as augmenting
+from affectnet.data.augmentation import AUGMENTATIONS
+from affectnet.models.affect_model import AffectModel
+from affectnet.training.keeping import MovingAverage
+from affectnet.training.muon import Muon
+
+DECAY = 0.998
+
+
+def main() -> int:
+    """Time each part both ways in turn, print medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=128, help="faces (default 128)")
+    parser.add_argument("--image-size", type=int, default=48, help="pixels (default 48)")
+    parser.add_argument("--turns", type=int, default=20, help="timed turns (default 20)")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    model = AffectModel("cvnet", image_size=options.image_size)
+    model = model.to(device, memory_format=torch.channels_last)
+    shape = (options.batch_size, 3, options.image_size, options.image_size)
+    faces = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    passes = forward_backward(model, faces)
+    passes()
+    table = Table("part", "by the library, ms", "as it is, ms", "ratio")
+    for name, plain, own in (
+        ("photos", sorted_rows(faces), lambda: varied(faces)),
+        ("Muon", stepping(timm_muon.Muon, model), stepping(Muon, model)),
+        ("moving average", averaging_on_cpu(model), averaging(model)),
+    ):
+        times = [(timed(plain, device), timed(own, device)) for _ in range(options.turns + 3)][3:]
+        by_library, as_it_is = (1000 * statistics.median(side) for side in zip(*times, strict=True))
+        ratio = by_library / as_it_is
+        table.add_row(name, f"{by_library:.1f}", f"{as_it_is:.1f}", f"{ratio:.1f}")
+    whole = [timed(passes, device) for _ in range(options.turns + 3)][3:]
+    table.add_row("forward, backward", "", f"{1000 * statistics.median(whole):.1f}", "")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    Console().print(f"{options.batch_size} faces of {options.image_size} px; {where}")
+    Console().print(table)
+    return 0
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes until the device is done with it."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def forward_backward(model: AffectModel, faces: Tensor) -> Callable[[], None]:
+    """One pass each way in bf16, which leaves gradients."""
+
+    def run() -> None:
+        model.zero_grad()
+        with torch.autocast(faces.device.type, torch.bfloat16):
+            out = model(augmenting.normalise(augmenting.to_float(faces), (0.5,) * 3, (0.25,) * 3))
+        sum(
+            part.float().square().mean() for part in (out.logits, out.valence, out.arousal)
+        ).backward()
+
+    return run
+
+
+def varied(faces: Tensor) -> Tensor:
+    """The faces by `photos`, the same draws each time."""
+    generator = augmenting.step_generator(0, 0, 0)
+    return augmenting.augment(faces, AUGMENTATIONS["photos"], generator)
+
+
+def sorted_rows(faces: Tensor) -> Callable[[], None]:
+    """The same with rows written in order, as deterministic algorithms have it."""
+
+    def run() -> None:
+        kept, augmenting._any_order = augmenting._any_order, contextlib.nullcontext
+        try:
+            varied(faces)
+        finally:
+            augmenting._any_order = kept
+
+    return run
+
+
+def stepping(kind: type[torch.optim.Optimizer], model: AffectModel) -> Callable[[], None]:
+    """A step so small that the weights stay what they are."""
+    optimizer = kind(model.parameters(), lr=1e-9, nesterov=True)  # type: ignore[call-arg]
+    return lambda: optimizer.step()
+
+
+def averaging_on_cpu(model: AffectModel) -> Callable[[], None]:
+    """The average as Lightning keeps it by default, a function a weight."""
+
+    def average(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        weight = 1 - min(DECAY, (1 + int(steps)) / (10 + int(steps)))
+        return torch.lerp(old, new, weight) if old.is_floating_point() else new
+
+    averaged = AveragedModel(model, torch.device("cpu"), average, use_buffers=True)
+    return lambda: averaged.update_parameters(model)
+
+
+def averaging(model: AffectModel) -> Callable[[], None]:
+    """The average as training keeps it."""
+    averaged = AveragedModel(
+        model,
+        next(model.parameters()).device,
+        multi_avg_fn=MovingAverage(DECAY)._kwargs["multi_avg_fn"],
+        use_buffers=True,
+    )
+    return lambda: averaged.update_parameters(model)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
