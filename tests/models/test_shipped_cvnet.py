@@ -110,7 +110,7 @@ def test_the_figures_on_real_faces(ferplus: Path, tmp_path: Path) -> None:
     card = (shipped_model(DEFAULT_MODEL) / "README.md").read_text(encoding="utf-8")
     expression = scores["expression"]
     # The target is .88, which is not reached (docs/cvnet.md).
-    assert expression["accuracy"]["value"] >= 0.875
+    assert expression["accuracy"]["value"] >= 0.88
     assert f"{expression['accuracy']['value']:.3f}" in card
     assert expression["f1_macro"]["value"] >= 0.70
     assert expression["ece"]["value"] <= 0.03
