@@ -1,7 +1,7 @@
 """Muon, with all matrices of one shape stepped together."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,9 +52,11 @@ class Muon(timm_muon.Muon):
             momenta.append(state["momentum_buffer"])
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        directions: Sequence[Tensor] = momenta
+        if group["nesterov"]:
+            directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
         updates = timm_muon.zeropower_via_newtonschulz(
-            torch.stack(ahead if group["nesterov"] else momenta).flatten(2),
+            torch.stack(list(directions)).flatten(2),
             group["ns_steps"],
             timm_muon.resolve_ns_coefficients(group["ns_coefficients"], timm_muon._COEFFICIENTS),
             eps=group["eps"],
