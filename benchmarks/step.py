@@ -10,7 +10,6 @@ measure.
 import argparse
 import contextlib
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -19,6 +18,7 @@ from rich.table import Table
 from timm.optim import muon as timm_muon
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+from training import timed
 
 from affectnet.data import augment as augmenting
 from affectnet.data.augmentation import AUGMENTATIONS
@@ -50,25 +50,20 @@ def main() -> int:
         ("Muon", stepping(timm_muon.Muon, model), stepping(Muon, model)),
         ("moving average", averaging_on_cpu(model), averaging(model)),
     ):
-        times = [(timed(plain, device), timed(own, device)) for _ in range(options.turns + 3)][3:]
-        by_library, as_it_is = (1000 * statistics.median(side) for side in zip(*times, strict=True))
+        times = [
+            [timed(work, 1, device) for work in (plain, own)] for _ in range(options.turns + 3)
+        ]
+        by_library, as_it_is = (
+            1000 * statistics.median(side) for side in zip(*times[3:], strict=True)
+        )
         ratio = by_library / as_it_is
         table.add_row(name, f"{by_library:.1f}", f"{as_it_is:.1f}", f"{ratio:.1f}")
-    whole = [timed(passes, device) for _ in range(options.turns + 3)][3:]
+    whole = [timed(passes, 1, device) for _ in range(options.turns + 3)][3:]
     table.add_row("forward, backward", "", f"{1000 * statistics.median(whole):.1f}", "")
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     Console().print(f"{options.batch_size} faces of {options.image_size} px; {where}")
     Console().print(table)
     return 0
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `work` takes until the device is done with it."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def forward_backward(model: AffectModel, faces: Tensor) -> Callable[[], None]:

@@ -56,7 +56,7 @@ class Muon(timm_muon.Muon):
         if group["nesterov"]:
             directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
         updates = timm_muon.zeropower_via_newtonschulz(
-            torch.stack(list(directions)).flatten(2),
+            torch.stack(tuple(directions)).flatten(2),
             group["ns_steps"],
             timm_muon.resolve_ns_coefficients(group["ns_coefficients"], timm_muon._COEFFICIENTS),
             eps=group["eps"],
