@@ -21,7 +21,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from affectnet.evaluation.bootstrap import bootstrap, draw_counts, percentile_interval
-from affectnet.evaluation.figures import AffectFigures, ExpressionFigures
+from affectnet.evaluation.metric_vectors import AffectFigures, ExpressionFigures
 from affectnet.labels import EXPRESSIONS
 
 Arrays = dict[str, np.ndarray]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from affectnet.commands.ingest import ingest
 from affectnet.config import IngestConfig
-from affectnet.data.synthetic import write_affectnet_tars
+from affectnet.data.drawn.release import write_affectnet_tars
 
 
 def drawn_dataset(folder: Path, a_class: int, size: int) -> Path:

@@ -35,8 +35,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from affectnet.data.audit.releases import RELEASES
-from affectnet.data.synthetic import write_affectnet_tars
+from affectnet.data.audit.counts import RELEASES
+from affectnet.data.drawn.release import write_affectnet_tars
 
 LOOP = """
 import glob, json, os, resource, subprocess, sys, time

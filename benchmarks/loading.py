@@ -29,8 +29,8 @@ from torchvision import transforms
 
 from affectnet.data.augment import AUGMENTATIONS, Augmentation, augment, normalise, step_generator
 from affectnet.data.datamodule import AffectDataModule
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo, SplitWriter
-from affectnet.data.synthetic import draw_faces
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

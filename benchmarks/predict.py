@@ -36,15 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 import affectnet
+from affectnet.data.drawn.release import draw_faces, render
 from affectnet.data.images import decode_image
-from affectnet.data.synthetic import draw_faces, render
-from affectnet.inference.classifier import Classifier
-from affectnet.inference.export import Exported, _write, export_onnx, quiet
-from affectnet.inference.faces import _model_file
-from affectnet.inference.onnx import OnnxClassifier
+from affectnet.inference.classifiers import ClassifierLike, OnnxClassifier
+from affectnet.inference.detector import _model_file
+from affectnet.inference.onnx_export import Exported, _write, export_onnx, quantise, quiet
 from affectnet.inference.predictor import Predictor
-from affectnet.inference.quantise import quantise
-from affectnet.inference.scores import ClassifierLike
+from affectnet.inference.torch_classifier import Classifier
 from affectnet.models.affect_model import AffectModel
 
 TARGET, MEMORY_TARGET = 3.0, 1.1

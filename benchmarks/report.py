@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo, Face, SplitWriter, open_split
-from affectnet.data.synthetic import draw_faces
 from affectnet.evaluation import evaluate, predictions_table, write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
-from affectnet.report import explorer, page, write_report
+from affectnet.report import page, write_report
+from affectnet.report import page as explorer
 
 MOST_SECONDS, MOST_BYTES = 30.0, 10_000_000
 

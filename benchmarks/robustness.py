@@ -22,7 +22,7 @@ from affectnet.data.augment import normalise, to_float
 from affectnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from affectnet.data.images import decode_image, resize
 from affectnet.data.store import Split, open_split
-from affectnet.evaluation.metrics import ccc
+from affectnet.evaluation.point_metrics import ccc
 from affectnet.models.affect_model import AffectModel
 
 BATCH = 256

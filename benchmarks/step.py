@@ -23,8 +23,8 @@ from training import timed
 from affectnet.data import augment as augmenting
 from affectnet.data.augmentation import AUGMENTATIONS
 from affectnet.models.affect_model import AffectModel
-from affectnet.training.keeping import MovingAverage
-from affectnet.training.muon import Muon
+from affectnet.training.checkpoints import MovingAverage
+from affectnet.training.optimisation import Muon
 
 DECAY = 0.998
 

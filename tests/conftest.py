@@ -1,10 +1,13 @@
-"""Small datasets that many tests share: drawn faces, and the real ones where they are."""
+"""What many tests share: small datasets, the real faces where they are, a photo, a small model."""
 
 import os
 import signal
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 # One thread a process: results must not depend on the machine's cores, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def drawn_tars(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """AffectNet's two tar files with 24 + 6 drawn faces a class at 64 x 64."""
-    from affectnet.data.synthetic import write_affectnet_tars
+    from affectnet.data.drawn.release import write_affectnet_tars
 
     folder = tmp_path_factory.mktemp("release")
     return write_affectnet_tars(folder, train_per_class=24, test_per_class=6, size=64, seed=1)
@@ -44,3 +47,124 @@ def ferplus() -> Path:
     if not (folder / "train_and_val_set.tar.gz").is_file():
         pytest.skip(f"no real faces at {folder}; set AFFECTNET_FERPLUS to their folder")
     return folder
+
+
+PHOTO = Path(__file__).parent / "files" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="session")
+def photo_file() -> Path:
+    """A portrait of 280 x 330 pixels with one face in its upper half."""
+    return PHOTO
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """The portrait, uint8 RGB (330, 280, 3)."""
+    return np.asarray(Image.open(PHOTO).convert("RGB"))
+
+
+WIDE = 60
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved CVNet of 48 pixels, its heads drawn wide, so that faces get different numbers.
+
+    What all pictures have in common of its untrained features is taken off by the biases.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from affectnet.models.affect_model import AffectModel
+
+    torch.manual_seed(0)
+    model = AffectModel("cvnet", image_size=48).eval()
+    with torch.no_grad():
+        pictures = F.interpolate(torch.rand(32, 3, 6, 6), (48, 48), mode="bicubic")
+        common = model.features(pictures).mean(0)
+        for head in (model.heads.expression, model.heads.valence_arousal):
+            head.weight.mul_(WIDE)
+            head.bias.copy_(-head.weight @ common)
+    folder = tmp_path_factory.mktemp("predict") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(model_dir: Path):
+    """The saved model, loaded."""
+    from affectnet.inference.predictor import load
+
+    return load(model_dir)
+
+
+def encode(path: Path, frames: list[np.ndarray], fps: float = 10, codec: str = "MJPG") -> Path:
+    """Encode RGB frames."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height)
+    )
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def shift(photo: np.ndarray, right: int, size: tuple[int, int] = (360, 240)) -> np.ndarray:
+    """The portrait, shrunk, moved to the right on a grey ground of (width, height)."""
+    small = cv2.resize(photo, (200, 236), interpolation=cv2.INTER_AREA)
+    ground = np.full((size[1], size[0] + 400, 3), 120, np.uint8)
+    ground[2:238, 200 + right : 400 + right] = small
+    return ground[:, 200 : 200 + size[0]]
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """`encode`."""
+    return encode
+
+
+@pytest.fixture(scope="session")
+def shifted():
+    """`shift`."""
+    return shift
+
+
+@pytest.fixture(scope="session")
+def walk(photo: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 2 seconds at 10 frames: the face walks to the right and is away for 4 frames."""
+    empty = np.full((240, 360, 3), 120, np.uint8)
+    frames = [empty if 8 <= i < 12 else shift(photo, 8 * i) for i in range(20)]
+    return encode(tmp_path_factory.mktemp("video") / "walk.avi", frames)
+
+
+@pytest.fixture(scope="session")
+def drawn_crops() -> np.ndarray:
+    """64 drawn faces, uint8 RGB (64, 48, 48, 3)."""
+    from affectnet.data.drawn.release import draw_faces
+    from affectnet.data.images import decode_image
+
+    return np.stack([decode_image(face.image, 48) for face in draw_faces(8, seed=5, size=96)])
+
+
+@pytest.fixture(scope="session")
+def onnx_file(model_dir: Path, drawn_crops: np.ndarray, tmp_path_factory) -> Path:
+    """The saved model as ONNX; it takes normalised faces."""
+    return _exported(model_dir, drawn_crops, tmp_path_factory, inside=False)
+
+
+@pytest.fixture(scope="session")
+def uint8_file(model_dir: Path, drawn_crops: np.ndarray, tmp_path_factory) -> Path:
+    """The saved model as ONNX; scaling and normalisation are inside."""
+    return _exported(model_dir, drawn_crops, tmp_path_factory, inside=True)
+
+
+def _exported(model_dir: Path, faces: np.ndarray, factory, inside: bool) -> Path:
+    from affectnet.inference.onnx_export import export_onnx
+    from affectnet.models.affect_model import AffectModel
+
+    path = factory.mktemp("onnx") / "model.onnx"
+    export_onnx(AffectModel.from_pretrained(model_dir), path, faces, inside=inside)
+    return path

@@ -1,8 +1,9 @@
-"""Imports go down only, and the light parts stay light."""
+"""Imports go down only, no files import each other in a circle, the light half has no torch."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,66 +11,123 @@ import pytest
 import affectnet
 
 ROOT = Path(affectnet.__file__).parent
-LEAVES = {"labels", "errors", "run", ""}
+LEAVES = {"labels", "seven", "run", "threads", "errors", "version"}
+MIDDLE = {"evaluation", "models", "data"} | LEAVES
 BELOW = {
-    "labels": set(),
-    "errors": set(),
-    "run": {"errors"},
+    **dict.fromkeys(LEAVES, LEAVES),
     "config": set(),
     "recipes": {"errors"},
-    "data": {"data"} | LEAVES,
-    "models": {"models"} | LEAVES,
-    "evaluation": {"evaluation"} | LEAVES,
-    "training": {"training", "evaluation", "models", "data"} | LEAVES,
-    "report": {"report", "evaluation", "models", "data"} | LEAVES,
-    "inference": {"inference", "evaluation", "models", "data"} | LEAVES,
-    "commands": {"report", "inference", "training", "evaluation", "models", "data", "config"}
-    | {"recipes"}
-    | LEAVES,
+    "data": LEAVES,
+    "models": LEAVES,
+    "evaluation": LEAVES,
+    "figures": {"evaluation"} | LEAVES,
+    "training": MIDDLE,
+    "inference": MIDDLE | {"figures"},
+    "report": MIDDLE | {"figures"},
+    "serve": MIDDLE | {"figures", "inference"},
+    "commands": MIDDLE
+    | {"serve", "report", "inference", "training", "figures", "config", "recipes"},
     "cli": {"config", "commands", "recipes"} | LEAVES,
     "__main__": {"cli"},
-    "plots": {"report"} | LEAVES,
-    "__init__": {"inference", "evaluation"} | LEAVES,
+    "__init__": {"inference", "version"},
 }
-COMMANDS_MADE_OF_OTHERS = {"demo.py", "benchmark.py", "train.py"}
-"""`train` has its settings in a file of their own."""
+"""What the files of each room may import beside their own room."""
+
+COMMANDS_MADE_OF_OTHERS = {"demo", "benchmark", "train"}
+"""`demo` runs the other commands; `train` has its settings in a file of their own."""
+
+NEED_TORCH = {
+    "evaluation.torchmetrics",
+    "inference.onnx_export",
+    "inference.torch_classifier",
+}
+LIGHT_ROOMS = ("evaluation", "figures", "inference", "serve")
 
 
-def imported(file: Path) -> set[str]:
-    """First part below `affectnet` of everything that a file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: relative import"
-            names = [node.module]
-            if node.module == "affectnet":
-                names = [f"affectnet.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            first, *rest = name.split(".")
-            if first == "affectnet":
-                part = rest[0] if rest else ""
-                found.add("" if part.startswith("__") else part)
+def modules() -> dict[str, Path]:
+    """Every module by its name below `affectnet`; the package itself is `__init__`."""
+    found = {}
+    for file in sorted(ROOT.rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        package = parts[-1] == "__init__" and len(parts) > 1
+        found[".".join(parts[:-1] if package else parts)] = file
     return found
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
-def test_imports_go_down_only(file: Path) -> None:
-    part = file.relative_to(ROOT).parts[0].removesuffix(".py")
-    allowed = set(BELOW[part])
-    if part == "commands" and file.name in COMMANDS_MADE_OF_OTHERS:
-        allowed.add("commands")
-    assert imported(file) <= allowed
+MODULES = modules()
 
 
-@pytest.mark.parametrize(
-    "module", ["affectnet", "affectnet.cli", "affectnet.evaluation", "affectnet.plots"]
-)
-def test_light_modules_load_no_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports, at its top, inside functions and for type checks alike."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            module = node.module or ""
+            names = [
+                f"{module}.{alias.name}"
+                if f"{module}.{alias.name}".removeprefix("affectnet.") in MODULES
+                else module
+                for alias in node.names
+            ]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name == "affectnet":
+                found.add("__init__")
+            elif name.startswith("affectnet."):
+                found.add(name.removeprefix("affectnet."))
+    return found
+
+
+IMPORTS = {name: imported(file) for name, file in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    room = module.split(".")[0]
+    allowed = BELOW[room] | ({room} if room != "commands" else set())
+    if module.removeprefix("commands.") in COMMANDS_MADE_OF_OTHERS:
+        allowed |= {"commands"}
+    assert {name.split(".")[0] for name in IMPORTS[module]} <= allowed
+
+
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    below: dict[str, set[str]] = {name: set(names) - {name} for name, names in IMPORTS.items()}
+    while below:
+        free = {name for name, names in below.items() if not names & below.keys()}
+        assert free, f"circles among {sorted(below)}"
+        below = {name: names for name, names in below.items() if name not in free}
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = Counter(file.name for file in MODULES.values() if file.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+LIGHT = [
+    "affectnet",
+    "affectnet.cli",
+    "affectnet.data.crop",
+    "affectnet.data.images",
+    *(
+        f"affectnet.{name}"
+        for name in MODULES
+        if name.split(".")[0] in LIGHT_ROOMS and name not in NEED_TORCH
+    ),
+]
+
+
+def test_light_modules_load_no_torch() -> None:
+    code = "; ".join(
+        [
+            "import sys",
+            *(f"import {name}; assert 'torch' not in sys.modules, '{name}'" for name in LIGHT),
+        ]
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_every_command_has_its_file_and_its_test() -> None:

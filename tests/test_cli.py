@@ -11,9 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectnet import __version__, cli
+from affectnet import cli
 from affectnet.config import EvaluateConfig, TrainConfig
 from affectnet.errors import ConfigError
+from affectnet.version import __version__
 
 
 def affectnet(*args: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import affectnet.report
-from affectnet import plots
-from affectnet.report import figures
+from affectnet import figures, plots
 
 N = 24
 

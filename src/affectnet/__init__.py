@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from affectnet.version import __version__
+
 if TYPE_CHECKING:
     from affectnet.inference.predictor import Predictor, load
     from affectnet.inference.results import FaceResult, PictureResult, Results
 
-__version__ = "0.1.0"
 __all__ = ["FaceResult", "PictureResult", "Predictor", "Results", "__version__", "load"]
 
 _LAZY = {

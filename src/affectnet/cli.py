@@ -16,8 +16,9 @@ from typing import Any
 
 import tyro
 
-from affectnet import __version__, config
+from affectnet import config
 from affectnet.errors import AffectNetError, ConfigError, Stopped, suggest
+from affectnet.version import __version__
 
 COMMANDS: dict[str, type] = {
     "ingest": config.IngestConfig,

@@ -11,10 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from affectnet.report.drawings import Drawing, run_drawings
-    from affectnet.report.embedding import embed, principal_components, split_features
-    from affectnet.report.explain import grad_cam, mean_maps
-    from affectnet.report.figures import (
+    from affectnet.figures import (
         affect_density,
         affect_scatter,
         class_distribution,
@@ -32,14 +29,17 @@ if TYPE_CHECKING:
         sample_grid,
         save_figure,
     )
-    from affectnet.report.figures.attention import attention_overlays, mean_attention
-    from affectnet.report.figures.feature_map import feature_map
-    from affectnet.report.figures.over_time import Line, affect_over_time
-    from affectnet.report.model_drawings import model_drawings
-    from affectnet.report.saving import save_run_figures
+    from affectnet.figures.attention import attention_overlays, mean_attention
+    from affectnet.figures.curves import Line, affect_over_time
+    from affectnet.figures.feature_map import feature_map
+    from affectnet.report.embedding import embed, principal_components, split_features
+    from affectnet.report.grad_cam import grad_cam, mean_maps
+    from affectnet.report.model_figures import model_drawings
+    from affectnet.report.output import save_run_figures
+    from affectnet.report.run_figures import Drawing, run_drawings
 
 _HOMES: Final = {
-    "affectnet.report.figures": (
+    "affectnet.figures": (
         "affect_density",
         "affect_scatter",
         "class_distribution",
@@ -57,14 +57,14 @@ _HOMES: Final = {
         "sample_grid",
         "save_figure",
     ),
-    "affectnet.report.figures.attention": ("attention_overlays", "mean_attention"),
-    "affectnet.report.figures.feature_map": ("feature_map",),
-    "affectnet.report.figures.over_time": ("Line", "affect_over_time"),
-    "affectnet.report.explain": ("grad_cam", "mean_maps"),
+    "affectnet.figures.attention": ("attention_overlays", "mean_attention"),
+    "affectnet.figures.feature_map": ("feature_map",),
+    "affectnet.figures.curves": ("Line", "affect_over_time"),
+    "affectnet.report.grad_cam": ("grad_cam", "mean_maps"),
     "affectnet.report.embedding": ("embed", "principal_components", "split_features"),
-    "affectnet.report.drawings": ("Drawing", "run_drawings"),
-    "affectnet.report.model_drawings": ("model_drawings",),
-    "affectnet.report.saving": ("save_run_figures",),
+    "affectnet.report.run_figures": ("Drawing", "run_drawings", "save_run_figures"),
+    "affectnet.report.model_figures": ("model_drawings",),
+    "affectnet.report.output": ("save_run_figures",),
 }
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -12,8 +12,8 @@ from PIL import Image
 from affectnet import cli
 from affectnet.commands.audit import audit
 from affectnet.config import AuditConfig
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo, Face, SplitWriter, open_split
-from affectnet.data.synthetic import draw_faces
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 

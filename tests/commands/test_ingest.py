@@ -20,7 +20,7 @@ from affectnet.config import IngestConfig, TrainConfig
 from affectnet.data.images import decode_image
 from affectnet.data.splits import stratified_split
 from affectnet.data.store import DatasetInfo, open_split
-from affectnet.data.writing import content_hash
+from affectnet.data.writer import content_hash
 from affectnet.errors import AffectNetError, ConfigError, DataError, RunError
 from affectnet.labels import EXPRESSIONS
 

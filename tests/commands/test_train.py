@@ -24,7 +24,7 @@ from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import Branches
 from affectnet.run import RunFolder
-from affectnet.training.keeping import export_best
+from affectnet.training.checkpoints import export_best
 
 
 def small(data: Path, runs: Path, **settings: object) -> TrainConfig:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from affectnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
-from affectnet.data.synthetic import draw_faces
 from affectnet.errors import ConfigError
 
 

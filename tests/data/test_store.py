@@ -8,14 +8,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from affectnet.data.store import (
-    SCHEMA,
-    DatasetInfo,
-    Face,
-    Split,
-    SplitWriter,
-    open_split,
-)
+from affectnet.data.store import SCHEMA, DatasetInfo, Face, Split, SplitWriter, open_split
 from affectnet.errors import DataError
 
 

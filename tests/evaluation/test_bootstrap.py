@@ -12,7 +12,7 @@ from affectnet.evaluation.bootstrap import (
     percentile_interval,
     point,
 )
-from affectnet.evaluation.figures import AffectFigures, ExpressionFigures, ShareFigure
+from affectnet.evaluation.metric_vectors import AffectFigures, ExpressionFigures, ShareFigure
 from affectnet.labels import EXPRESSIONS
 
 

@@ -12,7 +12,7 @@ from affectnet.evaluation.calibration import (
     fit_temperature,
     log_probabilities,
 )
-from affectnet.evaluation.metrics import expected_calibration_error
+from affectnet.evaluation.point_metrics import expected_calibration_error
 from affectnet.evaluation.predictions import Predictions
 
 

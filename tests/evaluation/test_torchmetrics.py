@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from affectnet.evaluation import metrics
-from affectnet.evaluation.figures import LABEL_FIGURES
-from affectnet.evaluation.moments import AFFECT_FIGURES, ZERO_RULES
+from affectnet.evaluation import point_metrics as metrics
+from affectnet.evaluation.metric_vectors import LABEL_FIGURES
+from affectnet.evaluation.metrics import AFFECT_FIGURES, ZERO_RULES
 from affectnet.evaluation.torchmetrics import AffectMetrics, ExpressionMetrics
 
 

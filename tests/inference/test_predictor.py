@@ -17,10 +17,10 @@ from affectnet.commands.evaluate import evaluate
 from affectnet.config import EvaluateConfig
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, DataError, RunError
-from affectnet.inference.classifier import Classifier
-from affectnet.inference.faces import DEFAULT_MARGIN, crop_face
+from affectnet.inference.detector import DEFAULT_MARGIN, crop_face
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.results import PictureResult, Results
+from affectnet.inference.torch_classifier import Classifier
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.models.affect_model import AffectModel
 

@@ -13,13 +13,7 @@ from sklearn.metrics import log_loss
 from torchmetrics.functional import concordance_corrcoef
 
 from affectnet.models.affect_model import AffectOutput
-from affectnet.models.losses import (
-    affect_loss,
-    ccc_loss,
-    expression_loss,
-    mse_loss,
-    shares_among,
-)
+from affectnet.models.losses import affect_loss, ccc_loss, expression_loss, mse_loss, shares_among
 
 NAN = float("nan")
 K = 8

@@ -11,7 +11,7 @@ from safetensors import safe_open
 import affectnet
 from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.shipped import DEFAULT_MODEL, shipped_model
+from affectnet.models.model_config import DEFAULT_MODEL, shipped_model
 
 PHOTO = Path(affectnet.__file__).parent / "photos" / "astronaut.jpg"
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo, SplitWriter, open_split
-from affectnet.data.synthetic import draw_faces
 from affectnet.evaluation import evaluate, predictions_table, write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import write_report

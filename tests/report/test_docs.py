@@ -18,7 +18,7 @@ def test_the_example_runs(make_run, tmp_path: Path) -> None:
 
 
 def test_every_format_of_the_docs_is_there() -> None:
-    from affectnet.report.writing import FORMATS
+    from affectnet.report.output import FORMATS
 
     assert re.findall(r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE) == list(
         FORMATS

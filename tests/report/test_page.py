@@ -13,7 +13,7 @@ from affectnet.data.store import DatasetInfo, Split, SplitWriter, open_split
 from affectnet.errors import RunError
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import contents as contents_module
-from affectnet.report import faces as faces_module
+from affectnet.report import samples as faces_module
 from affectnet.report import write_report
 from affectnet.report.page import render_page
 from affectnet.report.runs import read_runs

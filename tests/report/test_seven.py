@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from affectnet import figures
 from affectnet.evaluation import evaluate, predictions_table
-from affectnet.evaluation.tables import write_predictions
+from affectnet.evaluation.prediction_files import write_predictions
 from affectnet.labels import EXPRESSIONS, SEVEN
-from affectnet.report import figures
 from affectnet.report.runs import read_runs
 from affectnet.report.tables import categorical_table, per_class_table
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
 
+from affectnet.training.distributed import derived_seed
 from affectnet.training.module import epoch_figures
 from affectnet.training.optimisation import Optimisation
-from affectnet.training.seeds import derived_seed
 
 
 def test_step_schedule_is_steplr() -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from affectnet.config import AuditConfig
 from affectnet.data.audit.affect import BINS
-from affectnet.data.audit.dataset import Audit, audit_dataset, expression_name
+from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_name
 from affectnet.data.audit.findings import Severity, several
 from affectnet.errors import ConfigError
 from affectnet.labels import EXPRESSIONS

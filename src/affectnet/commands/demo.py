@@ -17,7 +17,7 @@ from affectnet.config import (
     ReportConfig,
     TrainConfig,
 )
-from affectnet.data.synthetic import draw_faces, write_affectnet_tars
+from affectnet.data.drawn.release import draw_faces, write_affectnet_tars
 from affectnet.run import refuse_existing
 
 PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"

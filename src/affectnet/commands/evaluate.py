@@ -19,11 +19,7 @@ from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.columns import parse_classes, parse_columns
 from affectnet.evaluation.comparison import Comparison, compare
-from affectnet.evaluation.predictions import Predictions, Truth, join
-from affectnet.evaluation.scores import Scores
-from affectnet.evaluation.scores import evaluate as score
-from affectnet.evaluation.seven import knows_seven, seven_predictions
-from affectnet.evaluation.tables import (
+from affectnet.evaluation.prediction_files import (
     joined_table,
     predictions_of,
     read_predictions,
@@ -32,8 +28,12 @@ from affectnet.evaluation.tables import (
     truth_of,
     write_predictions,
 )
+from affectnet.evaluation.predictions import Predictions, Truth, join
+from affectnet.evaluation.scores import Scores
+from affectnet.evaluation.scores import evaluate as score
+from affectnet.evaluation.seven_classes import knows_seven, seven_predictions
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
-from affectnet.models.shipped import local_path
+from affectnet.models.model_config import local_path
 from affectnet.run import RunFolder, write_beside
 
 PREDICTIONS_NAME = "predictions.parquet"
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     console = Console(width=max(WIDTH, Console().width))
     subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
     if config.devices > 1 or config.nodes > 1:
-        from affectnet.training.interruption import rank
+        from affectnet.training.signals import rank
 
         if rank():
             return []  # it has predicted its part; the first process scores the whole
@@ -257,10 +257,9 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
     With `config.calibrate` a temperature is fitted on the val split first and kept in the model.
     """
     from affectnet.models.affect_model import AffectModel
-    from affectnet.training.interruption import rank
-    from affectnet.training.keeping import export_best
-    from affectnet.training.predict import wait_for_all
-    from affectnet.training.predict_split import calibrate, predict_split
+    from affectnet.training.checkpoints import export_best
+    from affectnet.training.prediction import calibrate, predict_split, wait_for_all
+    from affectnet.training.signals import rank
 
     if model.name == "model" and rank() == 0:
         export_best(RunFolder(model.parent))

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.config import ExportConfig
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.data.store import Split, open_split
-from affectnet.data.synthetic import draw_faces
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.export import Comparison, Precision, check_packages, export_onnx
-from affectnet.inference.onnx import OnnxClassifier
+from affectnet.inference.classifiers import OnnxClassifier
+from affectnet.inference.onnx_export import Comparison, Precision, check_packages, export_onnx
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.saved import Preprocessing
+from affectnet.models.model_config import Preprocessing
 from affectnet.run import refuse_existing
 
 _CALIBRATION = 128

@@ -19,7 +19,6 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from affectnet import __version__
 from affectnet.config import IngestConfig
 from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.classes import Classes
@@ -29,10 +28,11 @@ from affectnet.data.readers.parts import Options
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
-from affectnet.data.writing import write_splits
+from affectnet.data.writer import write_splits
 from affectnet.errors import ConfigError, DataError
 from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.run import refuse_existing, write_beside
+from affectnet.version import __version__
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

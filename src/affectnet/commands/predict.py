@@ -15,20 +15,20 @@ from tqdm import tqdm
 
 from affectnet.config import PredictConfig
 from affectnet.errors import AffectNetError, ConfigError, DataError
-from affectnet.inference.annotate import annotate
-from affectnet.inference.faces import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
+from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
+from affectnet.figures.style import save_figure
+from affectnet.inference.detector import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
+from affectnet.inference.drawing import annotate
 from affectnet.inference.images import Pixels
-from affectnet.inference.over_time import OverTime
 from affectnet.inference.predictor import Predictor, load
+from affectnet.inference.result_files import ResultWriter, check_format
 from affectnet.inference.results import PictureResult
 from affectnet.inference.sources import Source, find_sources, unique_names
-from affectnet.inference.stages import Background
-from affectnet.inference.tables import ResultWriter, check_format
+from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
 from affectnet.inference.video_writer import AnnotatedVideo
-from affectnet.report.figures.over_time import MOST_LINES, Line, affect_over_time
-from affectnet.report.figures.style import save_figure
 from affectnet.run import refuse_existing
+from affectnet.threads import Background
 
 _MOST_SHOWN = 40
 _PATH_SHOWN = 28

@@ -5,7 +5,7 @@ from pathlib import Path
 from affectnet.config import ReportConfig
 from affectnet.errors import ConfigError
 from affectnet.report import write_report
-from affectnet.report.writing import FORMATS, format_of
+from affectnet.report.output import FORMATS, format_of
 
 _SAYS = {
     "html": "opens in any browser, offline",

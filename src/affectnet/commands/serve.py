@@ -14,11 +14,11 @@ from typing import Final
 
 from affectnet.config import ServeConfig
 from affectnet.errors import ConfigError
-from affectnet.inference.app import MISSING, create_app
-from affectnet.inference.app_limits import Limits
-from affectnet.inference.app_work import Studio
-from affectnet.inference.faces import PICTURE_SIZE
+from affectnet.inference.detector import PICTURE_SIZE
 from affectnet.inference.predictor import load
+from affectnet.serve.api import MISSING, create_app
+from affectnet.serve.limits import Limits
+from affectnet.serve.work import Studio
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
 _PATIENCE: Final = 3

@@ -32,15 +32,19 @@ from affectnet.errors import RunError, Stopped
 from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
-from affectnet.models.shipped import local_path
+from affectnet.models.model_config import local_path
 from affectnet.run import RunFolder
+from affectnet.training.checkpoints import export_best, keep_start, read_checkpoint
 from affectnet.training.distillation import Distillation
-from affectnet.training.faults import memory_faults_explained
-from affectnet.training.interruption import StopOnSignal, rank, requeue
-from affectnet.training.keeping import export_best, keep_start, read_checkpoint
+from affectnet.training.features import FeatureDataModule, FeaturePass
 from affectnet.training.module import AffectModule
-from affectnet.training.probe import FeatureDataModule, FeaturePass
-from affectnet.training.trainer import device_settings, make_trainer, on_gpu
+from affectnet.training.signals import StopOnSignal, rank, requeue
+from affectnet.training.trainer import (
+    device_settings,
+    make_trainer,
+    memory_faults_explained,
+    on_gpu,
+)
 
 FEATURES = ".features"
 """Folder among the runs where the features of frozen backbones are kept."""

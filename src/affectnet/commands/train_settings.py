@@ -11,13 +11,13 @@ import torch
 import yaml
 
 from affectnet.config import TrainConfig
+from affectnet.data.augment import Mixing
 from affectnet.data.augmentation import Augmentation, named_augmentation
-from affectnet.data.mixing import Mixing
 from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError
 from affectnet.labels import N_EXPRESSIONS
-from affectnet.models.shipped import local_path, resolve_model
+from affectnet.models.model_config import local_path, resolve_model
 from affectnet.run import RunFolder, folder_name, write_beside
 from affectnet.training.optimisation import Optimisation, Unfreezing
 from affectnet.training.trainer import on_gpu

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from affectnet.evaluation.comparison import Comparison as Comparison
     from affectnet.evaluation.comparison import compare as compare
+    from affectnet.evaluation.prediction_files import predictions_table as predictions_table
+    from affectnet.evaluation.prediction_files import read_predictions as read_predictions
+    from affectnet.evaluation.prediction_files import read_truth as read_truth
+    from affectnet.evaluation.prediction_files import write_predictions as write_predictions
     from affectnet.evaluation.predictions import Predictions as Predictions
     from affectnet.evaluation.predictions import Truth as Truth
     from affectnet.evaluation.scores import Scores as Scores
     from affectnet.evaluation.scores import evaluate as evaluate
-    from affectnet.evaluation.tables import predictions_table as predictions_table
-    from affectnet.evaluation.tables import read_predictions as read_predictions
-    from affectnet.evaluation.tables import read_truth as read_truth
-    from affectnet.evaluation.tables import write_predictions as write_predictions
 
 _HOME = {
     "Comparison": "comparison",
@@ -22,10 +22,10 @@ _HOME = {
     "Truth": "predictions",
     "compare": "comparison",
     "evaluate": "scores",
-    "predictions_table": "tables",
-    "read_predictions": "tables",
-    "read_truth": "tables",
-    "write_predictions": "tables",
+    "predictions_table": "prediction_files",
+    "read_predictions": "prediction_files",
+    "read_truth": "prediction_files",
+    "write_predictions": "prediction_files",
 }
 __all__ = [
     "Comparison",

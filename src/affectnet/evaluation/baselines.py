@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from affectnet.evaluation.figures import CLASS_FIGURES
-from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.metric_vectors import CLASS_FIGURES
+from affectnet.evaluation.metrics import ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
 from affectnet.evaluation.sections import (
     Section,

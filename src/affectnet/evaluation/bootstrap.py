@@ -5,7 +5,6 @@ weighted sums, so a block of resamples is one matrix (n, B) and a figure of all 
 products, with values equal to those of a loop over resampled arrays.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from tqdm import tqdm
 
-from affectnet.evaluation.arrays import Floats, Ints
+from affectnet.evaluation.metrics import Floats, Ints
+from affectnet.threads import cores
 
 IntervalKind: TypeAlias = Literal["percentile", "bca"]
 INTERVAL_KINDS: Final[tuple[str, ...]] = get_args(IntervalKind)
@@ -89,8 +89,7 @@ def bootstrap(
 def _over_blocks(figures: Evaluate, blocks: Iterator[Floats], n: int, columns: int) -> Floats:
     """The figures of all blocks in their order; many faces are shared out over the cores."""
     large = n >= _LARGE
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = min(cores or 1, 8) if large else 1
+    threads = min(cores(), 8) if large else 1
     done: list[Floats] = []
     bar = tqdm(
         total=columns,

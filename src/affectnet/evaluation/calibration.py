@@ -9,9 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from affectnet.errors import DataError
-from affectnet.evaluation.arrays import Floats
+from affectnet.evaluation.metrics import PROBABILITY_FLOOR, Floats
 from affectnet.evaluation.predictions import Predictions
-from affectnet.evaluation.probabilities import PROBABILITY_FLOOR
 
 TEMPERATURE_RANGE: Final = (0.01, 100.0)
 

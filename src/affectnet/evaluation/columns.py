@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from affectnet.errors import ConfigError, DataError, suggest
-from affectnet.evaluation.arrays import Bools, Floats, Ints
+from affectnet.evaluation.metrics import Bools, Floats, Ints
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 
 TRUTH_COLUMNS: Final = ("expression", "valence", "arousal")

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.stats import binomtest, chi2
 
 from affectnet.errors import DataError
-from affectnet.evaluation.arrays import Bools, Floats
 from affectnet.evaluation.bootstrap import (
     LEVEL,
     MAX_UNDEFINED,
@@ -17,12 +16,12 @@ from affectnet.evaluation.bootstrap import (
     point,
     undefined_share,
 )
-from affectnet.evaluation.figures import LABEL_FIGURES, PROBABILITY_FIGURES
-from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.metric_vectors import LABEL_FIGURES, PROBABILITY_FIGURES
+from affectnet.evaluation.metrics import Bools, Floats, ZeroRule
+from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Predictions, Truth, join
 from affectnet.evaluation.sections import Section, affect_section, expression_section
-from affectnet.evaluation.seven import knows_seven, seven_classes
-from affectnet.evaluation.tables import predictions_of, truth_of
+from affectnet.evaluation.seven_classes import knows_seven, seven_classes
 from affectnet.labels import EXPRESSIONS, SEVEN
 
 EXPRESSION_COMPARED: Final = frozenset((*LABEL_FIGURES, *PROBABILITY_FIGURES))

@@ -1,339 +1,402 @@
-"""Point figures as plain functions of NumPy arrays: one figure, one function.
+"""Array types of the scoring code, and division that marks the undefined.
 
-`truth` and `preds` are (n,) class indices or (n,) real numbers, `probabilities` (n, K) with rows
-that sum to one. A figure that is undefined for the given faces is None, never NaN. The classes are
-0 to K - 1, where K is the width of `probabilities`, or one more than the highest label.
+Inside `affectnet.evaluation` a figure of one resample is a float64, and NaN says "undefined
+here". NaN never leaves the package: point figures become None, and a score carries the reason.
+
+Figures that follow from the confusion matrix alone, for one matrix or a whole batch.
+
+Every function takes `confusion` of shape (..., K, K): the weight of the faces of true class i
+(row) predicted as class j (column). Weights are counts for plain figures and resamples, and any
+non-negative numbers for reweighted ones. Undefined entries come out as NaN.
+
+RMSE, MAE, CORR, SAGR and CCC of one dimension, for many weightings at once.
+
+Figures of class probabilities that are weighted means over faces: top-k, log loss, ECE.
+
+AUC-ROC and average precision of one class against the rest, for many weightings at once.
 """
+
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
-from affectnet.evaluation import confusion as on
-from affectnet.evaluation.arrays import Floats, Ints, mean_of_defined, none_if_undefined
-from affectnet.evaluation.moments import AFFECT_FIGURES, Moments, ZeroRule
-from affectnet.evaluation.probabilities import (
-    ECE_BINS,
-    Calibration,
-    in_top_k,
-    nearest_expression,
-    surprise,
-)
-from affectnet.evaluation.ranking import Ranking
+from affectnet.labels import CIRCUMPLEX, EXPRESSIONS
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
 
 
-def confusion_matrix(
-    truth: npt.ArrayLike, preds: npt.ArrayLike, n_classes: int | None = None
-) -> Floats:
-    """Count the faces of true class i (row) predicted as class j (column), (K, K).
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide elementwise; NaN, without a warning, where the denominator is zero.
 
-    >>> confusion_matrix([0, 0, 1], [0, 1, 1]).tolist()
-    [[1.0, 1.0], [0.0, 1.0]]
+    >>> ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])).tolist()
+    [0.5, nan]
     """
-    t, p = _labels(truth, preds)
-    k = n_classes or int(max(t.max(initial=0), p.max(initial=0))) + 1
-    counts = np.bincount(t * k + p, minlength=k * k).reshape(k, k)
-    return np.asarray(counts, dtype=np.float64)
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    out = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=out, where=denominator != 0)
+    return out
 
 
-def accuracy(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Share of faces predicted right: (1/n) sum [pred = truth].
+def mean_of_defined(values: Floats) -> Floats:
+    """Mean over the last axis of the entries that are not NaN; NaN where none is.
 
-    >>> accuracy([0, 1, 2, 2], [0, 1, 1, 2])
-    0.75
+    >>> float(mean_of_defined(np.array([1.0, np.nan, 3.0])))
+    2.0
     """
-    return none_if_undefined(on.accuracy(confusion_matrix(truth, preds)))
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0.0).sum(axis=-1)
+    return ratio(total, defined.sum(axis=-1).astype(np.float64))
 
 
-def balanced_accuracy(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Mean recall over the classes that occur in the truth.
+def none_if_undefined(value: float | np.floating | Floats) -> float | None:
+    """Turn a 0-d figure into a Python float, or None where it is undefined."""
+    number = float(value)
+    return None if np.isnan(number) else number
 
-    >>> balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
-    0.5
+
+def _hits(confusion: Floats) -> Floats:
+    return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1), dtype=np.float64)
+
+
+def _one_class_only(confusion: Floats) -> Floats:
+    """Whether truth and prediction together hold a single class, shape (...)."""
+    marginal = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return np.asarray((marginal > 0).sum(axis=-1) <= 1)
+
+
+def accuracy(confusion: Floats) -> Floats:
+    """Share of faces on the diagonal, shape (...)."""
+    return ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+
+
+def recall(confusion: Floats) -> Floats:
+    """TP / (TP + FN) of each class, shape (..., K); undefined for a class absent from the truth."""
+    return ratio(_hits(confusion), confusion.sum(axis=-1))
+
+
+def precision(confusion: Floats) -> Floats:
+    """TP / (TP + FP) of each class, shape (..., K); undefined for a class never predicted."""
+    return ratio(_hits(confusion), confusion.sum(axis=-2))
+
+
+def f1(confusion: Floats) -> Floats:
+    """2 TP / (2 TP + FP + FN) of each class, shape (..., K).
+
+    Undefined only for a class that is neither in the truth nor in the predictions.
     """
-    return none_if_undefined(on.balanced_accuracy(confusion_matrix(truth, preds)))
+    return ratio(2 * _hits(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
-def top_k_accuracy(truth: npt.ArrayLike, probabilities: npt.ArrayLike, k: int = 2) -> float | None:
-    """Share of faces whose true class is among the k most probable; ties go to the earlier class.
+def balanced_accuracy(confusion: Floats) -> Floats:
+    """Mean recall over the classes that occur in the truth, shape (...)."""
+    return mean_of_defined(recall(confusion))
 
-    >>> top_k_accuracy([2, 0], [[0.5, 0.2, 0.3], [0.1, 0.5, 0.4]])
-    0.5
+
+def f1_macro(confusion: Floats) -> Floats:
+    """Mean F1 over the classes that occur in the truth or in the predictions, shape (...)."""
+    return mean_of_defined(f1(confusion))
+
+
+def f1_weighted(confusion: Floats) -> Floats:
+    """Mean F1 weighted by the number of faces of each true class, shape (...)."""
+    support = confusion.sum(axis=-1)
+    scores = np.where(support > 0, f1(confusion), 0.0)
+    return ratio((scores * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def cohen_kappa(confusion: Floats) -> Floats:
+    """Agreement beyond chance, (p_o - p_e) / (1 - p_e), shape (...) (Cohen, 1960).
+
+    Undefined where truth and prediction are one and the same single class (p_e = 1).
     """
-    t, q = _scored(truth, probabilities)
-    return _mean(in_top_k(t, q, k))
+    total = confusion.sum(axis=(-2, -1))
+    observed = _hits(confusion).sum(axis=-1) * total
+    expected = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
+    kappa = ratio(observed - expected, total * total - expected)
+    return np.where(_one_class_only(confusion), np.nan, kappa)
 
 
-def f1_macro(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Mean of 2 TP / (2 TP + FP + FN) over the classes that are true or predicted somewhere.
+def krippendorff_alpha(confusion: Floats) -> Floats:
+    """1 - D_o / D_e, nominal, truth and prediction as two raters, shape (...).
 
-    >>> round(f1_macro([0, 0, 1], [0, 1, 1]), 4)
-    0.6667
+    With n = 2N values and n_c of them of class c: D_o = 1 - accuracy and
+    D_e = (n^2 - sum n_c^2) / (n (n - 1)) (Krippendorff, 2011). Undefined where all values are
+    one class.
     """
-    return none_if_undefined(on.f1_macro(confusion_matrix(truth, preds)))
+    total = confusion.sum(axis=(-2, -1))
+    values = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    n = 2 * total
+    disagreements = 2 * (total - _hits(confusion).sum(axis=-1))
+    expected = n * n - (values * values).sum(axis=-1)
+    alpha = 1.0 - (n - 1) * ratio(disagreements, expected)
+    return np.where(_one_class_only(confusion), np.nan, alpha)
 
 
-def f1_weighted(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Mean F1 over classes, weighted by the faces of each true class.
+def equal_classes(confusion: Floats) -> Floats:
+    """Scale each true class to the same weight, keeping the total, shape (..., K, K).
 
-    >>> round(f1_weighted([0, 0, 0, 1], [0, 0, 1, 1]), 4)
-    0.7667
+    Classes absent from the truth stay empty. This is the limit of drawing the same number of
+    faces from every class again and again (Jeni, Cohn and De la Torre, 2013).
     """
-    return none_if_undefined(on.f1_weighted(confusion_matrix(truth, preds)))
+    support = confusion.sum(axis=-1)
+    present = (support > 0).sum(axis=-1, keepdims=True)
+    target = support.sum(axis=-1, keepdims=True) / np.maximum(present, 1)
+    factor = np.where(support > 0, target / np.where(support > 0, support, 1.0), 0.0)
+    return np.asarray(confusion * factor[..., None], dtype=np.float64)
 
 
-def precision_per_class(truth: npt.ArrayLike, preds: npt.ArrayLike) -> list[float | None]:
-    """TP / (TP + FP) of each class; None for a class never predicted.
+ZeroRule: TypeAlias = Literal["sign", "positive", "drop"]
+ZERO_RULES: Final[tuple[str, ...]] = get_args(ZeroRule)
+AFFECT_FIGURES: Final = ("rmse", "mae", "corr", "sagr", "ccc")
 
-    >>> precision_per_class([0, 0, 1], [0, 0, 0])
-    [0.6666666666666666, None]
+# Below this share of the mean square, E[x^2] - E[x]^2 has lost digits; do it in two passes.
+_CANCELLATION: Final = 1e-4
+
+
+def same_sign(truth: Floats, preds: Floats, zero_rule: ZeroRule) -> tuple[Bools, Bools]:
+    """Whether the signs agree, and whether the face counts at all, each (n,).
+
+    `sign`: zero is a sign of its own (Kronecker's delta of the two signs, as the AffectNet paper
+    writes it). `positive`: zero counts as positive. `drop`: faces annotated exactly zero do not
+    count; a predicted zero then agrees with nothing.
     """
-    return _each(on.precision(confusion_matrix(truth, preds)))
+    if zero_rule == "positive":
+        return (truth >= 0) == (preds >= 0), np.ones(len(truth), dtype=bool)
+    agree = np.sign(truth) == np.sign(preds)
+    if zero_rule == "drop":
+        return agree & (truth != 0), truth != 0
+    return agree, np.ones(len(truth), dtype=bool)
 
 
-def recall_per_class(truth: npt.ArrayLike, preds: npt.ArrayLike) -> list[float | None]:
-    """TP / (TP + FN) of each class; None for a class absent from the truth.
-
-    >>> recall_per_class([0, 0, 2], [0, 1, 2])
-    [0.5, None, 1.0]
-    """
-    return _each(on.recall(confusion_matrix(truth, preds)))
-
-
-def f1_per_class(truth: npt.ArrayLike, preds: npt.ArrayLike) -> list[float | None]:
-    """2 TP / (2 TP + FP + FN) of each class; None for a class neither true nor predicted.
-
-    >>> f1_per_class([0, 0, 1], [0, 0, 0])
-    [0.8, 0.0]
-    """
-    return _each(on.f1(confusion_matrix(truth, preds)))
-
-
-def cohen_kappa(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """(p_o - p_e) / (1 - p_e): agreement beyond what the marginals give (Cohen, 1960).
-
-    >>> cohen_kappa([0, 0, 1, 1], [0, 0, 1, 0])
-    0.5
-    """
-    return none_if_undefined(on.cohen_kappa(confusion_matrix(truth, preds)))
-
-
-def krippendorff_alpha(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """1 - D_o / D_e, nominal, truth and prediction as two raters (Krippendorff, 2011).
-
-    >>> round(krippendorff_alpha([0, 0, 1, 1], [0, 0, 1, 0]), 4)
-    0.5333
-    """
-    return none_if_undefined(on.krippendorff_alpha(confusion_matrix(truth, preds)))
-
-
-def auc_roc_per_class(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> list[float | None]:
-    """P(score of a face of the class > score of another) + P(tie) / 2, each class against the rest.
-
-    None for a class that no face, or every face, is of (Hanley and McNeil, 1982).
-
-    >>> auc_roc_per_class([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
-    [0.75, 0.75]
-    """
-    return _each(_areas(truth, probabilities)[0])
-
-
-def auc_roc_macro(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
-    """Mean one-vs-rest AUC-ROC over the classes for which it is defined.
-
-    >>> auc_roc_macro([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
-    0.75
-    """
-    return none_if_undefined(mean_of_defined(_areas(truth, probabilities)[0]))
-
-
-def auc_pr_per_class(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> list[float | None]:
-    """Average precision, sum over thresholds of (R_t - R_(t-1)) P_t, each class against the rest.
-
-    None for a class that no face is of.
-
-    >>> auc_pr_per_class([0, 1], [[0.4, 0.6], [0.2, 0.8]])
-    [1.0, 1.0]
-    """
-    return _each(_areas(truth, probabilities)[1])
-
-
-def auc_pr_macro(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
-    """Mean one-vs-rest average precision over the classes that occur in the truth.
-
-    >>> auc_pr_macro([0, 1], [[0.4, 0.6], [0.5, 0.5]])
-    0.5
-    """
-    return none_if_undefined(mean_of_defined(_areas(truth, probabilities)[1]))
-
-
-def log_loss(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
-    """Mean of -ln p(true class), in nats; p is kept away from 0 and 1 by 2.2e-16.
-
-    >>> round(log_loss([0, 1], [[0.5, 0.5], [0.25, 0.75]]), 4)
-    0.4904
-    """
-    return _mean(surprise(*_scored(truth, probabilities)))
-
-
-def expected_calibration_error(
-    truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = ECE_BINS
-) -> float | None:
-    """Sum over bins of (n_b / n) |accuracy_b - confidence_b| (Guo et al., 2017, equation 3).
-
-    Bins of equal width, each closed above; confidence is the highest probability of a face.
-
-    >>> round(expected_calibration_error([0, 1], [[0.9, 0.1], [0.9, 0.1]]), 4)
-    0.4
-    """
-    t, q = _scored(truth, probabilities)
-    return none_if_undefined(Calibration(t, q, bins)(np.ones((len(t), 1)))[0])
-
-
-def reliability_curve(
-    truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = ECE_BINS
-) -> list[dict[str, float | int | None]]:
-    """Faces, mean confidence and accuracy of each bin that the calibration error sums over.
-
-    >>> reliability_curve([0, 1], [[0.9, 0.1], [0.9, 0.1]], bins=2)[1]
-    {'from': 0.5, 'to': 1.0, 'n': 2, 'confidence': 0.9, 'accuracy': 0.5}
-    """
-    return Calibration(*_scored(truth, probabilities), bins).curve()
-
-
-def rmse(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Root of the mean squared error: sqrt((1/n) sum (y - x)^2).
-
-    >>> rmse([0.0, 0.0], [0.3, -0.3])
-    0.3
-    """
-    return _affect(truth, preds, "rmse")
-
-
-def mae(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Mean absolute error: (1/n) sum |y - x|.
-
-    >>> mae([0.0, 0.0], [0.5, 0.0])
-    0.25
-    """
-    return _affect(truth, preds, "mae")
-
-
-def corr(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """Pearson's correlation, cov(x, y) / (sd x sd y); None where either does not vary.
-
-    >>> round(corr([-1.0, 0.0, 1.0], [0.0, 0.5, 1.0]), 6)
-    1.0
-    """
-    return _affect(truth, preds, "corr")
-
-
-def sagr(truth: npt.ArrayLike, preds: npt.ArrayLike, zero_rule: ZeroRule = "sign") -> float | None:
-    """Share of faces whose predicted sign equals the annotated one (Nicolaou et al., 2011).
+class Moments:
+    """The five figures of one dimension: sums are linear in the weights, so one product gives all.
 
     Args:
-        truth, preds: (n,) numbers.
-        zero_rule: `sign`: zero is a sign of its own; `positive`: zero counts as positive; `drop`:
-            faces annotated exactly zero are left out.
-
-    >>> sagr([0.5, 0.0, -0.5], [0.1, 0.1, -0.1])
-    0.6666666666666666
-    >>> sagr([0.5, 0.0, -0.5], [0.1, 0.1, -0.1], zero_rule="positive")
-    1.0
+        truth, preds: (n,), finite.
+        zero_rule: what SAGR does with zero, see `same_sign`.
     """
-    return _affect(truth, preds, "sagr", zero_rule)
+
+    def __init__(self, truth: Floats, preds: Floats, zero_rule: ZeroRule = "sign") -> None:
+        # Centred by the mean of all faces: resamples then cancel little in E[x^2] - E[x]^2.
+        self._truth, self._preds = truth, preds
+        self._shift = float(truth.mean() - preds.mean()) if len(truth) else 0.0
+        x, y, error = _centred(truth), _centred(preds), preds - truth
+        agree, counts = same_sign(truth, preds, zero_rule)
+        self._rows = np.stack(
+            [np.ones(len(x)), x, y, x * x, y * y, x * y, error * error, abs(error), agree, counts]
+        )
+
+    def __call__(self, weights: Floats) -> Floats:
+        """Return (5, B) figures in the order of `AFFECT_FIGURES` for `weights` (n, B)."""
+        sums = self._rows @ weights
+        total = sums[0]
+        mean_x, mean_y, square_x, square_y, cross, error2, error1 = ratio(sums[1:8], total)
+        var_x = square_x - mean_x**2
+        var_y = square_y - mean_y**2
+        cov = cross - mean_x * mean_y
+        gap = mean_x - mean_y + self._shift
+        unsafe = (var_x < _CANCELLATION * square_x) | (var_y < _CANCELLATION * square_y)
+        for b in np.flatnonzero(unsafe):
+            drawn = weights[:, b] > 0
+            var_x[b], var_y[b], cov[b], gap[b] = _two_pass(
+                self._truth[drawn], self._preds[drawn], weights[drawn, b]
+            )
+        corr = ratio(cov, np.sqrt(var_x) * np.sqrt(var_y))
+        ccc = ratio(2 * cov, var_x + var_y + gap**2)
+        sagr = ratio(sums[8], sums[9])
+        return np.stack([np.sqrt(error2), error1, np.clip(corr, -1.0, 1.0), sagr, ccc])
 
 
-def ccc(truth: npt.ArrayLike, preds: npt.ArrayLike) -> float | None:
-    """2 cov(x, y) / (var x + var y + (mean x - mean y)^2), population moments (Lin, 1989).
+def _centred(values: Floats) -> Floats:
+    # A constant must become exactly zero, so that "does not vary" is seen and not rounded away.
+    if len(values) == 0 or values.min() == values.max():
+        return np.zeros(len(values))
+    return np.asarray(values - values.mean(), dtype=np.float64)
 
-    Zero where only one of the two varies; None where both are the same constant.
 
-    >>> round(ccc([-0.5, 0.0, 0.5], [0.0, 0.5, 1.0]), 6)
-    0.571429
+def _two_pass(x: Floats, y: Floats, weights: Floats) -> tuple[float, float, float, float]:
+    """Population variances, covariance and the gap of the means; exact for constants."""
+    total = weights.sum()
+    mean_x, mean_y = _mean(x, weights), _mean(y, weights)
+    dx, dy = x - mean_x, y - mean_y
+    return (
+        float((weights * dx * dx).sum() / total),
+        float((weights * dy * dy).sum() / total),
+        float((weights * dx * dy).sum() / total),
+        mean_x - mean_y,
+    )
+
+
+def _mean(values: Floats, weights: Floats) -> float:
+    constant = values.min() == values.max()
+    return float(values[0] if constant else np.average(values, weights=weights))
+
+
+ECE_BINS: Final = 15
+PROBABILITY_FLOOR: Final = float(np.finfo(np.float64).eps)
+
+
+def predicted_class(probabilities: Floats) -> Ints:
+    """The most probable class of each face, (n,); the first in class order on a tie."""
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def in_top_k(truth: Ints, probabilities: Floats, k: int) -> Bools:
+    """Whether the true class is among the k most probable, (n,).
+
+    On ties the class that comes first in class order wins, as in `predicted_class`, so top-1
+    equals accuracy.
     """
-    return _affect(truth, preds, "ccc")
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    tied_before = (probabilities == own) & (np.arange(probabilities.shape[1]) < truth[:, None])
+    return np.asarray(((probabilities > own) | tied_before).sum(axis=1) < k)
 
 
-def expression_affect_agreement(
-    expression: npt.ArrayLike, valence: npt.ArrayLike, arousal: npt.ArrayLike
-) -> float | None:
-    """Share of faces whose (valence, arousal) is nearest to the point of their own expression.
+def surprise(truth: Ints, probabilities: Floats) -> Floats:
+    """-ln p(true class) of each face, (n,); p is kept away from 0 and 1 by 2.2e-16."""
+    own = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0]
+    return np.asarray(-np.log(np.clip(own, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)))
 
-    The points are `labels.CIRCUMPLEX`, the distance Euclidean. On predictions it says whether the
-    two heads tell the same story; on annotations it is what a consistent annotator reaches.
 
-    >>> expression_affect_agreement([1, 2], [0.8, 0.7], [0.5, 0.5])
-    0.5
+def confidence_bin(confidence: Floats, bins: int = ECE_BINS) -> Ints:
+    """The index of the equal-width bin ((b - 1) / bins, b / bins] of each confidence, (n,).
+
+    A confidence on an edge belongs to the bin below it (Guo et al., 2017).
     """
-    e = np.asarray(expression, dtype=np.int64)
-    v, a = np.asarray(valence, np.float64), np.asarray(arousal, np.float64)
-    return _mean(nearest_expression(v, a) == e)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    return np.asarray(np.searchsorted(edges[1:-1], confidence, side="left"), dtype=np.int64)
 
 
-def skew_normalised(
-    truth: npt.ArrayLike, preds: npt.ArrayLike, probabilities: npt.ArrayLike | None = None
-) -> dict[str, float | None]:
-    """The figures that a set with as many faces of every class would give.
+class Calibration:
+    """Expected calibration error: sum over bins of |accuracy - confidence| times the bin's share.
 
-    Each face weighs n / (K n_c), with n_c the faces of its true class and K the classes that
-    occur: the limit of drawing the larger classes down to the size of the smallest again and again
-    (Jeni, Cohn and De la Torre, 2013; AffectNet reports such figures beside the plain ones).
-
-    >>> skew_normalised([0, 0, 0, 1], [0, 0, 0, 0])["accuracy"]
-    0.5
+    Confidence is the highest probability of a face, accuracy whether that class is right
+    (Naeini et al., 2015; Guo et al., 2017, equation 3).
     """
-    from affectnet.evaluation.bootstrap import point
-    from affectnet.evaluation.figures import ExpressionFigures
 
-    t, p = _labels(truth, preds)
-    q = None if probabilities is None else _scored(truth, probabilities)[1]
-    k = q.shape[1] if q is not None else int(max(t.max(initial=0), p.max(initial=0))) + 1
-    figures = ExpressionFigures(t, p, q, [str(c) for c in range(k)])
-    return {
-        name.removeprefix("skew_normalised/"): none_if_undefined(value)
-        for name, value in zip(figures.names, point(figures, len(t)), strict=True)
-        if name.startswith("skew_normalised/")
-    }
+    def __init__(self, truth: Ints, probabilities: Floats, bins: int = ECE_BINS) -> None:
+        self.confidence = probabilities.max(axis=1) if len(truth) else np.zeros(0)
+        self.right = predicted_class(probabilities) == truth if len(truth) else np.zeros(0, bool)
+        self.bin = confidence_bin(self.confidence, bins)
+        self.bins = bins
+        n = len(truth)
+        self._gaps = csr_array((self.right - self.confidence, (self.bin, np.arange(n))), (bins, n))
 
+    def __call__(self, weights: Floats) -> Floats:
+        """Return the error (B,) for `weights` of shape (n, B)."""
+        return ratio(np.abs(self._gaps @ weights).sum(axis=0), weights.sum(axis=0))
 
-def _labels(truth: npt.ArrayLike, preds: npt.ArrayLike) -> tuple[Ints, Ints]:
-    t, p = np.asarray(truth, dtype=np.int64), np.asarray(preds, dtype=np.int64)
-    _same_length(t, p)
-    return t, p
-
-
-def _scored(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Ints, Floats]:
-    t, q = np.asarray(truth, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
-    if q.ndim != 2:
-        raise ValueError(f"probabilities must be (n, K), not {q.shape}")
-    _same_length(t, q)
-    return t, q
-
-
-def _same_length(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> None:
-    if a.ndim != 1 or len(a) != len(b):
-        raise ValueError(f"truth {a.shape} and predictions {b.shape} must have the same faces")
+    def curve(self) -> list[dict[str, float | int | None]]:
+        """The reliability curve: a row a bin with its bounds, faces, confidence and accuracy."""
+        rows: list[dict[str, float | int | None]] = []
+        for index in range(self.bins):
+            inside = self.bin == index
+            filled = bool(inside.any())
+            rows.append(
+                {
+                    "from": index / self.bins,
+                    "to": (index + 1) / self.bins,
+                    "n": int(inside.sum()),
+                    "confidence": float(self.confidence[inside].mean()) if filled else None,
+                    "accuracy": float(self.right[inside].mean()) if filled else None,
+                }
+            )
+        return rows
 
 
-def _areas(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Floats, Floats]:
-    t, q = _scored(truth, probabilities)
-    ones = np.ones((len(t), 1))
-    areas = np.array([Ranking(q[:, c], t == c)(ones) for c in range(q.shape[1])])
-    return areas[:, 0, 0], areas[:, 1, 0]
+def nearest_expression(valence: Floats, arousal: Floats) -> Ints:
+    """The class whose point in `labels.CIRCUMPLEX` is nearest to (valence, arousal), (n,).
+
+    Euclidean distance; the first in class order on a tie.
+    """
+    points = np.array([CIRCUMPLEX[name] for name in EXPRESSIONS])
+    distance = (valence[:, None] - points[:, 0]) ** 2 + (arousal[:, None] - points[:, 1]) ** 2
+    return np.asarray(distance.argmin(axis=1), dtype=np.int64)
 
 
-def _affect(
-    truth: npt.ArrayLike, preds: npt.ArrayLike, name: str, zero_rule: ZeroRule = "sign"
-) -> float | None:
-    t, p = np.asarray(truth, dtype=np.float64), np.asarray(preds, dtype=np.float64)
-    _same_length(t, p)
-    values = Moments(t, p, zero_rule)(np.ones((len(t), 1)))[:, 0]
-    return none_if_undefined(values[AFFECT_FIGURES.index(name)])
+class Ranking:
+    """One class against the rest, sorted once, so that each weighting costs only sums.
+
+    Faces are sorted by falling score and cut into segments: one for each score that some face of
+    the class has (with every face tied to it), one for each run of other faces in between. Both
+    areas then need the weight of each segment, and of the faces of the class in it; a weighting
+    is a column of `weights`, so a sparse product gives the segments of all of them together.
+
+    Args:
+        scores: (n,), any real numbers; higher means "more likely this class".
+        positive: (n,), True for the faces of the class.
+    """
+
+    def __init__(self, scores: Floats, positive: Bools) -> None:
+        n = len(scores)
+        order = np.argsort(-scores, kind="stable")
+        ranked, hit = scores[order], positive[order]
+        new_score = np.ones(n, dtype=bool)
+        new_score[1:] = ranked[1:] != ranked[:-1]
+        tie_group = np.cumsum(new_score) - 1
+        group_has_hit = np.bincount(tie_group, weights=hit, minlength=1) > 0
+        starts = group_has_hit.copy()
+        starts[1:] |= group_has_hit[:-1]
+        starts[:1] = True
+        segment = (np.cumsum(starts) - 1)[tie_group]
+        n_segments = int(segment[-1]) + 1 if n else 0
+        self._all = _sums_by(segment, order, n_segments, n)
+        self._hit_segments: Ints = np.unique(segment[hit])
+        rank_of_segment = np.searchsorted(self._hit_segments, segment[hit])
+        self._hits = _sums_by(rank_of_segment, order[hit], len(self._hit_segments), n)
+        # Without a tie between a face of the class and another, the segments of the class hold its
+        # faces alone, and the second product falls away.
+        self._tied = len(self._hit_segments) > 0 and bool(
+            (np.bincount(segment)[self._hit_segments] != np.bincount(rank_of_segment)).any()
+        )
+
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return (AUC-ROC, average precision), each (B,), for `weights` of shape (n, B).
+
+        AUC: the weighted share of (face of the class, other face) pairs in the right order, a tie
+        counting one half; undefined without either kind. Average precision: the sum over scores,
+        falling, of precision times the step in recall; undefined without a face of the class.
+        """
+        columns = weights.shape[1]
+        if len(self._hit_segments) == 0:
+            return np.full(columns, np.nan), np.full(columns, np.nan)
+        # Turned over, because running sums are several times as fast along a row.
+        in_segment = np.ascontiguousarray((self._all @ weights).T)
+        hits = in_segment[:, self._hit_segments]
+        tied_others = None
+        if self._tied:
+            together, hits = hits, np.ascontiguousarray((self._hits @ weights).T)
+            tied_others = together - hits
+        np.cumsum(in_segment, axis=1, out=in_segment)
+        total = in_segment[:, -1].copy()
+        above = in_segment[:, self._hit_segments]
+        hits_above = np.cumsum(hits, axis=1)
+        all_hits = hits_above[:, -1].copy()
+        others = total - all_hits
+
+        others_above = np.subtract(above, hits_above, out=in_segment[:, : above.shape[1]])
+        right = others * all_hits - np.einsum("bs,bs->b", hits, others_above)
+        if tied_others is not None:
+            right += 0.5 * np.einsum("bs,bs->b", hits, tied_others)
+        auc = ratio(right, others * all_hits)
+
+        # Above the first drawn face of the class both sums are zero, and so is the step.
+        np.maximum(above, np.finfo(np.float64).tiny, out=above)
+        np.divide(hits_above, above, out=hits_above)
+        average_precision = ratio(np.einsum("bs,bs->b", hits, hits_above), all_hits)
+        return auc, average_precision
 
 
-def _mean(values: npt.NDArray[np.generic]) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _each(values: Floats) -> list[float | None]:
-    return [none_if_undefined(value) for value in values]
+def _sums_by(group: Ints, members: Ints, n_groups: int, n: int) -> csr_array:
+    """The (n_groups, n) matrix that sums rows `members` by their ascending `group`."""
+    sizes = np.bincount(group, minlength=n_groups)
+    indptr = np.concatenate(([0], np.cumsum(sizes)))
+    # Half-width indices: the product is bound by memory.
+    narrow = np.int32 if n < np.iinfo(np.int32).max else np.int64
+    return csr_array(
+        (np.ones(len(members)), members.astype(narrow), indptr.astype(narrow)), shape=(n_groups, n)
+    )

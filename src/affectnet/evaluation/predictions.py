@@ -7,8 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from affectnet.errors import DataError
-from affectnet.evaluation.arrays import Bools, Floats, Ints
-from affectnet.evaluation.probabilities import predicted_class
+from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
 OutOfRange: TypeAlias = Literal["error", "clip", "keep"]

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from affectnet import __version__
 from affectnet.errors import ConfigError
 from affectnet.evaluation.baselines import baselines
 from affectnet.evaluation.bootstrap import INTERVAL_KINDS, LEVEL, IntervalKind
-from affectnet.evaluation.figures import ExpressionFigures
-from affectnet.evaluation.moments import ZERO_RULES, ZeroRule
+from affectnet.evaluation.metric_vectors import ExpressionFigures
+from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
+from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Joined, Predictions, Truth, join
-from affectnet.evaluation.probabilities import ECE_BINS
 from affectnet.evaluation.sections import (
     Section,
     Setting,
@@ -28,11 +27,11 @@ from affectnet.evaluation.sections import (
     nested,
     scored,
 )
-from affectnet.evaluation.seven import knows_seven, seven_classes
+from affectnet.evaluation.seven_classes import knows_seven, seven_classes
 from affectnet.evaluation.slices import score_slices
-from affectnet.evaluation.tables import predictions_of, truth_of
 from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.run import write_beside
+from affectnet.version import __version__
 
 SHOWN_IDS = 20
 

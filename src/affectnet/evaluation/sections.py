@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from affectnet.evaluation.arrays import Bools, Floats, Ints
 from affectnet.evaluation.bootstrap import (
     MAX_UNDEFINED,
     IntervalKind,
@@ -17,11 +16,15 @@ from affectnet.evaluation.bootstrap import (
     point,
     undefined_share,
 )
-from affectnet.evaluation.figures import AffectFigures, ExpressionFigures, Figures, ShareFigure
-from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.metric_vectors import (
+    AffectFigures,
+    ExpressionFigures,
+    Figures,
+    ShareFigure,
+)
+from affectnet.evaluation.metrics import Bools, Floats, Ints, ZeroRule, nearest_expression
 from affectnet.evaluation.predictions import Predictions, Truth
-from affectnet.evaluation.probabilities import nearest_expression
-from affectnet.evaluation.seven import seven_probabilities
+from affectnet.evaluation.seven_classes import seven_probabilities
 from affectnet.labels import CONTEMPT, EXPRESSIONS, SEVEN
 
 

@@ -7,16 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from affectnet.errors import ConfigError, suggest
-from affectnet.evaluation.arrays import Bools
-from affectnet.evaluation.moments import ZeroRule
+from affectnet.evaluation.metrics import Bools, ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
-from affectnet.evaluation.sections import (
-    Setting,
-    affect_section,
-    label_section,
-    nested,
-    scored,
-)
+from affectnet.evaluation.sections import Setting, affect_section, label_section, nested, scored
 
 MOST_VALUES: Final = 12
 """A column of numbers with more distinct values than this is cut into quarters."""

@@ -1,7 +1,7 @@
 """The AffectNet figures as torchmetrics classes, for use in anybody's training loop.
 
 They keep sums, not faces, so memory does not grow with the data, and several processes add theirs
-up. `compute()` equals the functions of `affectnet.evaluation.metrics` on all faces together.
+up. `compute()` equals the functions of `affectnet.evaluation.point_metrics` on all faces together.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from affectnet.evaluation import confusion as on
-from affectnet.evaluation.figures import LABEL_FIGURES
-from affectnet.evaluation.moments import AFFECT_FIGURES, ZERO_RULES, ZeroRule
+from affectnet.evaluation import metrics as on
+from affectnet.evaluation.metric_vectors import LABEL_FIGURES
+from affectnet.evaluation.metrics import AFFECT_FIGURES, ZERO_RULES, ZeroRule
 from affectnet.labels import N_EXPRESSIONS
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from affectnet.inference.annotate import annotate
-from affectnet.inference.faces import crop_face
+from affectnet.inference.detector import crop_face
+from affectnet.inference.drawing import annotate
 from affectnet.inference.images import Pixels
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.labels import CIRCUMPLEX, COLOURS

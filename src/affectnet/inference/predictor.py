@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.faces import (
+from affectnet.inference.classifiers import CONTEMPT, ClassifierLike, Mirrored, WithoutContempt
+from affectnet.inference.detector import (
     DEFAULT_MARGIN,
     MIN_SCORE,
     PICTURE_SIZE,
@@ -34,12 +35,9 @@ from affectnet.inference.images import (
     read_file,
     shrink,
 )
-from affectnet.inference.mirrored import Mirrored
 from affectnet.inference.results import FaceResult, PictureResult, Results
-from affectnet.inference.scores import ClassifierLike
-from affectnet.inference.seven import CONTEMPT, WithoutContempt
-from affectnet.inference.stages import ordered_map
-from affectnet.models.shipped import DEFAULT_MODEL, resolve_model
+from affectnet.models.model_config import DEFAULT_MODEL, resolve_model
+from affectnet.threads import cores, ordered_map
 
 Faces = Literal["detect", "none"]
 OnError = Literal["raise", "keep"]
@@ -207,7 +205,7 @@ class Predictor:
         """
         if faces == "detect":
             _ = self.detector  # a missing model file is told once, not a picture
-        workers = workers or min(os.cpu_count() or 1, 8)
+        workers = workers or min(cores(), 8)
 
         def prepare(pair: tuple[Any, Any]) -> Prepared:
             picture, boxes = pair
@@ -343,12 +341,12 @@ def load(
     place = resolve_model(model)
     classifier: ClassifierLike
     if isinstance(place, Path) and place.suffix.lower() == ".onnx":
-        from affectnet.inference.onnx import OnnxClassifier
+        from affectnet.inference.classifiers import OnnxClassifier
 
         classifier = OnnxClassifier(place, device)
     else:
         try:
-            from affectnet.inference.classifier import load_classifier
+            from affectnet.inference.torch_classifier import load_classifier
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"the model {model} needs {error.name or 'PyTorch'}, which is not installed; "

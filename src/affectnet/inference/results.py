@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from affectnet.inference.faces import Box, Landmarks
+from affectnet.inference.detector import Box, Landmarks
 from affectnet.inference.images import as_pixels
 from affectnet.labels import EXPRESSIONS
 

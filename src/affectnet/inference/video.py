@@ -17,12 +17,12 @@ import numpy as np
 
 from affectnet.data.images import resize
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.faces import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
+from affectnet.inference.detector import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
 from affectnet.inference.images import Pixels, kind_of
 from affectnet.inference.predictor import Candidate, Faces, Predictor, Prepared, check_choice
 from affectnet.inference.results import PictureResult
-from affectnet.inference.stages import ordered_map, overlap
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker
+from affectnet.threads import cores, ordered_map, overlap
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a damaged stream would fill the terminal
 import cv2
@@ -206,7 +206,7 @@ def predict_video(
     detector = FaceDetector(predictor.min_score, detect_size) if faces == "detect" else None
     reader = source if isinstance(source, VideoReader) else VideoReader(source)
     origin = None if isinstance(source, VideoReader) else str(source)
-    workers = workers or max(1, min((os.cpu_count() or 1) - 1, 4))
+    workers = workers or max(1, min(cores() - 1, 4))
     depth = _frames_ahead(reader)
 
     def prepare(frame: Frame) -> Prepared:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import cv2
 
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.annotate import Traces, annotate
-from affectnet.inference.faces import quiet_opencv
+from affectnet.inference.detector import quiet_opencv
+from affectnet.inference.drawing import Traces, annotate
 from affectnet.inference.images import Pixels
 from affectnet.inference.results import PictureResult
-from affectnet.inference.stages import Background
+from affectnet.threads import Background
 
 CODECS: Final = {".webm": "VP80", ".mp4": "mp4v"}
 """VP8 plays in every browser. MPEG-4 part 2 is encoded ten times as fast and plays in desktop

@@ -11,13 +11,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from affectnet import __version__
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.backbones import create_backbone, resolve_name
 from affectnet.models.depth import layer_depths
-from affectnet.models.hub import CARD, fetch_model, plain_card, push_folder
-from affectnet.models.saved import (
+from affectnet.models.model_config import (
     CONFIG,
     FORMAT,
     WEIGHTS,
@@ -26,10 +24,19 @@ from affectnet.models.saved import (
     incomplete,
     preprocessing_of,
     read_config,
+    resolve_model,
 )
-from affectnet.models.shipped import resolve_model
-from affectnet.models.weights import explain_mismatch, read_weights, some
+from affectnet.models.weights import (
+    CARD,
+    explain_mismatch,
+    fetch_model,
+    plain_card,
+    push_folder,
+    read_weights,
+    some,
+)
 from affectnet.run import write_beside
+from affectnet.version import __version__
 
 _logger = logging.getLogger("affectnet")
 

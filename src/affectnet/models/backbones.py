@@ -12,7 +12,7 @@ from torch import nn
 
 from affectnet.errors import ConfigError, WeightsError, suggest
 from affectnet.models import cvnet
-from affectnet.models.saved import Preprocessing
+from affectnet.models.model_config import Preprocessing
 from affectnet.models.weights import (
     WeightsFile,
     explain_mismatch,

@@ -2,13 +2,12 @@
 
 Works on run folders and arrays alone, so also in a notebook: `write_report` makes the page, the PDF
 or the Markdown, `save_run_figures` fills a run with figures, `write_card` writes its model card,
-`affectnet.report.figures` has each figure by itself.
+`affectnet.figures` has each figure by itself.
 """
 
 from affectnet.report.card import model_card, write_card
+from affectnet.report.output import save_run_figures, write_report
 from affectnet.report.runs import EvaluatedRun, ScoredFaces, read_run, read_runs
-from affectnet.report.saving import save_run_figures
-from affectnet.report.writing import write_report
 
 __all__ = [
     "EvaluatedRun",

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affectnet import __version__
 from affectnet.data.audit.affect import RULES
-from affectnet.data.audit.dataset import Audit, expression_name
+from affectnet.data.audit.dataset_audit import Audit, expression_name
 from affectnet.data.audit.findings import Severity
 from affectnet.data.images import decode_image
 from affectnet.errors import DataError
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
-from affectnet.report.html import html_template
+from affectnet.report.page import html_template
+from affectnet.version import __version__
 
 MOST_GROUPS = 60
 MOST_FACES = 8

@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
-from affectnet.report.card_results import Result, measured_values, result_of
-from affectnet.report.faces import datasets_of
-from affectnet.report.md import md_table, md_text
+from affectnet.report.card_tables import Result, measured_values, result_of
+from affectnet.report.markdown import md_table, md_text
 from affectnet.report.runs import METRICS_NAME, EvaluatedRun, read_run
+from affectnet.report.samples import datasets_of
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
 CARD_NAME: Final = "README.md"

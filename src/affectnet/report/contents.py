@@ -8,23 +8,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from affectnet import __version__
+from affectnet import figures
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, DataError
 from affectnet.labels import EXPRESSIONS, SEVEN
-from affectnet.report import figures, tables, words
-from affectnet.report.data_audit import AuditSummary, audit_summary
-from affectnet.report.drawings import (
+from affectnet.report import summary as words
+from affectnet.report import tables
+from affectnet.report.audit_summary import AuditSummary, audit_summary
+from affectnet.report.model_figures import FOLDER as KEPT
+from affectnet.report.model_figures import explaining_drawings
+from affectnet.report.run_figures import (
     Drawing,
     history_drawing,
     run_drawings,
     sample_drawing,
     truth_drawing,
 )
-from affectnet.report.faces import FaceSource, datasets_of
-from affectnet.report.kept import FOLDER as KEPT
-from affectnet.report.model_drawings import explaining_drawings
 from affectnet.report.runs import EvaluatedRun, figure_of
+from affectnet.report.samples import FaceSource, datasets_of
+from affectnet.version import __version__
 
 MOST_DRAWN_RUNS = 8
 """Runs beyond these are in the tables and curves only, or the figures would fill the report."""

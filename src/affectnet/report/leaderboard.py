@@ -12,12 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from affectnet import __version__
-from affectnet.report.html import asset, html_template
-from affectnet.report.md import md_table, md_text
+from affectnet.report.markdown import md_table, md_text
+from affectnet.report.page import asset, html_template
 from affectnet.report.runs import figure_of
 from affectnet.report.tables import CATEGORICAL, CONTINUOUS, LOWER_IS_BETTER, Keys
 from affectnet.run import write_beside
+from affectnet.version import __version__
 
 SCORES: dict[Keys, str] = CATEGORICAL | {
     keys: f"{keys[0].capitalize()} {label}" for keys, label in CONTINUOUS.items()

@@ -1,16 +1,33 @@
-"""The report as Markdown that GitHub shows, its figures as PNG files in a folder beside it."""
+"""Pieces of Markdown as GitHub and Hugging Face read it.
 
+The report as Markdown that GitHub shows, its figures as PNG files in a folder beside it.
+"""
+
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from tqdm import tqdm
 
+from affectnet.figures import save_figure
+from affectnet.report.blocks import Block, Grid, Paragraph, Picture, Points, sections_of
 from affectnet.report.contents import Contents, draw_or_say
-from affectnet.report.figures import save_figure
-from affectnet.report.md import md_table, md_text
-from affectnet.report.outline import Block, Grid, Paragraph, Picture, Points, sections_of
 from affectnet.run import write_beside
+
+
+def md_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, numbers flush right."""
+    rule = ["---", *(["---:"] * (len(columns) - 1))]
+    lines = [[md_text(cell) for cell in row] for row in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
+
+
+def md_text(text: object) -> str:
+    """Text as it is, nothing of it read as Markdown or HTML."""
+    return re.sub(r"([\\`*\[\]<>#|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
+
 
 DPI: Final = 130
 

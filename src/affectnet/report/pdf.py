@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from pypdf import PdfReader, PdfWriter, Transformation
 from tqdm import tqdm
 
+from affectnet.figures.style import GRID, INK, MUTED, look
+from affectnet.report.blocks import Block, Grid, Paragraph, Picture, Points, Section, sections_of
 from affectnet.report.contents import Contents, draw_or_say
-from affectnet.report.figures.style import GRID, INK, MUTED, look
-from affectnet.report.outline import Block, Grid, Paragraph, Picture, Points, Section, sections_of
 from affectnet.report.sheets import HEIGHT, LEFT, WIDTH, Sheet, Sheets, lines_of, table_rows
 from affectnet.run import write_beside
 

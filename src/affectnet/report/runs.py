@@ -14,8 +14,8 @@ import yaml
 from numpy.typing import NDArray
 
 from affectnet.errors import DataError, RunError
-from affectnet.evaluation.seven import seven_classes
-from affectnet.evaluation.tables import predictions_of, read_table, truth_of
+from affectnet.evaluation.prediction_files import predictions_of, read_table, truth_of
+from affectnet.evaluation.seven_classes import seven_classes
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, SEVEN
 from affectnet.run import RunFolder
 

@@ -8,17 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affectnet.data.augment import augment, normalise, step_generator, to_float
+from affectnet.data.augment import Mixing, augment, mix, normalise, step_generator, to_float
 from affectnet.data.augmentation import Augmentation
 from affectnet.data.dataset import Batch
-from affectnet.data.mixing import Mixing, mix
-from affectnet.evaluation import metrics
+from affectnet.evaluation import point_metrics as metrics
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
 from affectnet.training.distillation import Distillation
-from affectnet.training.gathering import Gathered, gather_batch, gather_over_ranks
+from affectnet.training.distributed import Gathered, derived_seed, gather_batch, gather_over_ranks
 from affectnet.training.optimisation import Optimisation, Unfreezing, names_of_matrices
-from affectnet.training.seeds import derived_seed
 
 BACKBONE: Final = "model.backbone."
 """What the backbone's weights are called in a checkpoint."""

@@ -10,8 +10,8 @@ from PIL import Image, ImageEnhance
 
 from affectnet.data.audit.duplicates import Group, find_duplicates, likeness
 from affectnet.data.audit.scan import Rows, scan_images
+from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import Face, Split, SplitWriter
-from affectnet.data.synthetic import draw_faces
 
 N = 160
 

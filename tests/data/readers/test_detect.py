@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from affectnet.cli import main
-from affectnet.data.align import eye_centres
+from affectnet.data.crop import eye_centres
 from affectnet.data.images import decode_image
 from affectnet.data.readers.affectnet_csv import COLUMNS
 from affectnet.data.readers.detect import READERS, TITLES, detect

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from affectnet.data.readers.annotations import Bad
 from affectnet.data.readers.ferplus import ANSWERS, majority, vote_shares
-from affectnet.data.readers.values import Bad
 from affectnet.errors import ConfigError, DataError
 from affectnet.labels import EXPRESSIONS
 

@@ -9,8 +9,7 @@ from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from affectnet.data.audit.phash import hashes, near_pairs
-from affectnet.data.audit.scan import Rows, Scan
+from affectnet.data.audit.scan import Rows, Scan, hashes, near_pairs
 
 Kind = Literal["same file", "same pixels", "near"]
 

@@ -16,13 +16,18 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.bulk import group_names, plain_numbers, plain_points
+from affectnet.data.readers.archive import Images, Progress, Source, Spool, open_source
 from affectnet.data.readers.checker import ImageChecker
 from affectnet.data.readers.jpegcheck import look_whole
-from affectnet.data.readers.npy import NpyScalars, read_points
+from affectnet.data.readers.npy import (
+    NpyScalars,
+    group_names,
+    plain_numbers,
+    plain_points,
+    read_points,
+)
 from affectnet.data.readers.part import LANDMARK_BYTES, UNDECODABLE, UNREADABLE, Part
 from affectnet.data.readers.rows import ARO, EXP, IMAGE, LND, NAMES, VAL, Rows
-from affectnet.data.readers.sources import Images, Progress, Source, Spool, open_source
 from affectnet.data.readers.tarscan import MAX_MEMBER, Block
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError

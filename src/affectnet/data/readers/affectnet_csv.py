@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.annotations import Bad, affect, number, open_csv, plain_key, points
 from affectnet.data.readers.collect import Record
 from affectnet.data.readers.part import (
     BAD_BOX,
@@ -18,7 +19,6 @@ from affectnet.data.readers.part import (
 )
 from affectnet.data.readers.parts import Options, Parts
 from affectnet.data.readers.search import below, shown
-from affectnet.data.readers.values import Bad, affect, number, open_csv, plain_key, points
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
 

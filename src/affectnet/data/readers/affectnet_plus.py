@@ -8,6 +8,16 @@ from typing import Any, Final
 import pyarrow as pa
 
 from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.annotations import (
+    Bad,
+    affect,
+    as_text,
+    find_key,
+    number,
+    numbers,
+    points,
+    shares,
+)
 from affectnet.data.readers.classes import find_class
 from affectnet.data.readers.collect import Record
 from affectnet.data.readers.part import (
@@ -20,16 +30,6 @@ from affectnet.data.readers.part import (
 )
 from affectnet.data.readers.parts import Options, Parts
 from affectnet.data.readers.search import below, entries, images_by_stem
-from affectnet.data.readers.values import (
-    Bad,
-    affect,
-    as_text,
-    find_key,
-    number,
-    numbers,
-    points,
-    shares,
-)
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
 

@@ -1,6 +1,5 @@
 """Decoding of every image by threads, while the source is being read."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from affectnet.data.images import count_pixels, decode_image
 from affectnet.data.readers.part import TRUNCATED, UNDECODABLE
 from affectnet.data.readers.tarscan import HELD, Block
 from affectnet.errors import DataError
+from affectnet.threads import cores
 
 _BYTES_A_TASK = 1 << 20
 _LARGE = 4_000_000
@@ -26,10 +26,7 @@ class ImageChecker:
     """
 
     def __init__(self) -> None:
-        count = os.cpu_count() or 1
-        if hasattr(os, "sched_getaffinity"):  # fewer than the machine's, in a container
-            count = len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(count, "check-image")
+        self._pool = ThreadPoolExecutor(cores(), "check-image")
         self._held: deque[tuple[Block, list[Future[None]]]] = deque()
         self._one_large = threading.Lock()
 

@@ -1,7 +1,6 @@
 """Faces one after another, their images looked at by threads, into one part of a release."""
 
 import hashlib
-import os
 import threading
 from array import array
 from collections import Counter, deque
@@ -16,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from affectnet.data.images import count_pixels, decode_image, looks_whole
+from affectnet.data.readers.annotations import Bad, Fault, as_unicode, whole_text
 from affectnet.data.readers.checker import ends_early
 from affectnet.data.readers.kept import PathImages, Scratch, SpoolImages, encode_face, read_image
 from affectnet.data.readers.part import (
@@ -27,9 +27,9 @@ from affectnet.data.readers.part import (
     Part,
 )
 from affectnet.data.readers.tarscan import MAX_MEMBER
-from affectnet.data.readers.values import Bad, Fault, as_unicode, whole_text
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
+from affectnet.threads import cores
 
 _LARGE = 4_000_000
 _MOST_THREADS = 16
@@ -127,8 +127,7 @@ class Collector:
         self._held: deque[tuple[str, Future[_Look] | Fault, int]] = deque()
         self._held_bytes = 0
         self._one_large = threading.Lock()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        self._pool = ThreadPoolExecutor(min(cores, _MOST_THREADS), "look-at-image")
+        self._pool = ThreadPoolExecutor(min(cores(), _MOST_THREADS), "look-at-image")
 
     def close(self) -> None:
         """Stop the threads."""

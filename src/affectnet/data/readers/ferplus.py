@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.annotations import Bad, number, open_csv, plain_key
 from affectnet.data.readers.classes import FERPLUS
 from affectnet.data.readers.collect import Record
 from affectnet.data.readers.part import (
@@ -20,7 +21,6 @@ from affectnet.data.readers.part import (
 )
 from affectnet.data.readers.parts import Options, Parts
 from affectnet.data.readers.search import below, entries, is_image
-from affectnet.data.readers.values import Bad, number, open_csv, plain_key
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 

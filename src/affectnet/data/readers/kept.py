@@ -8,10 +8,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from affectnet.data.readers.annotations import Bad
+from affectnet.data.readers.archive import Spool
 from affectnet.data.readers.part import ORPHAN_ANNOTATION, UNDECODABLE
-from affectnet.data.readers.sources import Spool
 from affectnet.data.readers.tarscan import MAX_MEMBER
-from affectnet.data.readers.values import Bad
 from affectnet.errors import DataError
 
 _QUALITY = 95

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from affectnet.data.readers.sources import Images, Spool
+from affectnet.data.readers.archive import Images, Spool
 from affectnet.data.store import N_LANDMARKS
 from affectnet.labels import CONTEMPT, N_EXPRESSIONS
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from affectnet.data.align import (
+from affectnet.data.crop import (
     ALIGNMENT,
     alignment,
     crop_transform,
@@ -18,11 +18,11 @@ from affectnet.data.align import (
     warp,
 )
 from affectnet.data.readers.affectnet import Check, Release
+from affectnet.data.readers.annotations import Bad
+from affectnet.data.readers.archive import Progress
 from affectnet.data.readers.collect import Collector, Edit, Picture, Points, Record
 from affectnet.data.readers.kept import Scratch, SpoolImages
 from affectnet.data.readers.part import BAD_BOX, NO_EYES, Part
-from affectnet.data.readers.sources import Progress
-from affectnet.data.readers.values import Bad
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
 

@@ -6,13 +6,13 @@ from typing import Final
 
 from affectnet.data.images import decode_image
 from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.annotations import Bad
 from affectnet.data.readers.classes import RAFDB
 from affectnet.data.readers.collect import Record
 from affectnet.data.readers.kept import read_image
 from affectnet.data.readers.part import BAD_LABEL, UNREADABLE, UNREADABLE_ID
 from affectnet.data.readers.parts import Options, Parts
 from affectnet.data.readers.search import below, entries, is_image, walk
-from affectnet.data.readers.values import Bad
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from affectnet.data.readers.archive import Source, Spool
 from affectnet.data.readers.part import (
     BAD_LABEL,
     DUPLICATE,
@@ -21,7 +22,6 @@ from affectnet.data.readers.part import (
     Dropped,
     Part,
 )
-from affectnet.data.readers.sources import Source, Spool
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from affectnet.data.readers.affectnet import Release
+from affectnet.data.readers.annotations import Bad, affect, as_text, open_csv, points
+from affectnet.data.readers.archive import Progress
 from affectnet.data.readers.classes import Classes, find_class
 from affectnet.data.readers.collect import Record
 from affectnet.data.readers.folder import SPLIT_WORDS, split_of
 from affectnet.data.readers.part import MISSING, NO_EXPRESSION, ORPHAN_ANNOTATION, UNREADABLE
 from affectnet.data.readers.parts import Options, Parts
 from affectnet.data.readers.search import below, shown
-from affectnet.data.readers.sources import Progress
-from affectnet.data.readers.values import Bad, affect, as_text, open_csv, points
 from affectnet.errors import DataError
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")

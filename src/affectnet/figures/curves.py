@@ -1,0 +1,255 @@
+"""Figures of how training went, for one run or many.
+
+Valence and arousal over the time of a video, with the expressions as a ribbon.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from affectnet.figures.style import (
+    CLASS_COLOURS,
+    FULL_WIDTH,
+    MUTED,
+    RUN_COLOURS,
+    RUN_MARKERS,
+    message_figure,
+    new_figure,
+    say,
+    styled,
+)
+from affectnet.labels import EXPRESSIONS
+
+PANELS = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "valence_ccc": "CCC of valence",
+    "arousal_ccc": "CCC of arousal",
+}
+LOWER_IS_BETTER = {"loss"}
+
+
+@styled
+def learning_curves(
+    histories: Mapping[str, Mapping[str, NDArray[Any]]],
+    panels: Mapping[str, str] = PANELS,
+) -> Figure:
+    """Loss, accuracy and CCC over the epochs: validation solid, training dashed, a colour a run.
+
+    A ring marks each run's best validation value.
+
+    Args:
+        histories: run -> column of metrics.csv -> (epochs,) values, NaN where undefined; `epoch`
+            counts from 0.
+        panels: figure -> its label; the columns drawn are `train_FIGURE` and `val_FIGURE`.
+    """
+    histories = {
+        run: columns for run, columns in histories.items() if len(columns.get("epoch", ()))
+    }
+    if not histories:
+        return message_figure("no run has a metrics.csv with epochs", FULL_WIDTH)
+    rows = -(-len(panels) // 2)
+    figure = new_figure(FULL_WIDTH, 2.3 * rows + 0.5)
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (key, label) in zip(grid, panels.items(), strict=False):
+        axes.set_title(label)
+        drawn = [
+            _run(axes, columns, key, RUN_COLOURS[i % 6], RUN_MARKERS[i % 6])
+            for i, columns in enumerate(histories.values())
+        ]
+        if not any(drawn):
+            say(axes, f"no run recorded {label}")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.margins(x=0.03, y=0.08)
+    figure.legend(
+        handles=_legend(list(histories)),
+        loc="outside lower center",
+        ncols=4,
+        handlelength=2.4,
+    )
+    return figure
+
+
+def _run(
+    axes: Axes, columns: Mapping[str, NDArray[Any]], key: str, colour: str, marker: str
+) -> bool:
+    """Draw one run's two lines; return whether there was anything to draw."""
+    epoch = np.asarray(columns["epoch"], np.float64) + 1
+    drawn = False
+    for part, dash, width in (("train", "--", 1.0), ("val", "-", 1.7)):
+        values = np.asarray(columns.get(f"{part}_{key}", np.full(len(epoch), np.nan)), np.float64)
+        usable = np.isfinite(values)
+        if not usable.any():
+            continue
+        drawn = True
+        alone = usable.sum() == 1
+        axes.plot(
+            epoch[usable],
+            values[usable],
+            color=colour,
+            linestyle=dash,
+            linewidth=width,
+            marker="o" if alone else None,
+            alpha=1.0 if part == "val" else 0.75,
+            gid=f"{part}-{key}",
+        )
+        if part == "val":
+            best = np.nanargmin(values) if key in LOWER_IS_BETTER else np.nanargmax(values)
+            axes.plot(
+                epoch[best],
+                values[best],
+                marker=marker,
+                markersize=6.5,
+                markerfacecolor="none",
+                markeredgewidth=1.4,
+                color=colour,
+                gid=f"best-{key}",
+            )
+    return drawn
+
+
+def _legible(name: str) -> str:
+    """A legend leaves out what begins with `_`: put a mark of no width in front."""
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
+def _legend(runs: list[str]) -> list[Line2D]:
+    entries = [
+        Line2D(
+            [],
+            [],
+            color=RUN_COLOURS[i % 6],
+            marker=RUN_MARKERS[i % 6],
+            markerfacecolor="none",
+            label=_legible(name),
+        )
+        for i, name in enumerate(runs)
+    ]
+    return [
+        *entries,
+        Line2D([], [], color=MUTED, linewidth=1.7, label="validation (mark: best)"),
+        Line2D([], [], color=MUTED, linewidth=1.0, linestyle="--", label="training"),
+    ]
+
+
+MOST_LINES: Final = len(RUN_COLOURS)
+
+
+class Line(NamedTuple):
+    """One person: what is at each moment, and how far apart two moments without a gap are."""
+
+    name: str
+    time: NDArray[Any]
+    valence: NDArray[Any]
+    arousal: NDArray[Any]
+    expression: NDArray[Any]
+    step: float
+
+
+@styled
+def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Figure:
+    """Valence above arousal above a ribbon of expressions for each person.
+
+    Args:
+        lines: at most `MOST_LINES` are drawn. Times (n,) in seconds, rising; valence and arousal
+            (n,) in [-1, 1]; expression (n,) classes 0-7; a gap of over three steps breaks the line.
+        end: where the time axis ends, in seconds.
+        left_out: persons that are not drawn, told under the figure.
+    """
+    shown = list(lines)[:MOST_LINES]
+    left_out += len(lines) - len(shown)
+    if not shown:
+        return message_figure("no face was seen", FULL_WIDTH)
+    ribbon = 0.24 * len(shown) + 0.12
+    figure = new_figure(FULL_WIDTH, 3.9 + ribbon)
+    rows = figure.subplots(3, 1, sharex=True, height_ratios=(1.55, 1.55, ribbon))
+    end = max(end, 1e-3)
+    for axes, name in zip(rows, ("valence", "arousal"), strict=False):
+        _draw_lines(axes, shown, name)
+    _draw_ribbons(rows[2], shown)
+    unit, label = (60.0, "minutes") if end >= 180 else (1.0, "seconds")
+    rows[2].set_xlim(0, end)
+    if unit != 1.0:
+        rows[2].xaxis.set_major_formatter(lambda x, _: f"{x / unit:g}")
+        rows[2].xaxis.set_major_locator(_minutes(end))
+    note = f"   ({left_out} more faces, seen for less time, are not drawn)" if left_out else ""
+    rows[2].set_xlabel(f"time in {label}{note}")
+    if len(shown) > 1:
+        rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(shown), borderpad=0)
+    met = [
+        c for c in range(len(EXPRESSIONS)) if any((line.expression == c).any() for line in shown)
+    ]
+    patches = [Patch(color=CLASS_COLOURS[c], label=EXPRESSIONS[c]) for c in met]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), handlelength=1.0)
+    return figure
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Line], name: str) -> None:
+    for number, line in enumerate(lines):
+        time, values = _broken(line, getattr(line, name))
+        axes.plot(time, values, color=RUN_COLOURS[number], label=line.name, linewidth=1.3)
+    axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
+    axes.set_ylim(-1.02, 1.02)
+    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
+    low, high = ("unpleasant", "pleasant") if name == "valence" else ("calm", "excited")
+    axes.set_ylabel(f"{name}\n({low} → {high})")
+
+
+def _broken(line: Line, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Put a NaN into each gap, so that no line is drawn over time out of sight."""
+    gaps = np.flatnonzero(np.diff(line.time) > 3 * line.step) + 1
+    return np.insert(line.time, gaps, np.nan), np.insert(values.astype(float), gaps, np.nan)
+
+
+def _draw_ribbons(axes: Axes, lines: Sequence[Line]) -> None:
+    colours = ListedColormap(CLASS_COLOURS)
+    for row, line in enumerate(lines):
+        # Each moment lasts until the next, or, before a gap, for one step.
+        ends = np.minimum(np.append(line.time[1:], np.inf), line.time + 3 * line.step)
+        ends[-1] = line.time[-1] + line.step
+        starts = line.time
+        for first, last, expression in _runs(starts, ends, line.expression):
+            axes.broken_barh(
+                [(first, last - first)],
+                (row - 0.36, 0.72),
+                facecolors=colours(int(expression)),
+                linewidth=0,
+            )
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+
+
+def _runs(
+    starts: NDArray[Any], ends: NDArray[Any], values: NDArray[Any]
+) -> list[tuple[float, float, int]]:
+    """Join neighbours of one value: (start, end, value)."""
+    runs: list[tuple[float, float, int]] = []
+    for start, end, value in zip(starts, ends, values, strict=True):
+        if runs and runs[-1][2] == value and start <= runs[-1][1] + 1e-9:
+            runs[-1] = (runs[-1][0], float(end), int(value))
+        else:
+            runs.append((float(start), float(end), int(value)))
+    return runs
+
+
+def _minutes(end: float) -> Any:
+    from matplotlib.ticker import MultipleLocator
+
+    for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 240):
+        if end / (60 * minutes) <= 10:
+            return MultipleLocator(60 * minutes)
+    return MultipleLocator(60 * 480)

@@ -1,0 +1,64 @@
+"""The trained model as prediction uses it: face crops in, probabilities, valence, arousal out."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from affectnet.data.augment import normalise, to_float
+from affectnet.errors import ConfigError
+from affectnet.inference.classifiers import Scores
+from affectnet.models.affect_model import AffectModel
+
+
+class Classifier:
+    """An `AffectModel` on a device, with its own preprocessing.
+
+    Args:
+        model: as `AffectModel.from_pretrained` loads it.
+        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
+
+    Raises `ConfigError` where `cuda` is asked for and absent.
+    """
+
+    def __init__(self, model: AffectModel, device: str = "auto") -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device is {device!r}; it may be auto, cpu or cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "device is cuda, and there is no GPU that PyTorch can use; leave auto"
+            )
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        prep = model.preprocessing
+        self.classes = model.classes
+        self.size = prep.size
+        self.margin = prep.margin
+        self.alignment = prep.alignment
+        self.interpolation = prep.interpolation
+
+    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+        """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""
+        prep = self.model.preprocessing
+        with torch.inference_mode():
+            images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).contiguous()
+            output = self.model(normalise(to_float(images), prep.mean, prep.std, inplace=True))
+            logits = output.logits.float() / (self.model.temperature or 1.0)
+            return Scores(
+                logits.softmax(dim=1).cpu().numpy(),
+                output.valence.float().cpu().numpy(),
+                output.arousal.float().cpu().numpy(),
+            )
+
+
+def load_classifier(
+    model: str | Path, *, revision: str | None = None, device: str = "auto"
+) -> Classifier:
+    """Load a model that PyTorch runs: whatever `AffectModel.from_pretrained` takes.
+
+    Raises as that.
+    """
+    return Classifier(AffectModel.from_pretrained(model, revision=revision), device)

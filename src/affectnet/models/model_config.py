@@ -1,0 +1,234 @@
+"""What a saved model says of itself: `config.json`, read and checked. No torch here.
+
+The same text stands in `config.json`, in the header of `model.safetensors`, and in the metadata of
+an ONNX file, so whoever reads one of them reads all.
+
+Which model a name means: a path, one of the hub, or one that the package ships. No torch here.
+
+Names are resolved, nothing is read: what lies there is checked by whoever loads it.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from affectnet.errors import RunError, WeightsError
+from affectnet.labels import EXPRESSIONS
+from affectnet.version import __version__
+
+WEIGHTS: Final = "model.safetensors"
+CONFIG: Final = "config.json"
+FORMAT: Final = 1
+"""Number of the layout of `config.json`; raised when an older affectnet could not read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a face picture becomes the backbone's input; written into `config.json`.
+
+    The picture (RGB, the face already cropped) is resized as a whole to `size` x `size` by
+    `interpolation`, scaled to [0, 1], and normalised by `mean` and `std`. `crop_pct` is 1.0: the
+    border that ImageNet evaluation cuts off would be chin and brow here.
+
+    `margin` (share of the face box added on each side when a detector cropped the face) and
+    `alignment` (how the face was turned upright) are None where the data came already cropped.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+    margin: float | None = None
+    alignment: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry `preprocessing` of `config.json`."""
+        return {"colour_order": "RGB", **asdict(self)}
+
+
+def preprocessing_of(config: dict[str, Any], where: object) -> Preprocessing:
+    """Read the entry `preprocessing` of a checked config; `where` is named in errors.
+
+    Raises `RunError` where it is incomplete, or of another colour order than RGB.
+    """
+    try:
+        facts = dict(config["preprocessing"])
+        order = facts.pop("colour_order")
+        known = {field.name for field in fields(Preprocessing)}
+        if facts.keys() - known:
+            raise KeyError(", ".join(sorted(facts.keys() - known)))
+        preprocessing = Preprocessing(
+            **facts | {"mean": _three(facts["mean"]), "std": _three(facts["std"])}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise incomplete(where, error) from error
+    if order != "RGB":
+        raise RunError(f"{where} says colour order {order}; affectnet reads RGB only")
+    return preprocessing
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read and check a `config.json`; raises as `parse_config`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is no config of an affectnet model ({error})") from error
+    return parse_config(text, path)
+
+
+def parse_config(text: str, where: object) -> dict[str, Any]:
+    """Read and check the text of a `config.json`; `where` is named in errors.
+
+    Raises `RunError` where it is none, of a newer affectnet, or of classes in another order.
+    """
+    try:
+        config = json.loads(text)
+        form, classes = config["format"], config["classes"]
+        newer = form > FORMAT
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{where} is no config of an affectnet model ({error})") from error
+    if newer:
+        raise RunError(
+            f"{where} was written by affectnet {config.get('affectnet_version')}, which is newer "
+            f"than this one ({__version__}); upgrade affectnet"
+        )
+    if not isinstance(classes, list) or not classes or classes != in_order(classes):
+        raise RunError(
+            f"{where} has the classes {classes}; affectnet's order is "
+            f"{', '.join(EXPRESSIONS)}, and a model may have all or some of them in this order"
+        )
+    return dict(config)
+
+
+def in_order(classes: Sequence[str]) -> list[str]:
+    """Return those of the expressions that are among `classes`, in affectnet's order."""
+    return [name for name in EXPRESSIONS if name in classes]
+
+
+def incomplete(where: object, error: Exception) -> RunError:
+    """Build the error for a config in which something is missing."""
+    return RunError(
+        f"{where} is incomplete or damaged ({error}); save the model again with this affectnet"
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+SHIPPED: Final = ("cvnet",)
+"""Names of the models that an installation may carry in `affectnet/weights/NAME/`."""
+DEFAULT_MODEL: Final = "cvnet"
+WEIGHTS_FOLDER: Final = Path(__file__).parents[1] / "weights"
+WAYS: Final = (
+    "a run folder (runs/NAME), its model/ folder, an .onnx file, or owner/name on the Hugging Face "
+    "Hub"
+)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PICKLES: Final = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
+WHY_NO_PICKLE: Final = (
+    "reading a pickle can run code that hides in it, so models are read from safetensors (or ONNX) "
+    "only"
+)
+
+
+def resolve_model(model: str | Path) -> Path | str:
+    """Return what a name stands for.
+
+    Args:
+        model: a run folder, a folder with `model.safetensors` and `config.json`, such a
+            `model.safetensors`, an `.onnx` file, `owner/name` on the hub, or one of `SHIPPED`. What
+            exists as a path is that path, whatever else it could mean.
+
+    Returns:
+        A folder that holds `model.safetensors` and `config.json`, an `.onnx` file, or, as text, the
+        name on the hub.
+
+    Raises:
+        RunError: there is no such model.
+        WeightsError: the weights are missing, a pickle, or not shipped with this installation.
+    """
+    path = Path(model)
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if path.is_file():
+            return _of_file(path)
+        exists = path.exists()
+    except (OSError, ValueError):  # a name too long, or with a null byte
+        exists = False
+    if not exists and str(model) in SHIPPED:
+        return shipped_model(str(model))
+    if not exists and isinstance(model, str) and _HUB_ID.fullmatch(model):
+        return model
+    raise RunError(f"no model at {model}; give {WAYS}")
+
+
+def shipped_model(name: str) -> Path:
+    """Return the folder of a model that the package ships.
+
+    Raises `WeightsError` where this installation has none of that name.
+    """
+    folder = WEIGHTS_FOLDER / name
+    if not all((folder / file).is_file() for file in (CONFIG, WEIGHTS)):
+        raise WeightsError(
+            f"this installation of affectnet ships no weights of '{name}'; name a model of your "
+            f"own: {WAYS}"
+        )
+    return folder
+
+
+def local_path(path: Path) -> Path:
+    """Return the folder of a shipped model where `path` is its name and no path; `path` otherwise.
+
+    For commands that take run folders and weight files beside.
+
+    Raises `WeightsError` as `shipped_model`.
+    """
+    if str(path) in SHIPPED and not path.exists():
+        return shipped_model(str(path))
+    return path
+
+
+def _in_folder(path: Path) -> Path:
+    for folder in (path, path / "model"):
+        here = [name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
+        if len(here) == 2:
+            return folder
+        if here == [CONFIG]:
+            pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES)
+            if pickles:
+                raise WeightsError(
+                    f"{folder} holds no {WEIGHTS} but {pickles[0]}: {WHY_NO_PICKLE}; ask for the "
+                    "safetensors file"
+                )
+            raise WeightsError(
+                f"{folder} holds {CONFIG} but no {WEIGHTS}; copy both, or train again"
+            )
+        if here == [WEIGHTS]:
+            raise RunError(f"{folder} holds {WEIGHTS} but no {CONFIG}; copy both, or train again")
+    if (path / "checkpoints").is_dir():
+        raise RunError(
+            f"the run {path} has no trained model yet; finish it with "
+            f"`affectnet train --name {path.resolve().name} --resume`"
+        )
+    raise RunError(f"{path} holds no {CONFIG} and no {WEIGHTS}; give {WAYS}")
+
+
+def _of_file(path: Path) -> Path:
+    if path.suffix.lower() == ".onnx":
+        return path
+    if path.name == WEIGHTS:
+        return _in_folder(path.parent)
+    if path.suffix.lower() in _PICKLES:
+        raise WeightsError(
+            f"{path} is a checkpoint or a pickle: {WHY_NO_PICKLE}; give the run folder, or the "
+            f"folder that holds {WEIGHTS} and {CONFIG}"
+        )
+    raise RunError(f"{path} is no model; give {WAYS}")

@@ -1,0 +1,290 @@
+"""Frozen backbone: features computed once, kept on disk, and the heads trained on them.
+
+The cache is a folder a key; in it one file of float16 features for each split and view. The key is
+a hash of everything that the features depend on, so the features of other data, other weights or
+another preprocessing are never taken for these. A pass that was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from affectnet.data.augment import augment, normalise, to_float
+from affectnet.data.augmentation import Augmentation
+from affectnet.data.datamodule import AffectDataModule, FaceLoader
+from affectnet.data.dataset import AnySplit, Batch, FaceDataset, labels_of
+from affectnet.data.samplers import EvalBatches, TrainBatches
+from affectnet.data.splits import sample_weights
+from affectnet.models.affect_model import AffectModel
+from affectnet.run import write_beside
+from affectnet.training.distributed import derived_seed
+
+PLAIN: Final = 0
+"""The view without augmentation; views 1, 2, ... are augmented."""
+
+_CHUNK: Final = 64
+"""Images a forward pass; part of the key, since augmented views are drawn a chunk at a time."""
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything that features depend on."""
+
+    data: tuple[str, ...]
+    """Content hash of each dataset."""
+    architecture: str
+    weights: str
+    """Hash of the backbone's tensors."""
+    preprocessing: dict[str, Any]
+    precision: str
+    augmentation: dict[str, Any]
+    seed: int
+
+    def digest(self) -> str:
+        """Twenty hexadecimal digits of a SHA-256."""
+        text = json.dumps([_CHUNK, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class FeaturePass:
+    """Computes the features of splits, or finds them computed.
+
+    Args:
+        model: its backbone is used as it is, in evaluation mode.
+        folder: where caches are kept; this pass's is `folder/KEY`.
+        data: content hash of each dataset that the splits come from.
+        augmentation: what augmented views are drawn by.
+        seed: of the augmented views.
+        device: where the backbone runs.
+        precision: `32` or `bf16`.
+    """
+
+    def __init__(
+        self,
+        model: AffectModel,
+        folder: Path,
+        *,
+        data: Sequence[str],
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+        precision: str = "32",
+    ) -> None:
+        self.model = model
+        self.augmentation = augmentation
+        self.device = device
+        self.precision = precision
+        self.key = FeatureKey(
+            data=tuple(data),
+            architecture=model.architecture,
+            weights=weights_hash(model.backbone),
+            preprocessing=asdict(model.preprocessing),
+            precision=f"{precision} {device.type}",
+            augmentation=asdict(augmentation),
+            seed=seed,
+        )
+        self.folder = folder / self.key.digest()
+
+    def features(self, split: AnySplit, name: str, view: int, workers: int) -> NDArray[np.float16]:
+        """Return the features of one view of a split, float16 (n, num_features), memory-mapped.
+
+        Raises:
+            DataError: when an image cannot be decoded.
+            OSError: when the disk is full; what was computed until then is kept.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shape = (len(split), self.model.num_features)
+        file = self.folder / f"{name}-{view}.f16"
+        progress = file.with_suffix(".json")
+        done = _rows_done(file, progress, shape)
+        if done == 0:
+            # The file of all rows is made beside and renamed: no size that exists is half-made.
+            with write_beside(file) as new:
+                np.memmap(new, np.float16, "w+", shape=shape).flush()
+            self._note(progress, 0)
+        rows = np.memmap(file, np.float16, "r+" if done < len(split) else "r", shape=shape)
+        if done < len(split):
+            self._compute(split, name, view, workers, rows, done, progress)
+        return rows
+
+    @torch.no_grad()
+    def _compute(
+        self,
+        split: AnySplit,
+        name: str,
+        view: int,
+        workers: int,
+        rows: NDArray[np.float16],
+        done: int,
+        progress: Path,
+    ) -> None:
+        backbone = self.model.backbone.to(self.device).eval()
+        preprocessing = self.model.preprocessing
+        loader = FaceLoader(
+            FaceDataset(split, preprocessing.size, interpolation=preprocessing.interpolation),
+            batch_size=None,
+            sampler=EvalBatches(np.arange(done, len(split)), _CHUNK, place=(0, 1)),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+        )
+        what = f"features of {name}" + (f", view {view}" if view else "")
+        with tqdm(total=len(split), initial=done, desc=what, unit="face", disable=None) as bar:
+            for batch in loader:
+                images = batch["image"].to(self.device)
+                if view == PLAIN:
+                    images = to_float(images)
+                else:
+                    seed = derived_seed(self.key.seed, "view", view, name, done)
+                    generator = torch.Generator().manual_seed(seed)
+                    images = augment(images, self.augmentation, generator)
+                with torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
+                ):
+                    found = backbone(normalise(images, preprocessing.mean, preprocessing.std))
+                # Beyond float16's range a feature would turn infinite and every loss with it.
+                rows[done : done + len(images)] = (
+                    found.float().clamp(-65504, 65504).cpu().numpy().astype(np.float16)
+                )
+                done += len(images)
+                bar.update(len(images))
+                self._note(progress, done)
+
+    def _note(self, progress: Path, done: int) -> None:
+        with write_beside(progress) as new:
+            new.write_text(json.dumps({"rows": done, "key": asdict(self.key)}, indent=1))
+
+
+def _rows_done(file: Path, progress: Path, shape: tuple[int, int]) -> int:
+    """How many rows of a cache file are whole."""
+    if not file.is_file() or file.stat().st_size != 2 * shape[0] * shape[1]:
+        return 0
+    try:
+        done = json.loads(progress.read_text())["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    # A pass restarts at a chunk's first row, where the draws of an augmented view start too.
+    return shape[0] if done == shape[0] else int(done) // _CHUNK * _CHUNK
+
+
+class FeatureDataset(Dataset[Batch]):
+    """Features and labels by row number; a batch is `Batch` with `features` in place of `image`.
+
+    Args:
+        split: where the labels are.
+        views: features (n, F) of each view.
+        sampler: whose epoch, with the seed, decides which view of a face is met.
+        seed: see `sampler`.
+    """
+
+    def __init__(
+        self,
+        split: AnySplit,
+        views: Sequence[NDArray[np.float16]],
+        sampler: TrainBatches | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.split = split
+        self.views = views
+        self.sampler = sampler
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        at = np.asarray(rows, np.int64)
+        chosen = np.zeros(len(at), np.int64)
+        if self.sampler is not None and len(self.views) > 1:
+            # A hash of the epoch and the row, not a stream: any part of an epoch can be repeated.
+            mixed = (at + 1) * 0x9E3779B1 + derived_seed(self.seed, "view", self.sampler.epoch)
+            chosen = ((mixed.astype(np.uint64) >> np.uint64(13)) % len(self.views)).astype(np.int64)
+        features = np.empty((len(at), self.views[0].shape[1]), np.float32)
+        for view in np.unique(chosen):
+            picked = chosen == view
+            features[picked] = self.views[view][at[picked]]
+        return {"features": torch.from_numpy(features), **labels_of(self.split, at)}
+
+
+class FeatureDataModule(L.LightningDataModule):
+    """Batches of features instead of images, in the order that `AffectDataModule` would take.
+
+    Args:
+        data: its splits, batch size, sampler and seed are used.
+        source: computes the features when the Trainer asks for batches.
+        views: augmented views of each training face beside the plain one.
+    """
+
+    def __init__(self, data: AffectDataModule, source: FeaturePass, views: int = 0) -> None:
+        super().__init__()
+        # The folder of the features is shared by all machines of a run, as the run's own is.
+        self.prepare_data_per_node = False
+        self.data = data
+        self.source = source
+        self.views = views
+
+    def prepare_data(self) -> None:
+        """Compute what is missing, in one process, before the others read it."""
+        self.data.setup("fit")
+        for name, views in (("train", self.views + 1), ("val", 1)):
+            for view in range(views):
+                self._features(name, view)
+
+    def setup(self, stage: str) -> None:
+        """Open the splits."""
+        self.data.setup("fit")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled batches of the split `train`."""
+        split = self.data.splits["train"]
+        rows = self.data.rows("train")
+        weights = None
+        if self.data.sampler != "natural":
+            weights = sample_weights(split.expression[rows], self.data.sampler)
+        sampler = TrainBatches(rows, self.data.batch_size, seed=self.data.seed, weights=weights)
+        views = [self._features("train", view) for view in range(self.views + 1)]
+        dataset = FeatureDataset(split, views, sampler, self.data.seed)
+        return _loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the split `val`, in order."""
+        split = self.data.splits["val"]
+        dataset = FeatureDataset(split, [self._features("val", PLAIN)])
+        sampler = EvalBatches(self.data.rows("val", capped=False), self.data.batch_size)
+        return _loader(dataset, sampler)
+
+    def _features(self, name: str, view: int) -> NDArray[np.float16]:
+        split = self.data.splits[name]
+        return self.source.features(split, name, view, self.data.workers_for(len(split)))
+
+
+def _loader(dataset: FeatureDataset, sampler: TrainBatches | EvalBatches) -> DataLoader[Batch]:
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,263 @@
+"""Reading anybody's predictions: what is understood, and one clear line for what is not."""
+
+import csv
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from affectnet.errors import ConfigError, DataError
+from affectnet.evaluation import evaluate, predictions_table, read_predictions, read_truth
+from affectnet.evaluation.prediction_files import (
+    joined_table,
+    predictions_of,
+    truth_of,
+    write_predictions,
+)
+from affectnet.evaluation.predictions import join
+from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
+
+P8 = [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(header, *rows, name="given.csv"):
+        path = tmp_path / name
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        return path
+
+    return write
+
+
+def test_labels_by_our_names(write):
+    preds = read_predictions(write(["id", "expression_pred"], ["a", 3], ["b", ""], ["c", 0]))
+    assert preds.ids == ["a", "b", "c"]
+    assert preds.expression.tolist() == [3, -1, 0]
+    assert preds.probabilities is None
+    assert np.isnan(preds.valence).all()
+
+
+def test_ids_keep_their_zeros(write):
+    assert read_predictions(write(["id", "valence_pred"], ["007", 0.5])).ids == ["007"]
+    path = write(["image", "valence_pred"], ["007", 0.5])
+    assert read_predictions(path, ["id=image"]).ids == ["007"]
+
+
+def test_labels_by_name(write):
+    preds = read_predictions(write(["id", "expression_pred"], ["a", "anger"], ["b", "neutral"]))
+    assert preds.expression.tolist() == [6, 0]
+
+
+def test_the_files_own_words_and_order(write):
+    path = write(["id", "label"], ["a", "mad"], ["b", "happy"])
+    preds = read_predictions(path, ["expression_pred=label"], ["anger=mad,happiness=happy"])
+    assert preds.expression.tolist() == [6, 1]
+    path = write(["id", "label"], ["a", 0], ["b", 1])
+    preds = read_predictions(path, ["expression_pred=label"], ["anger", "happiness"])
+    assert preds.expression.tolist() == [6, 1]
+
+
+def test_numbers_under_another_name_need_their_order(write):
+    path = write(["id", "label"], ["a", 0])
+    with pytest.raises(DataError, match="say which classes they are, in their order"):
+        read_predictions(path, ["expression_pred=label"])
+
+
+def test_probabilities_by_name_by_prefix_and_by_number(write):
+    named = read_predictions(write(["id", *PROBABILITY_COLUMNS], ["a", *P8]))
+    header = ["id", *(f"score_{i}" for i in range(8))]
+    numbered = read_predictions(write(header, ["a", *P8]), ["p=score_"], [",".join(EXPRESSIONS)])
+    turned = read_predictions(
+        write(header, ["a", *P8]), ["p=score_"], [",".join(EXPRESSIONS[::-1])]
+    )
+    header = ["id", *(f"prob_{name}" for name in EXPRESSIONS)]
+    prefixed = read_predictions(write(header, ["a", *P8]), ["p=prob_"])
+    assert named.probabilities.tolist() == [P8]
+    assert named.expression.tolist() == [0]
+    assert (numbered.probabilities == named.probabilities).all()
+    assert (prefixed.probabilities == named.probabilities).all()
+    assert (turned.probabilities == named.probabilities[:, ::-1]).all()
+    assert turned.expression.tolist() == [7]
+
+
+def test_seven_probabilities(write):
+    header = ["id", *PROBABILITY_COLUMNS[:7]]
+    preds = read_predictions(write(header, ["a", 0.4, *[0.1] * 6]))
+    assert preds.uncovered == ("contempt",)
+    assert preds.probabilities[0, 7] == 0.0
+
+
+def test_a_label_given_beside_probabilities_stands(write):
+    path = write(["id", *PROBABILITY_COLUMNS, "expression_pred"], ["a", *P8, 5])
+    assert read_predictions(path).expression.tolist() == [5]
+
+
+def test_rounded_probabilities_are_scaled_but_single_precision_is_left_alone():
+    rounded = np.array([[0.13, *[0.125] * 7]])
+    single = np.array([[0.3, *[0.1] * 7]], dtype=np.float32)
+    scaled = predictions_of({"probabilities": rounded}).probabilities
+    assert scaled.sum() == pytest.approx(1.0, abs=1e-12)
+    assert (predictions_of({"probabilities": single}).probabilities == single).all()
+
+
+BAD = {
+    "no rows": (["id", "expression_pred"], [], "has no rows"),
+    "wrong columns": (["name", "guess"], [["a", 1]], "has no column id"),
+    "no predictions": (["id", "guess"], [["a", 1]], "has no column any of .*it has id, guess"),
+    "repeated ids": (["id", "expression_pred"], [["a", 1], ["a", 2]], r"repeated id \('a'\)"),
+    "empty id": (["id", "expression_pred"], [["", 1], ["b", 2]], "empty 'id'"),
+    "label too high": (["id", "expression_pred"], [["a", 8]], "label 8 .*none of the classes"),
+    "label too low": (["id", "expression_pred"], [["a", -1]], "label -1"),
+    "half a label": (["id", "expression_pred"], [["a", 1.5]], r"label 1\.5"),
+    "no expression": (
+        ["id", "expression_pred"],
+        [["a", "happines"]],
+        "'happines' .*did you mean 'happiness'",
+    ),
+    "valence of -2": (["id", "valence_pred"], [["a", -2]], r"valence_pred of -2 .*\[-1, 1\]"),
+    "infinite": (["id", "arousal_pred"], [["a", "inf"]], "not a finite number"),
+    "text": (["id", "arousal_pred"], [["a", "high"]], "must hold numbers"),
+    "sum": (["id", *PROBABILITY_COLUMNS], [["a", *[0.2] * 8]], r"sum to 1\.6, not to 1"),
+    "logits": (["id", *PROBABILITY_COLUMNS], [["a", 3, -2, *[0] * 6]], "negative.*softmax"),
+    "part of a row": (
+        ["id", *PROBABILITY_COLUMNS],
+        [["a", *[0.2] * 5, "", "", ""], ["b", *P8]],
+        "3 probabilities are missing",
+    ),
+    "stray class": (
+        ["id", *PROBABILITY_COLUMNS[:7], "p_contemt"],
+        [["a", *P8]],
+        "'p_contemt' names no expression; did you mean 'p_contempt'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_file_gives_one_clear_line(write, fault):
+    header, rows, message = BAD[fault]
+    with pytest.raises(DataError) as caught:
+        read_predictions(write(header, *rows))
+    said = str(caught.value)
+    assert re.search(message, said), said
+    assert "given.csv" in said
+    assert "\n" not in said
+
+
+def test_bad_truth_gives_one_clear_line(write):
+    with pytest.raises(DataError, match=r"valence of -2 at id 'b' is outside \[-1, 1\]"):
+        read_truth(write(["id", "valence"], ["a", 0.5], ["b", -2]))
+    with pytest.raises(DataError, match=r"label 10 .*leave such faces out"):
+        read_truth(write(["id", "expression"], ["a", 10]))
+    with pytest.raises(DataError, match="has no column id"):
+        read_truth(write(["name", "expression"], ["a", 1]))
+    with pytest.raises(DataError, match="has no column any of expression, valence, arousal"):
+        read_truth(write(["id", "mood"], ["a", 1]))
+
+
+def test_other_faults(tmp_path, write):
+    with pytest.raises(DataError, match="there is no file"):
+        read_predictions(tmp_path / "none.csv")
+    (tmp_path / "a.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"ends in \.csv"):
+        read_predictions(tmp_path / "a.xlsx")
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    with pytest.raises(DataError, match="cannot be read as PARQUET"):
+        read_predictions(tmp_path / "a.parquet")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        read_predictions(tmp_path / "empty.csv")
+    path = write(["id", "expression_pred"], ["a", 1])
+    with pytest.raises(ConfigError, match="did you mean 'expression_pred'"):
+        read_predictions(path, ["expresion_pred=x"])
+    with pytest.raises(ConfigError, match="ours=theirs"):
+        read_predictions(path, ["expression_pred"])
+    with pytest.raises(ConfigError, match="'happy' is no expression"):
+        read_predictions(path, (), ["happy"])
+    with pytest.raises(ConfigError, match="twice"):
+        read_predictions(path, (), ["anger,anger"])
+    with pytest.raises(DataError, match="differ in length"):
+        predictions_of({"valence_pred": [0.1], "arousal_pred": [0.1, 0.2]})
+    with pytest.raises(DataError, match=r"must be \(n, 8\)"):
+        predictions_of({"probabilities": np.full((2, 7), 1 / 7)})
+    with pytest.raises(DataError, match="cannot read list"):
+        predictions_of([1, 2])
+
+
+def test_predictions_out_of_range_as_the_user_says(write):
+    path = write(["id", "valence_pred"], ["a", 1.25], ["b", 0.5])
+    with pytest.raises(DataError, match="--out-of-range clip"):
+        read_predictions(path)
+    assert read_predictions(path, out_of_range="clip").valence.tolist() == [1.0, 0.5]
+    assert read_predictions(path, out_of_range="keep").valence.tolist() == [1.25, 0.5]
+
+
+def test_rows_join_by_id_and_the_rest_is_named():
+    truth = truth_of({"id": ["a", "b", "c"], "expression": [0, 1, 2]})
+    preds = predictions_of({"id": ["c", "x", "a"], "expression_pred": [2, 5, 1]})
+    joined = join(truth, preds)
+    assert joined.truth.ids == ["a", "c"]
+    assert joined.preds.expression.tolist() == [1, 2]
+    assert joined.missing == ("b",)
+    assert joined.extra == ("x",)
+    with pytest.raises(DataError, match="no id in common"):
+        join(truth, predictions_of({"id": ["y"], "expression_pred": [2]}))
+
+
+def test_frames_tables_and_files_read_alike(tmp_path, make_faces):
+    faces = make_faces(40, seed=1)
+    ids = [f"{i:03}" for i in range(40)]
+    columns = {"id": ids, "valence_pred": faces.valence_pred}
+    columns |= {name: faces.probabilities[:, c] for c, name in enumerate(PROBABILITY_COLUMNS)}
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "a.parquet")
+    pa.csv.write_csv(table, tmp_path / "a.csv")
+    readings = [
+        predictions_of(table),
+        predictions_of(table.to_pandas()),
+        predictions_of(columns),
+        read_predictions(tmp_path / "a.parquet"),
+        read_predictions(tmp_path / "a.csv"),
+    ]
+    for reading in readings:
+        assert reading.ids == ids
+        assert (reading.probabilities == faces.probabilities).all()
+        assert (reading.valence == faces.valence_pred).all()
+
+
+def test_what_is_written_scores_as_what_was_given(tmp_path, make_faces):
+    faces = make_faces(60, seed=2)
+    valence = faces.valence.astype(np.float32)
+    valence[3] = np.nan
+    expression = faces.expression.copy()
+    expression[5] = -1
+    p = faces.probabilities.astype(np.float32)
+    table = predictions_table(
+        [str(i) for i in range(60)], expression, valence, faces.arousal, p, valence, valence
+    )
+    write_predictions(table, tmp_path / "new" / "predictions.parquet")
+    read = pq.read_table(tmp_path / "new" / "predictions.parquet")
+    assert read.schema.names == table.schema.names
+    assert read.column("expression").null_count == 1
+    truth, preds = truth_of(read), predictions_of(read)
+    assert truth.expression.tolist() == expression.tolist()
+    assert (preds.expression == p.argmax(axis=1)).all()
+    assert preds.probabilities[~np.isnan(preds.probabilities)].size == 480
+    again = joined_table(join(truth, preds))
+    assert again.equals(table)
+    scores = evaluate(truth, preds, resamples=0)
+    assert scores["expression"]["n"] == 59
+    assert scores["valence"]["n"] == 59
+
+
+def test_a_model_of_fewer_classes_survives_the_file():
+    p = np.array([[0.5, 0.5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan]] * 2)
+    blank = np.full(2, np.nan)
+    table = predictions_table(["a", "b"], [0, 1], blank, blank, p, blank, blank)
+    preds = predictions_of(table)
+    assert preds.uncovered == EXPRESSIONS[2:]
+    assert preds.expression.tolist() == [0, 0]
+    assert joined_table(join(truth_of(table), preds)).equals(table)

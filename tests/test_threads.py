@@ -1,0 +1,101 @@
+"""Threads that keep the order, hand over errors, stop when asked, and stay within their bounds."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from affectnet.threads import Background, ordered_map, overlap
+
+
+def counted(n: int, made: list[int]) -> Iterator[int]:
+    try:
+        for i in range(n):
+            made.append(i)
+            yield i
+    finally:
+        made.append(-1)
+
+
+def test_overlap_keeps_order_and_bound() -> None:
+    made: list[int] = []
+    items = overlap(counted(100, made), 3)
+    for i, item in enumerate(items):
+        assert item == i
+        if i < 90:
+            assert len(made) <= i + 1 + 3 + 2
+    assert made[-1] == -1
+
+
+def test_the_producers_error_reaches_the_consumer() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    items = overlap(broken(), 2)
+    assert next(items) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(items)
+
+
+@pytest.mark.parametrize("way", ["overlap", "map"])
+def test_stopping_early_closes_the_producer(way: str) -> None:
+    made: list[int] = []
+    source = counted(10**6, made)
+    items = overlap(source, 2) if way == "overlap" else ordered_map(abs, source, 2, 4)
+    assert next(items) == 0
+    before = threading.active_count()
+    items.close()
+    assert made[-1] == -1
+    assert len(made) < 20
+    assert threading.active_count() <= before
+
+
+def test_ordered_map_keeps_order_and_bound() -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def work(i: int) -> int:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002 * (i % 3))
+        with lock:
+            running[0] -= 1
+        return i * i
+
+    made: list[int] = []
+    for i, square in enumerate(ordered_map(work, counted(60, made), 4, ahead=6)):
+        assert square == i * i
+        assert len([m for m in made if m >= 0]) <= i + 6
+    assert 1 < most[0] <= 4
+
+
+def test_ordered_map_hands_over_errors_at_their_place() -> None:
+    results = ordered_map(lambda i: 6 // (3 - i), range(9), 2, 4)
+    assert [next(results) for _ in range(3)] == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_background_works_in_order_and_waits_at_the_end() -> None:
+    done: list[int] = []
+
+    def work(i: int) -> None:
+        time.sleep(0.001)
+        done.append(i)
+
+    with Background(work, 2) as background:
+        for i in range(20):
+            background.give(i)
+    assert done == list(range(20))
+
+
+def test_background_hands_over_its_error_and_never_blocks() -> None:
+    def fail(i: int) -> None:
+        raise OSError(f"disk full at {i}")
+
+    with pytest.raises(OSError, match="disk full at 0"), Background(fail, 1) as background:
+        for i in range(50):
+            background.give(i)

@@ -1,0 +1,90 @@
+"""Checkpoints: beside and renamed, plain data only, the average in place of the weights."""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from affectnet.errors import RunError, WeightsError
+from affectnet.run import RunFolder
+from affectnet.training.checkpoints import (
+    AtomicCheckpointIO,
+    MovingAverage,
+    export_best,
+    read_checkpoint,
+)
+
+
+class Unsavable:
+    def __reduce__(self):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"epoch": 1, "weights": torch.ones(3)}, path)
+    with pytest.raises(RunError, match=r"No space left.*the one before it is whole"):
+        writer.save_checkpoint({"epoch": 2, "bad": Unsavable()}, path)
+    assert read_checkpoint(path)["epoch"] == 1
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+class Stranger:
+    def __reduce__(self):
+        return (print, ("code of a stranger ran",))
+
+
+def test_a_strangers_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": Stranger()}, path)
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Stranger()))
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        read_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        read_checkpoint(path)
+    assert "stranger ran" not in capsys.readouterr().out
+
+
+def test_a_run_without_an_epoch_has_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no finished epoch"):
+        export_best(RunFolder(tmp_path))
+    with pytest.raises(RunError, match="train it first"):
+        read_checkpoint(RunFolder(tmp_path).last)
+
+
+def test_the_average_follows_its_formula() -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    average = MovingAverage(0.9)._kwargs["multi_avg_fn"]
+    weights = torch.nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(weights, multi_avg_fn=average)
+    wanted = None
+    for step in range(50):
+        value = float(step)
+        with torch.no_grad():
+            weights.weight.fill_(value)
+        averaged.update_parameters(weights)
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted = value if wanted is None else decay * wanted + (1 - decay) * value
+    assert averaged.module.weight.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_average_is_kept_where_the_weights_will_be() -> None:
+    """Lightning sets callbacks up before it moves the module to the GPU."""
+    device = torch.device("meta")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
+    average = MovingAverage(0.9)
+    module = L.LightningModule()
+    module.layer = torch.nn.Linear(1, 1)
+    average.setup(trainer, module, "fit")
+    assert average._average_model is not None
+    assert {weight.device for weight in average._average_model.module.parameters()} == {device}
+    assert module.layer.weight.device.type == "cpu"
