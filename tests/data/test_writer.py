@@ -150,7 +150,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {folder!r})
-from test_writing import make_part
+from test_writer import make_part
 from affectnet.data.writer import write_splits
 folder = Path({out!r})
 part = make_part(folder, 2500)

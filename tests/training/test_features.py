@@ -146,7 +146,7 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
-from test_probe import feature_pass, small_model
+from test_features import feature_pass, small_model
 from affectnet.data.store import open_split
 feature_pass(Path(sys.argv[2]), small_model()).features(
     open_split(Path(sys.argv[1]), "train"), "train", 1, workers=0
