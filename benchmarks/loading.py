@@ -114,7 +114,7 @@ def write_faces(folder: Path, wanted: int) -> tuple[int, float]:
 def make_ways(folder: Path) -> list[Way]:
     """List the ways in the order of the table."""
     files = sorted((folder / "loose").glob("*.jpg"))
-    described = AUGMENTATIONS["described"].with_overrides(vflip=0.5)  # as the notebook has it
+    notebook = AUGMENTATIONS["notebook"].with_overrides(vflip=0.5)  # as the notebook has it
 
     def decoded(cache: str) -> Callable[[], Iterator[Tensor]]:
         loader = AffectDataModule(folder, BATCH, SIZE, 0, cache=cache).train_dataloader()
@@ -139,7 +139,7 @@ def make_ways(folder: Path) -> list[Way]:
         Way(plain, lambda: one_at_a_time(files, transforms.Compose(PLAIN))),
         Way("uint8 batch", stored, augmented, 15),
         Way("uint8 batch, too", stored, plain),
-        Way("+ its augmentation, normalised, on CPU", ready(described), augmented, 4),
+        Way("+ its augmentation, normalised, on CPU", ready(notebook), augmented, 4),
         Way("+ 'standard', normalised, on CPU", ready(AUGMENTATIONS["standard"]), augmented),
         Way("+ 'strong', normalised, on CPU", ready(AUGMENTATIONS["strong"]), augmented),
         Way(loose, lambda: one_at_a_time(files, transforms.PILToTensor())),

@@ -218,8 +218,10 @@ def _settings_of(file: Path) -> dict[str, Any]:
     """What a YAML file sets; raises `ConfigError` where it is none."""
     import yaml
 
+    from affectnet.recipes import recipe_text
+
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(recipe_text(file))
     except FileNotFoundError:
         raise ConfigError(f"--config {file}: there is no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -272,6 +274,8 @@ def _one_line(box: str, name: str) -> str:
             break
         message.append(line)
     said = " ".join(message).rstrip(".")
+    if "'described' for argument '--augment'" in said:
+        return "--augment described is now called notebook; give --augment notebook"
     missing = re.search(r"(?:Missing from|following arguments are required).*?:\s*(.*)", said)
     if missing:
         flags = re.findall(r"--[\w-]+", said) or [missing.group(1)]

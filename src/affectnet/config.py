@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-Augment = Literal["none", "described", "standard", "photos", "strong"]
+Augment = Literal["none", "notebook", "standard", "photos", "strong"]
 Monitor = Literal[
     "val_accuracy",
     "val_f1_macro",
@@ -185,7 +185,7 @@ class TrainConfig:
     cost 0.6 of that and wants more epochs. Other backbones have none."""
 
     augment: Augment = "standard"
-    """Named augmentation set; `described` is the described system's, less its vertical flip."""
+    """Named augmentation set; `notebook` is the original notebook's, without its vertical flip."""
     glasses: float | None = None
     """Probability of painted glasses (the set's own where not given, as all that follow)."""
     hflip: float | None = None
@@ -341,14 +341,14 @@ class BenchmarkConfig:
     out: Path
     """Folder of the runs and the leaderboard; one that was begun is gone on with."""
     backbones: UseAppendAction[tuple[str, ...]] = ()
-    """all (the described system's seven), or a list with commas: `cvnet,resnet18`."""
+    """all (the original notebook's seven), or a list with commas: `cvnet,resnet18`."""
     seeds: UseAppendAction[tuple[str, ...]] = ()
     """Seeds with commas: `0,1,2`; 0 where not given."""
     epochs: int | None = None
     """Epochs of each training; as of `affectnet train` or the recipe where not given, as all that
     follow."""
     recipe: str = "none"
-    """Recipe of each training: none, described or default (each model's own), or any by its
+    """Recipe of each training: none, notebook or default (each model's own), or any by its
     name."""
     image_size: int | None = None
     """Side of the square input in pixels."""

@@ -41,8 +41,8 @@ def test_backbones_and_seeds_are_lists_with_commas(drawn: Path, tmp_path: Path) 
 
 def test_recipes_by_each_models_name() -> None:
     assert recipe_flags("none", "cvnet") == []
-    assert recipe_flags("described", "cvnet") == ["--recipe", "described-cvnet"]
-    assert recipe_flags("described", "resnet18") == ["--recipe", "described-resnet152"]
+    assert recipe_flags("notebook", "cvnet") == ["--recipe", "notebook-cvnet"]
+    assert recipe_flags("notebook", "resnet18") == ["--recipe", "notebook-resnet152"]
     assert recipe_flags("default", "vgg19") == ["--recipe", "vgg19"]
     assert recipe_flags("default", "resnet18") == []
     assert recipe_flags("mine", "resnet18") == ["--recipe", "mine"]

@@ -14,14 +14,14 @@ from affectnet.commands.train_settings import check, write_config
 from affectnet.errors import ConfigError
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.models.depth import layer_depths
-from affectnet.recipes import described, find_recipe, shipped_recipes
+from affectnet.recipes import find_recipe, recipe_text, shipped_recipes, title
 from affectnet.run import RunFolder
 
 MODELS = (CVNET, *BASELINES)
 
 
-def test_every_model_has_the_described_recipe_and_a_better_one() -> None:
-    assert set(shipped_recipes()) >= {*MODELS, *(f"described-{name}" for name in MODELS)}
+def test_every_model_has_the_notebooks_recipe_and_a_better_one() -> None:
+    assert set(shipped_recipes()) >= {*MODELS, *(f"notebook-{name}" for name in MODELS)}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -29,9 +29,9 @@ def test_a_recipe_is_read_and_passes_every_check(name: str) -> None:
     config = parse("train", ["--recipe", name, "--data", "D"])
     check(config)
     assert config.recipe == name
-    assert config.backbone == name.removeprefix("described-")
+    assert config.backbone == name.removeprefix("notebook-")
     assert resolve_name(config.backbone)
-    assert 20 < len(described(shipped_recipes()[name])) < 100
+    assert 20 < len(title(shipped_recipes()[name])) < 100
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if not n.endswith(CVNET)])
@@ -55,8 +55,8 @@ def test_the_network_takes_the_recipes_size_and_drop_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_described_recipes_are_what_is_described(name: str) -> None:
-    config = parse("train", ["--recipe", f"described-{name}", "--data", "D"])
+def test_the_notebooks_recipes_have_its_settings(name: str) -> None:
+    config = parse("train", ["--recipe", f"notebook-{name}", "--data", "D"])
     assert (config.optimizer, config.lr, config.schedule) == ("adam", 1e-3, "step")
     assert (config.step_size, config.gamma) == (40, 0.1)
     assert (config.batch_size, config.epochs, config.warmup_epochs) == (64, 10, 0)
@@ -64,7 +64,7 @@ def test_described_recipes_are_what_is_described(name: str) -> None:
     assert config.freeze == ("none" if name == CVNET else "backbone")
 
 
-QUICK = ("cvnet", "described-cvnet", "described-resnet152", "resnet152")
+QUICK = ("cvnet", "notebook-cvnet", "notebook-resnet152", "resnet152")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_recipe_trains(name: str, drawn: Path, tmp_path: Path) -> None:
 def test_flags_and_config_files_win_over_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("lr: 0.5\nepochs: 3\n")
-    args = ["--recipe", "described-cvnet", "--config", str(file), "--epochs", "4", "--data", "D"]
+    args = ["--recipe", "notebook-cvnet", "--config", str(file), "--epochs", "4", "--data", "D"]
     for given in (args, ["--epochs", "4", *args[:4], "--data", "D"]):
         config = parse("train", given)
         assert (config.lr, config.epochs, config.optimizer) == (0.5, 4, "adam")
@@ -107,9 +107,9 @@ def test_flags_and_config_files_win_over_the_recipe(tmp_path: Path) -> None:
 
 def test_a_config_file_may_name_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("recipe: described-cvnet\nlr: 0.5\n")
+    file.write_text("recipe: notebook-cvnet\nlr: 0.5\n")
     config = parse("train", ["--config", str(file), "--data", "D"])
-    assert (config.recipe, config.lr, config.optimizer) == ("described-cvnet", 0.5, "adam")
+    assert (config.recipe, config.lr, config.optimizer) == ("notebook-cvnet", 0.5, "adam")
 
 
 def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
     assert (config.backbone, config.lr) == ("resnet18", 0.25)
 
 
-def test_unknown_names_tell_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'described-cvnet'"):
-        find_recipe("describd-cvnet")
+def test_the_error_for_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'notebook-cvnet'"):
+        find_recipe("notebok-cvnet")
     with pytest.raises(ConfigError, match="no such file"):
         find_recipe("nowhere.yaml")
 
@@ -134,6 +134,49 @@ def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == shipped_recipes()["cvnet"].read_text()
     assert main(["recipes", "cvnett"]) == 2
     assert "did you mean 'cvnet'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_printed_recipe_is_a_recipe_of_ones_own(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipes", name]) == 0
+    file = tmp_path / "own.yaml"
+    file.write_text(capsys.readouterr().out)
+    keys = [line.split(":")[0] for line in file.read_text().splitlines() if line[:1].isalpha()]
+    assert len(keys) == len(set(keys))
+    assert "base" not in keys
+    own, shipped = (
+        parse("train", ["--recipe", given, "--data", "D"]) for given in (str(file), name)
+    )
+    assert dataclasses.replace(own, recipe=name) == shipped
+
+
+def test_a_recipe_overrides_its_base(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("# Mine\nbase: notebook-frozen\nbackbone: resnet18\nlr: 0.25\nviews: 2")
+    config = parse("train", ["--recipe", str(file), "--data", "D"])
+    assert (config.backbone, config.lr, config.views) == ("resnet18", 0.25, 2)
+    assert (config.optimizer, config.freeze, config.vflip) == ("adam", "backbone", 0.5)
+    assert recipe_text(file).count("lr:") == 1
+    file.write_text("# Mine\nbase: nowhere\n")
+    with pytest.raises(ConfigError, match="choose fine-tuning, notebook-frozen, notebook"):
+        recipe_text(file)
+
+
+@pytest.mark.parametrize(
+    ("args", "new"),
+    [
+        (["train", "--recipe", "described-vgg19", "--data", "D"], "give --recipe notebook-vgg19"),
+        (["benchmark", "--recipe", "described", "--data", "D", "--out", "O"], "--recipe notebook"),
+        (["train", "--augment", "described", "--data", "D"], "give --augment notebook"),
+    ],
+)
+def test_the_error_for_an_old_name_gives_the_new_one(
+    args: list[str], new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    assert new in capsys.readouterr().err
 
 
 def test_a_run_is_repeated_without_its_recipes_file(tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
 
 
 def test_single_settings_change_the_named_set() -> None:
-    config = TrainConfig(data=(Path("D"),), augment="described", rotation=10, vflip=0.5)
+    config = TrainConfig(data=(Path("D"),), augment="notebook", rotation=10, vflip=0.5)
     chosen = augmentation(config)
     assert chosen.rotation == 10
     assert chosen.vflip == 0.5
-    assert chosen.hflip == augmentation(TrainConfig(data=(), augment="described")).hflip
+    assert chosen.hflip == augmentation(TrainConfig(data=(), augment="notebook")).hflip
 
 
 def test_pretrained_weights_out_of_reach_name_the_ways_out(drawn: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_function_of_the_generator_alone(name):
         assert not torch.equal(first, varied(images, name, seed=6))
 
 
-@pytest.mark.parametrize("name", ["described", "standard", "photos", "strong"])
+@pytest.mark.parametrize("name", ["notebook", "standard", "photos", "strong"])
 def test_each_image_has_its_own_draw(name):
     copies = faces(1).expand(16, 3, 32, 32)
     results = varied(copies, name).flatten(1)
@@ -68,7 +68,7 @@ def test_each_image_has_its_own_draw(name):
     assert apart.min() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["described", "photos", "strong"])
+@pytest.mark.parametrize("name", ["notebook", "photos", "strong"])
 def test_processes_that_share_a_batch_augment_as_one(name):
     images = faces(160, size=48)  # more than go through at once
     whole = varied(images, name)
@@ -112,18 +112,18 @@ def test_share_of_flips(warped):
     assert abs(float(flipped.float().mean()) - 0.3) < 0.05
 
 
-def test_described_is_mirror_rotation_and_blur_and_never_upside_down():
-    described = AUGMENTATIONS["described"]
-    assert described == Augmentation(hflip=0.5, rotation=45, blur=1.0)
+def test_the_notebooks_set_is_mirror_rotation_and_blur_and_never_upside_down():
+    notebook = AUGMENTATIONS["notebook"]
+    assert notebook == Augmentation(hflip=0.5, rotation=45, blur=1.0)
     # Where a bright dot below the centre goes tells how far the image turned, and which way up.
     images = torch.zeros(400, 3, 65, 65, dtype=torch.uint8)
     images[:, :, 50:55, 30:35] = 255
-    degrees = dot_from_straight_down(varied(images, described))
+    degrees = dot_from_straight_down(varied(images, notebook))
     assert degrees.min() >= -45.01
     assert degrees.max() <= 45.01
     assert degrees.min() < -43
     assert degrees.max() > 43
-    upside_down = dot_from_straight_down(varied(images, described.with_overrides(vflip=1.0)))
+    upside_down = dot_from_straight_down(varied(images, notebook.with_overrides(vflip=1.0)))
     assert upside_down.abs().min() >= 134.99
 
 

@@ -25,6 +25,7 @@ from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, ConfigError, RunError, Stopped
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
+from affectnet.recipes import find_recipe
 from affectnet.report.leaderboard import Entry, write_leaderboard
 from affectnet.run import RunFolder, folder_name, write_beside
 
@@ -110,6 +111,11 @@ def _jobs(config: BenchmarkConfig) -> list[Job]:
     seeds = [part for item in config.seeds for part in item.split(",") if part] or ["0"]
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         faults.append(f"--seeds has {', '.join(wrong)}, allowed are whole numbers from 0")
+    if config.recipe not in ("none", "notebook", "default"):
+        try:
+            find_recipe(config.recipe)
+        except ConfigError as error:
+            faults.append(str(error))
     if not config.data:
         faults.append("--data is required: a dataset folder made by `affectnet ingest`")
     faults += [
@@ -194,15 +200,15 @@ def _train_flags(config: BenchmarkConfig, job: Job, run: RunFolder) -> list[str]
 
 
 def recipe_flags(recipe: str, backbone: str) -> list[str]:
-    """Flags of `affectnet train` for a recipe: none, described or default, or one by its name.
+    """Flags of `affectnet train` for a recipe: none, notebook or default, or one by its name.
 
-    A backbone without a recipe of its own takes the described ResNet's for `described`, and the
+    A backbone without a recipe of its own takes the ResNet's for `notebook`, and the
     defaults of `affectnet train` for `default`.
     """
     own = backbone in (CVNET, *BASELINES)
     if recipe == "none" or (recipe == "default" and not own):
         return []
-    named = {"default": backbone, "described": f"described-{backbone if own else 'resnet152'}"}
+    named = {"default": backbone, "notebook": f"notebook-{backbone if own else 'resnet152'}"}
     return ["--recipe", named.get(recipe, recipe)]
 
 

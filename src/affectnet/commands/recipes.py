@@ -1,19 +1,19 @@
-"""`affectnet recipes`: what `affectnet train --recipe` takes."""
+"""`affectnet recipes`: the recipes of `affectnet train --recipe`."""
 
 from affectnet.config import RecipesConfig
-from affectnet.recipes import described, find_recipe, shipped_recipes
+from affectnet.recipes import find_recipe, recipe_text, shipped_recipes, title
 
 
 def recipes(config: RecipesConfig) -> None:
-    """Print one line a recipe, or the file of the one named.
+    """Print one line per recipe, or the whole YAML of the named one.
 
     Raises:
         ConfigError: there is no recipe of that name.
     """
     if config.name is not None:
-        print(find_recipe(config.name).read_text(encoding="utf-8").rstrip("\n"))
+        print(recipe_text(find_recipe(config.name)).rstrip("\n"))
         return
     shipped = shipped_recipes()
     width = max(map(len, shipped))
     for name, file in shipped.items():
-        print(f"{name:<{width}}  {described(file)}")
+        print(f"{name:<{width}}  {title(file)}")

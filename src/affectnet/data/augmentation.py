@@ -25,7 +25,7 @@ class Augmentation:
     hflip: float = 0.0
     """Share of the images mirrored left and right."""
     vflip: float = 0.0
-    """Share of the images turned upside down. Off unless asked for: the described system lists
+    """Share of the images turned upside down. Off unless asked for: the original notebook lists
     it, but no face reaches the model upside down, and the turn swaps the places of brows and
     mouth, by which expressions are told apart."""
     rotation: float = 0.0
@@ -138,7 +138,7 @@ _PAIRS: Final = (
 
 AUGMENTATIONS: Final[dict[str, Augmentation]] = {
     "none": Augmentation(),
-    "described": Augmentation(hflip=0.5, rotation=45, blur=1.0),
+    "notebook": Augmentation(hflip=0.5, rotation=45, blur=1.0),
     "standard": Augmentation(
         hflip=0.5,
         rotation=15,
@@ -185,7 +185,7 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
         erasing_area=(0.02, 0.25),
     ),
 }
-"""The sets by name. 'described' holds the described system's: mirror, rotation up to 45 degrees,
+"""The sets by name. 'notebook' holds the original notebook's: mirror, rotation up to 45 degrees,
 blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
 'photos' gives a few of them the faults of photos as they come: small, smeared, dark, noisy, badly
 compressed, covered, behind glasses, for networks that see no colour and no contrast (CVNet);

@@ -33,7 +33,7 @@ BASELINES: Final[dict[str, str]] = {
     "regnet_y_32gf": "regnety_320.tv2_in1k",
     "convnext_large": "convnext_large.fb_in22k_ft_in1k",
 }
-"""The described system's baselines, each the timm model and ImageNet weights that it stands for."""
+"""The original notebook's baselines: the timm model and ImageNet weights of each name."""
 
 _BUILD_FAULTS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 """What timm's models raise for a size or an argument that they cannot take."""

@@ -1,5 +1,9 @@
-"""Settings of `affectnet train` by name: YAML files that say, setting by setting, why."""
+"""Settings of `affectnet train` by name: YAML files that give a reason for each setting.
 
+A recipe may name a file in `base/` as its `base`: those settings apply where it sets none.
+"""
+
+import re
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +17,36 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(_FOLDER.glob("*.yaml"))}
 
 
-def described(recipe: Path) -> str:
-    """What a recipe says of itself in its first line."""
+def title(recipe: Path) -> str:
+    """The first line of a recipe, a comment that describes it."""
     first = recipe.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip()
+
+
+def recipe_text(file: Path) -> str:
+    """The whole YAML of a recipe: its own lines, then those of its base that it does not override.
+
+    Raises:
+        ConfigError: there is no base of that name.
+    """
+    text = file.read_text(encoding="utf-8")
+    named = re.search(r"^base:[ \t]*(\S+)[ \t]*\n?", text, re.MULTILINE)
+    if named is None:
+        return text
+    own = text.replace(named[0], "", 1)
+    bases = {path.stem: path for path in sorted((_FOLDER / "base").glob("*.yaml"))}
+    if named[1] not in bases:
+        raise ConfigError(f"{file}: there is no base {named[1]}; choose {', '.join(bases)}")
+    overridden = {f"{key}:" for key in re.findall(r"^(\w+):", own, re.MULTILINE)}
+    _, *inherited = recipe_text(bases[named[1]]).splitlines(keepends=True)
+    return own + "".join(line for line in inherited if line.split(" ")[0] not in overridden)
 
 
 def find_recipe(name: str) -> Path:
     """The file of a shipped recipe, or the YAML file that `name` is the path of.
 
     Raises:
-        ConfigError: there is neither; the nearest names are told.
+        ConfigError: there is neither; the message names the nearest one.
     """
     shipped = shipped_recipes()
     if name in shipped:
@@ -33,6 +56,9 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigError(f"--recipe {name}: there is no such file")
+    renamed = name.replace("described", "notebook", 1)
+    if renamed != name and renamed in (*shipped, "notebook"):
+        raise ConfigError(f"--recipe {name} is now called {renamed}; give --recipe {renamed}")
     raise ConfigError(
         f"--recipe {name}: there is no recipe of this name{suggest(name, shipped)} "
         f"`affectnet recipes` lists them: {', '.join(shipped)}; or give the path of a .yaml file"
