@@ -16,12 +16,6 @@ EXPRESSIONS: Final = (
 
 N_EXPRESSIONS: Final = len(EXPRESSIONS)
 
-CONTEMPT: Final = EXPRESSIONS.index("contempt")
-
-SEVEN: Final = EXPRESSIONS[:CONTEMPT]
-"""The classes of the seven-class mode (`--without-contempt`), AffectNet-7: 283,901 faces for
-training and 3,500 for the test. Their indices are those of the eight."""
-
 PROBABILITY_COLUMNS: Final = tuple(f"p_{name}" for name in EXPRESSIONS)
 """The columns of `predictions.parquet` that hold the class probabilities."""
 

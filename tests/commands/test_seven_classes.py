@@ -14,9 +14,10 @@ from affectnet.commands.evaluate import evaluate
 from affectnet.commands.train import train
 from affectnet.config import EvaluateConfig, TrainConfig
 from affectnet.data.store import DatasetInfo, open_split
-from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS, SEVEN
+from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
+from affectnet.seven import SEVEN
 
 CONTEMPT = 7
 

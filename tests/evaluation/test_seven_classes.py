@@ -6,8 +6,8 @@ import pytest
 from affectnet.errors import DataError
 from affectnet.evaluation import evaluate
 from affectnet.evaluation.comparison import compare
-from affectnet.evaluation.seven_classes import seven_probabilities
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
+from affectnet.seven import SEVEN, seven_probabilities
 
 
 @pytest.fixture(scope="module")

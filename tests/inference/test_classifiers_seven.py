@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from affectnet.inference.classifiers import Scores, WithoutContempt
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
+from affectnet.seven import SEVEN
 
 
 class Fixed:

@@ -6,9 +6,10 @@ import pytest
 from affectnet import figures
 from affectnet.evaluation import evaluate, predictions_table
 from affectnet.evaluation.prediction_files import write_predictions
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import read_runs
 from affectnet.report.tables import categorical_table, per_class_table
+from affectnet.seven import SEVEN
 
 
 @pytest.fixture(scope="module")

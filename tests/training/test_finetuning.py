@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from affectnet.errors import ConfigError
-from affectnet.labels import SEVEN
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.depth import layer_depths
+from affectnet.seven import SEVEN
 from affectnet.training.distillation import Distillation
 from affectnet.training.module import AffectModule
 from affectnet.training.optimisation import Optimisation, Unfreezing

@@ -31,7 +31,6 @@ from affectnet.evaluation.prediction_files import (
 from affectnet.evaluation.predictions import Predictions, Truth, join
 from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
-from affectnet.evaluation.seven_classes import knows_seven, seven_predictions
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
 from affectnet.models.model_config import local_path
 from affectnet.run import RunFolder, write_beside
@@ -82,8 +81,8 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     if config.ensemble:
         folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
         members = [subject.preds for subject in subjects]
-        if config.without_contempt or any(map(knows_seven, members)):
-            members = [seven_predictions(preds) for preds in members]
+        if config.without_contempt or any(preds.of_seven for preds in members):
+            members = [preds.to_seven() for preds in members]
         mean = ensemble(members)
         subjects.append(Subject("ensemble", subjects[0].truth, mean, folder))
     found = []

@@ -30,8 +30,9 @@ from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
 from affectnet.errors import ConfigError, DataError
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
 from affectnet.run import refuse_existing, write_beside
+from affectnet.seven import classes_for
 from affectnet.version import __version__
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -231,7 +232,7 @@ def _divide(
 
 def _count(labels: NDArray[np.int8], without_contempt: bool) -> dict[str, int]:
     counts = np.bincount(labels[labels >= 0], minlength=len(EXPRESSIONS)).tolist()
-    named = dict(zip(SEVEN if without_contempt else EXPRESSIONS, counts, strict=False))
+    named = dict(zip(classes_for(without_contempt), counts, strict=False))
     missing = int((labels < 0).sum())
     return named | ({"unlabelled": missing} if missing else {})
 
@@ -278,7 +279,7 @@ def _print(
     for name in info.counts:
         faces.add_column(name, justify="right")
     faces.add_column("all", justify="right")
-    listed = list(SEVEN if info.without_contempt else EXPRESSIONS)
+    listed = list(info.classes)
     if any("unlabelled" in counts for counts in info.counts.values()):
         listed.append("unlabelled")
     for expression in listed:

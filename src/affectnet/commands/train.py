@@ -29,11 +29,11 @@ from affectnet.config import TrainConfig
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import RunError, Stopped
-from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path
 from affectnet.run import RunFolder
+from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, keep_start, read_checkpoint
 from affectnet.training.distillation import Distillation
 from affectnet.training.features import FeatureDataModule, FeaturePass
@@ -171,7 +171,7 @@ def _create_model(config: TrainConfig) -> AffectModel:
         image_size=config.image_size,
         dropout=config.dropout,
         drop_path=config.drop_path,
-        classes=SEVEN if config.without_contempt else EXPRESSIONS,
+        classes=classes_for(config.without_contempt),
     )
     if isinstance(model.backbone, CVNet):
         model.backbone.take_turns(config.branches == "turns")

@@ -22,7 +22,7 @@ from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.splits import Sampling, cap_per_class, sample_weights
 from affectnet.data.store import SPLITS, open_split
 from affectnet.errors import ConfigError, DataError, suggest
-from affectnet.labels import CONTEMPT
+from affectnet.seven import CONTEMPT
 from affectnet.threads import cores
 
 Cache = Literal["auto", "none", "ram", "device"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from affectnet.data.images import decode_image
 from affectnet.errors import DataError, suggest
 from affectnet.labels import N_EXPRESSIONS
+from affectnet.seven import classes_for
 
 __all__ = [
     "SCHEMA",
@@ -323,8 +324,13 @@ class DatasetInfo:
 
     @property
     def without_contempt(self) -> bool:
-        """Whether ingest left the faces of contempt out: seven classes."""
+        """Whether ingest left the faces of contempt out."""
         return bool(self.settings.get("without_contempt"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions that the dataset is about: the eight, or seven without contempt."""
+        return classes_for(self.without_contempt)
 
     def write(self, folder: Path) -> None:
         """Write `dataset.json` into the dataset's folder."""

@@ -1,7 +1,7 @@
 """What costs nothing, what people reach, and what was published: printed beside every score."""
 
 import csv
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from affectnet.evaluation.sections import (
     Section,
     Setting,
     affect_section,
-    expression_section,
+    expression_sections,
     nested,
     scored,
 )
@@ -29,27 +29,20 @@ CONSTANT: Final = "constant mean"
 ANNOTATORS: Final = "two AffectNet annotators"
 
 
-def baselines(truth: Truth, zero_rule: ZeroRule, seven: bool = False) -> dict[str, Any]:
+def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict[str, Any]:
     """The baselines on these faces, each laid out as a score, and the published figures as a list.
 
     `majority class`: every face gets the class shares of the truth as its probabilities, and so
     the commonest class as its label. `constant mean`: every face gets the mean valence and arousal
     of the truth, the best constant by RMSE. Both see the truth that they are scored on, so they
-    are as good as a constant can be. With `seven`, where the truth holds no contempt, `expression`
-    is of seven classes.
+    are as good as a constant can be. `expression` is of `classes`.
     """
     found: dict[str, Any] = {}
     labelled = truth.expression >= 0
     if labelled.any():
         shares = np.bincount(truth.expression[labelled], minlength=N_EXPRESSIONS) / labelled.sum()
         guess = _guess(truth, probabilities=np.tile(shares, (len(truth), 1)))
-        found[MAJORITY] = _score(
-            truth,
-            [
-                replace(expression_section(truth, guess, seven, with_skew=True), key="expression"),
-                expression_section(truth, guess, seven=True),
-            ],
-        )
+        found[MAJORITY] = _score(truth, expression_sections(truth, guess, classes))
         found[MAJORITY]["says"] = EXPRESSIONS[int(shares.argmax())]
     means = {
         name: float(np.nanmean(getattr(truth, name)))
@@ -98,7 +91,7 @@ def _guess(truth: Truth, **given: Any) -> Predictions:
     )
 
 
-def _score(truth: Truth, sections: list[Section]) -> dict[str, Any]:
+def _score(truth: Truth, sections: Sequence[Section]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     plain = Setting(resamples=0, seed=0, interval="percentile", stratified=False)
     for section, entries in scored(sections, plain, truth.expression):

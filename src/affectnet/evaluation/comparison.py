@@ -19,10 +19,9 @@ from affectnet.evaluation.bootstrap import (
 from affectnet.evaluation.metric_vectors import LABEL_FIGURES, PROBABILITY_FIGURES
 from affectnet.evaluation.metrics import Bools, Floats, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
-from affectnet.evaluation.predictions import Predictions, Truth, join
+from affectnet.evaluation.predictions import Predictions, Truth, join, leave_out_contempt
 from affectnet.evaluation.sections import Section, affect_section, expression_section
-from affectnet.evaluation.seven_classes import knows_seven, seven_classes
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.seven import classes_for
 
 EXPRESSION_COMPARED: Final = frozenset((*LABEL_FIGURES, *PROBABILITY_FIGURES))
 LOWER_IS_BETTER: Final = frozenset(("rmse", "mae", "log_loss", "ece"))
@@ -75,7 +74,7 @@ def compare(
         truth, a, b: as for `evaluate`.
         names: what to call the two.
         resamples, seed, stratified, zero_rule: as for `evaluate`.
-        without_contempt: as for `evaluate`; always where one of the two knows no contempt.
+        without_contempt: as for `evaluate`; always so where one of the two has seven classes.
 
     Raises:
         DataError: as for `evaluate`, and where the two have no face in common.
@@ -90,15 +89,15 @@ def compare(
     shared = both.truth
     place = {name: i for i, name in enumerate(joined.preds.ids)}
     pair = (joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds)
-    seven = without_contempt or any(map(knows_seven, (first, second)))
+    seven = without_contempt or first.of_seven or second.of_seven
     if seven:
-        (shared, one), (_, other) = (seven_classes(shared, preds) for preds in pair)
+        (shared, one), (_, other) = (leave_out_contempt(shared, preds) for preds in pair)
         pair = (one, other)
 
     found: dict[str, Any] = {
         "names": list(names),
         "n": len(shared),
-        "classes": list(SEVEN if seven else EXPRESSIONS),
+        "classes": list(classes_for(seven)),
         "level": LEVEL,
         "resamples": resamples,
         "seed": seed,

@@ -9,6 +9,7 @@ import numpy as np
 from affectnet.errors import DataError
 from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.seven import CONTEMPT, seven_probabilities
 
 OutOfRange: TypeAlias = Literal["error", "clip", "keep"]
 SUM_TOLERANCE: Final = 0.01
@@ -16,6 +17,7 @@ SUM_TOLERANCE: Final = 0.01
 
 _SLACK: Final = 1e-6
 _ROUNDING: Final = 1e-4
+_CONTEMPT_ALONE: Final = (EXPRESSIONS[CONTEMPT],)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,30 @@ class Predictions:
             extra={name: column[index] for name, column in self.extra.items()},
         )
 
+    @property
+    def of_seven(self) -> bool:
+        """Whether there are probabilities for every class but contempt."""
+        return self.uncovered == _CONTEMPT_ALONE
+
+    def to_seven(self) -> "Predictions":
+        """Predictions without contempt: seven probabilities, the most probable one as the label.
+
+        Labels without probabilities stay as they are, contempt included.
+        """
+        if self.probabilities is None:
+            return self
+        seven = seven_probabilities(self.probabilities)
+        known = ~np.isnan(seven[:, 0])
+        labels = self.expression.copy()
+        labels[known] = predicted_class(seven[known])
+        others = (name for name in self.uncovered if name not in _CONTEMPT_ALONE)
+        return replace(
+            self,
+            expression=labels,
+            probabilities=np.column_stack([seven, np.where(known, 0.0, np.nan)]),
+            uncovered=(*others, *_CONTEMPT_ALONE),
+        )
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -149,6 +175,28 @@ def join(truth: Truth, preds: Predictions) -> Joined:
         missing=tuple(truth.ids[i] for i in np.flatnonzero(found < 0).tolist()),
         extra=tuple(name for name in preds.ids if name not in known),
     )
+
+
+def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predictions]:
+    """The same rows of both without the faces of contempt, whose valence and arousal go with them.
+
+    Faces without a true expression stay: they count for valence and arousal alone.
+
+    Raises:
+        DataError: every face is one of contempt; or labels without probabilities are contempt for
+            other faces, for which there is then no prediction among the seven.
+    """
+    rows = np.flatnonzero(truth.expression != CONTEMPT)
+    if not len(rows):
+        raise DataError(f"every face of {truth.source} is of contempt, which seven classes lack")
+    truth, preds = truth.rows(rows), preds.rows(rows).to_seven()
+    lost = int((preds.expression == CONTEMPT).sum())
+    if lost:
+        raise DataError(
+            f"{preds.source}: seven classes need probabilities, and {lost:,} faces have only the "
+            "label contempt; give p_ columns, or score eight classes"
+        )
+    return truth, preds
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:

@@ -17,20 +17,20 @@ from affectnet.evaluation.bootstrap import INTERVAL_KINDS, LEVEL, IntervalKind
 from affectnet.evaluation.metric_vectors import ExpressionFigures
 from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
-from affectnet.evaluation.predictions import Joined, Predictions, Truth, join
+from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, leave_out_contempt
 from affectnet.evaluation.sections import (
     Section,
     Setting,
     affect_section,
     consistency_sections,
-    expression_section,
+    expression_sections,
     nested,
     scored,
 )
-from affectnet.evaluation.seven_classes import knows_seven, seven_classes
 from affectnet.evaluation.slices import score_slices
-from affectnet.labels import EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
 from affectnet.run import write_beside
+from affectnet.seven import classes_for
 from affectnet.version import __version__
 
 SHOWN_IDS = 20
@@ -110,11 +110,11 @@ def evaluate(
     said = preds if isinstance(preds, Predictions) else predictions_of(preds)
     joined = join(known, said)
     setting = Setting(resamples, seed, interval, stratified)
-    seven = without_contempt or knows_seven(said)
+    seven = without_contempt or said.of_seven
     faces, answers = joined.truth, joined.preds
     if seven:
-        faces, answers = seven_classes(faces, answers)
-    sections = sections_of(faces, answers, zero_rule, seven)
+        faces, answers = leave_out_contempt(faces, answers)
+    sections = sections_of(faces, answers, zero_rule, classes_for(seven))
 
     found: dict[str, Any] = {"n": len(faces)}
     for section in sections:
@@ -122,7 +122,7 @@ def evaluate(
     for section, entries in scored(sections, setting, faces.expression):
         nested(section.key, entries, found)
         _describe(section, found[section.key])
-    found["baselines"] = baselines(faces, zero_rule, seven)
+    found["baselines"] = baselines(faces, zero_rule, classes_for(seven))
     if slices:
         found["slices"] = score_slices(faces, answers, list(slices), setting, zero_rule)
     left_out = len(joined.truth) - len(faces)
@@ -131,16 +131,11 @@ def evaluate(
 
 
 def sections_of(
-    truth: Truth, preds: Predictions, zero_rule: ZeroRule, seven: bool = False
+    truth: Truth, preds: Predictions, zero_rule: ZeroRule, classes: Sequence[str] = EXPRESSIONS
 ) -> list[Section]:
-    """Everything that a score is made of, over the same faces.
-
-    With `seven`, what `seven_classes` gave, `expression` is of seven classes too.
-    """
-    main = expression_section(truth, preds, seven, with_skew=True)
+    """Everything that a score consists of, over the same faces; `expression` is of `classes`."""
     return [
-        replace(main, key="expression"),
-        expression_section(truth, preds, seven=True),
+        *expression_sections(truth, preds, classes),
         affect_section(truth, preds, "valence", zero_rule),
         affect_section(truth, preds, "arousal", zero_rule),
         *consistency_sections(truth, preds),
@@ -196,7 +191,7 @@ def _protocol(
     if uncovered:
         notes.append(f"the predictions have no probability for {', '.join(uncovered)}")
     if contempt is not None:
-        notes.append(_seven_note(contempt, knows_seven(preds)))
+        notes.append(_seven_note(contempt, preds.of_seven))
     return {
         "truth": truth.source,
         "predictions": preds.source,
@@ -205,7 +200,7 @@ def _protocol(
         "n_extra": len(joined.extra),
         "missing_ids": list(joined.missing[:SHOWN_IDS]),
         "extra_ids": list(joined.extra[:SHOWN_IDS]),
-        "classes": list(EXPRESSIONS if contempt is None else SEVEN),
+        "classes": list(classes_for(contempt is not None)),
         "without_contempt": contempt is not None,
         "n_contempt": contempt or 0,
         "zero_rule": zero_rule,
@@ -244,7 +239,6 @@ def _check(resamples: int, interval: str, zero_rule: str) -> None:
 
 
 def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:
-    from dataclasses import replace
 
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     for name, values in arrays.items():

@@ -22,10 +22,17 @@ from affectnet.evaluation.metric_vectors import (
     Figures,
     ShareFigure,
 )
-from affectnet.evaluation.metrics import Bools, Floats, Ints, ZeroRule, nearest_expression
+from affectnet.evaluation.metrics import (
+    Bools,
+    Floats,
+    Ints,
+    ZeroRule,
+    nearest_expression,
+    predicted_class,
+)
 from affectnet.evaluation.predictions import Predictions, Truth
-from affectnet.evaluation.seven_classes import seven_probabilities
-from affectnet.labels import CONTEMPT, EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS
+from affectnet.seven import CONTEMPT, SEVEN, lacks_contempt, seven_probabilities
 
 
 @dataclass(frozen=True)
@@ -71,39 +78,47 @@ def _labelled(truth: Truth, preds: Predictions) -> Bools:
     return rows
 
 
+def expression_sections(
+    truth: Truth, preds: Predictions, classes: Sequence[str]
+) -> tuple[Section, Section]:
+    """`expression`, over `classes`, and `expression_7`, over the seven."""
+    return (
+        expression_section(truth, preds, classes),
+        expression_section(truth, preds, SEVEN, "expression_7", with_skew=False),
+    )
+
+
 def expression_section(
-    truth: Truth, preds: Predictions, seven: bool = False, with_skew: bool | None = None
+    truth: Truth,
+    preds: Predictions,
+    classes: Sequence[str] = EXPRESSIONS,
+    key: str = "expression",
+    with_skew: bool = True,
 ) -> Section:
-    """Eight classes; or the first seven, with contempt out of the truth and the probabilities.
+    """Eight classes; or seven, with contempt out of the truth and the probabilities.
 
     The seven probabilities are scaled to sum to one (all equal where all were zero) and the
-    predicted class is the most probable of them. Skew-normalised figures come with eight unless
-    `with_skew` says otherwise.
+    predicted class is the most probable of them.
     """
-    with_skew = not seven if with_skew is None else with_skew
     rows = _labelled(truth, preds)
+    seven = lacks_contempt(classes)
     if seven:
         rows &= truth.expression != CONTEMPT
     true, said = truth.expression[rows], preds.expression[rows]
     probabilities = None if preds.probabilities is None else preds.probabilities[rows]
-    if not seven:
-        figures = ExpressionFigures(
-            true, said, probabilities, EXPRESSIONS, preds.uncovered, with_skew
-        )
-        return Section("expression", figures, rows)
     refused = ""
-    if probabilities is not None:
+    if seven and probabilities is not None:
         probabilities = seven_probabilities(probabilities)
-        said = np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
-    elif (said == CONTEMPT).any():
+        said = predicted_class(probabilities)
+    elif seven and (said == CONTEMPT).any():
         refused = (
             "seven classes need probabilities: the labels say contempt for "
             f"{int((said == CONTEMPT).sum()):,} faces that are not"
         )
         said = np.minimum(said, CONTEMPT - 1)
-    uncovered = [name for name in preds.uncovered if name in SEVEN]
-    figures = ExpressionFigures(true, said, probabilities, SEVEN, uncovered, with_skew)
-    return Section("expression_7", figures, rows, refused)
+    uncovered = [name for name in preds.uncovered if name in classes]
+    figures = ExpressionFigures(true, said, probabilities, classes, uncovered, with_skew)
+    return Section(key, figures, rows, refused)
 
 
 def affect_section(

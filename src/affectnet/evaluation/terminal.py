@@ -11,6 +11,7 @@ from rich.text import Text
 
 from affectnet.evaluation.baselines import ANNOTATORS, CONSTANT, MAJORITY
 from affectnet.labels import EXPRESSIONS
+from affectnet.seven import lacks_contempt
 
 WIDTH: Final = 100
 EXPRESSION_ROWS: Final = {
@@ -52,7 +53,7 @@ def comparison_table(figures: dict[str, Any]) -> RenderableType:
     """Two sets of predictions side by side, their differences, and the verdict."""
     a, b = figures["names"]
     title = f"{b} against {a}, {figures['n']:,} faces"
-    if "contempt" not in figures.get("classes", EXPRESSIONS):
+    if lacks_contempt(figures.get("classes", EXPRESSIONS)):
         title += ", seven classes"
     table = _grid(title, ["figure", a, b, "difference", "better"])
     for section, rows in (
@@ -105,7 +106,7 @@ def _number(value: float, places: int) -> str:
 def _expression(figures: dict[str, Any]) -> Table:
     eight, seven = figures["expression"], figures["expression_7"]
     base = figures["baselines"]
-    only_seven = "contempt" not in eight["classes"]
+    only_seven = lacks_contempt(eight["classes"])
     title = f"Expression, {eight['n']:,} faces"
     columns = ["figure", "eight classes", "equal classes", "seven classes", "majority", "people"]
     if only_seven:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from affectnet.errors import ConfigError, WeightsError
 from affectnet.models.model_config import incomplete, parse_config, preprocessing_of
+from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
 
 Floats = NDArray[np.float32]
@@ -79,20 +80,16 @@ class Mirrored:
         return Scores(*((a + b) * HALF for a, b in zip(seen, mirrored, strict=True)))
 
 
-CONTEMPT = "contempt"
-
-
 class WithoutContempt:
     """A classifier that never says contempt: its probability dropped, the others made to add to 1.
 
     Args:
-        classifier: any; one that knows no contempt answers as it always does.
+        classifier: any that knows contempt.
     """
 
     def __init__(self, classifier: ClassifierLike) -> None:
         self._classifier = classifier
-        self._kept = [i for i, name in enumerate(classifier.classes) if name != CONTEMPT]
-        self.classes = tuple(classifier.classes[i] for i in self._kept)
+        self.classes = tuple(classifier.classes[:-1])
         self.size = classifier.size
         self.margin = classifier.margin
         self.alignment = classifier.alignment
@@ -101,11 +98,7 @@ class WithoutContempt:
     def __call__(self, crops: NDArray[np.uint8]) -> Scores:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
         scores = self._classifier(crops)
-        kept = scores.probabilities[:, self._kept]
-        total = kept.sum(axis=1, keepdims=True)
-        even = np.full_like(kept, 1 / len(self._kept))
-        seven = np.where(total > 0, kept / np.where(total > 0, total, 1), even)
-        return scores._replace(probabilities=seven)
+        return scores._replace(probabilities=seven_probabilities(scores.probabilities))
 
 
 CONFIG_KEY: Final = "affectnet"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.classifiers import CONTEMPT, ClassifierLike, Mirrored, WithoutContempt
+from affectnet.inference.classifiers import ClassifierLike, Mirrored, WithoutContempt
 from affectnet.inference.detector import (
     DEFAULT_MARGIN,
     MIN_SCORE,
@@ -37,6 +37,7 @@ from affectnet.inference.images import (
 )
 from affectnet.inference.results import FaceResult, PictureResult, Results
 from affectnet.models.model_config import DEFAULT_MODEL, resolve_model
+from affectnet.seven import lacks_contempt
 from affectnet.threads import cores, ordered_map
 
 Faces = Literal["detect", "none"]
@@ -354,7 +355,7 @@ def load(
             ) from error
 
         classifier = load_classifier(place, revision=revision, device=device)
-    if without_contempt and CONTEMPT in classifier.classes:
+    if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
     if flip:
         classifier = Mirrored(classifier)

@@ -11,7 +11,6 @@ from typing import Any
 from affectnet import figures
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import AffectNetError, DataError
-from affectnet.labels import EXPRESSIONS, SEVEN
 from affectnet.report import summary as words
 from affectnet.report import tables
 from affectnet.report.audit_summary import AuditSummary, audit_summary
@@ -171,7 +170,7 @@ def _infos(folders: Sequence[Path]) -> list[DatasetInfo]:
 
 def _distribution(info: DatasetInfo) -> Drawing:
     counts = {
-        split: [int(own.get(name, 0)) for name in (SEVEN if info.without_contempt else EXPRESSIONS)]
+        split: [int(own.get(name, 0)) for name in info.classes]
         for split, own in info.counts.items()
     }
     said = "; ".join(f"{split} {sum(own):,}" for split, own in counts.items())

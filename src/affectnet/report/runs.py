@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from affectnet.errors import DataError, RunError
 from affectnet.evaluation.prediction_files import predictions_of, read_table, truth_of
-from affectnet.evaluation.seven_classes import seven_classes
-from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, SEVEN
+from affectnet.evaluation.predictions import leave_out_contempt
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.run import RunFolder
+from affectnet.seven import SEVEN, lacks_contempt
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -238,8 +239,8 @@ def read_predictions(path: Path, classes: Sequence[str] = EXPRESSIONS) -> Scored
             raise DataError(f"{path} has no column 'id'; it has {', '.join(table.column_names)}")
         truth = truth_of(table, str(path))
         preds = predictions_of(table, str(path), out_of_range="keep")
-        if "contempt" not in classes:
-            truth, preds = seven_classes(truth, preds)
+        if lacks_contempt(classes):
+            truth, preds = leave_out_contempt(truth, preds)
     except DataError as error:
         raise RunError(f"{error}; run `affectnet evaluate` again") from error
     nothing = np.full((len(truth), N_EXPRESSIONS), np.nan)

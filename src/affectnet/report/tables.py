@@ -6,6 +6,7 @@ from typing import Any
 
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import EvaluatedRun, figure_of, reason_of
+from affectnet.seven import lacks_contempt
 
 Keys = tuple[str, ...]
 
@@ -96,7 +97,7 @@ def _table(runs: Sequence[EvaluatedRun], columns: dict[Keys, str], baselines: bo
         Row(
             run.name,
             tuple(_cell(run.metrics, keys) for keys in columns),
-            note="" if "contempt" in run.classes else "seven classes, without contempt",
+            note="seven classes, without contempt" if lacks_contempt(run.classes) else "",
         )
         for run in runs
     ]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.audit.findings import Finding, info, problem, several, warning
-from affectnet.labels import CONTEMPT, EXPRESSIONS
+from affectnet.labels import EXPRESSIONS
+from affectnet.seven import CONTEMPT
 
 
 @dataclass(frozen=True, slots=True)

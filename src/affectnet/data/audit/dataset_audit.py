@@ -24,7 +24,8 @@ from affectnet.data.audit.scan import (
 from affectnet.data.readers.part import CONTEMPT_LEFT_OUT
 from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
 from affectnet.errors import DataError, suggest
-from affectnet.labels import CONTEMPT, EXPRESSIONS, N_EXPRESSIONS, SEVEN
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.seven import CONTEMPT, classes_for
 
 DUPLICATES = "duplicates"
 LABELS = "labels"
@@ -64,7 +65,7 @@ class Audit:
     @property
     def classes(self) -> tuple[str, ...]:
         """The expressions that are audited: the eight, or seven without contempt."""
-        return SEVEN if self.without_contempt else EXPRESSIONS
+        return classes_for(self.without_contempt)
 
     def number(self, severity: Severity) -> int:
         """Return how many findings have this severity."""

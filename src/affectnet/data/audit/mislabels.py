@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from affectnet.data.audit.scan import Rows
 from affectnet.errors import DataError
 from affectnet.labels import PROBABILITY_COLUMNS
+from affectnet.seven import CONTEMPT, seven_probabilities
 
 FLAT = 1e-6
 """Slack of the comparison with a class's threshold, against rounding."""
@@ -134,8 +135,8 @@ def suspect_labels(
     labels = rows.expression[place].astype(np.int64)
     kept = labels >= 0
     if without_contempt or not probs[:, -1].any():
-        kept &= labels < probs.shape[1] - 1
-        probs = probs[:, :-1] / np.maximum(probs[:, :-1].sum(axis=1, keepdims=True), 1e-12)
+        kept &= labels != CONTEMPT
+        probs = seven_probabilities(probs)
     found = find_wrong_labels(labels[kept], probs[kept])
     return Suspects(name, int(kept.sum()), place[kept][found.rows], found)
 

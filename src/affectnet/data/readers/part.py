@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from affectnet.data.readers.archive import Images, Spool
 from affectnet.data.store import N_LANDMARKS
-from affectnet.labels import CONTEMPT, N_EXPRESSIONS
+from affectnet.labels import N_EXPRESSIONS
+from affectnet.seven import CONTEMPT, seven_votes
 
 LANDMARK_BYTES: Final = 4 * 2 * N_LANDMARKS
 """What the landmarks of a face take in the temporary file: float32, one face after the other."""
@@ -103,13 +104,7 @@ class Part:
         for row in np.flatnonzero(~left).tolist():
             self.dropped.append(Dropped(self.name, self.ids[row], CONTEMPT_LEFT_OUT, ""))
         if self.soft is not None:
-            soft = self.soft.copy()
-            soft[:, CONTEMPT] = 0
-            total = soft.sum(axis=1, keepdims=True)
-            # Rows of NaN stay so, and rows of contempt alone become such.
-            self.soft = np.where(total > 0, soft / np.where(total > 0, total, 1), np.nan).astype(
-                np.float32
-            )
+            self.soft = seven_votes(self.soft)
         return left
 
     def read_images(self, rows: NDArray[np.int64], target: memoryview) -> None:
