@@ -1,4 +1,4 @@
-"""The Python of docs/report.md runs as it stands."""
+"""The Python example of docs/report.md runs, and its table lists every format."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ def test_the_example_runs(make_run, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"%PDF")
 
 
-def test_every_format_of_the_docs_is_there() -> None:
+def test_the_docs_list_every_format() -> None:
     from affectnet.report.output import FORMATS
 
     assert re.findall(r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE) == list(
