@@ -30,7 +30,9 @@ def test_frames_get_the_numbers_of_pictures(predictor: Predictor, walk: Path) ->
     with VideoReader(walk) as reader:
         frames = list(reader.frames())
     for keep, batch_size in ((True, 3), (False, 32)):
-        results = predict_video(predictor, walk, smoothing="none", keep=keep, batch_size=batch_size)
+        results = predict_video(
+            predictor, walk, smoothing="none", keep_pixels=keep, batch_size=batch_size
+        )
         for frame, (result, pixels) in zip(frames, results, strict=True):
             assert (pixels is not None) == keep
             if keep:

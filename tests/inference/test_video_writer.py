@@ -28,7 +28,7 @@ STATE = """async () => {
 def film(predictor: Predictor, walk: Path, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("drawn") / "walk.webm"
     with AnnotatedVideo(path, 10) as video:
-        for result, pixels in predict_video(predictor, walk, keep=True):
+        for result, pixels in predict_video(predictor, walk, keep_pixels=True):
             video.write(result, pixels)
     return path
 
@@ -55,7 +55,7 @@ def test_a_browser_plays_it(film: Path) -> None:
 
 def test_nothing_is_said_on_the_terminal(walk: Path, predictor, tmp_path: Path, capfd) -> None:
     with AnnotatedVideo(tmp_path / "a.webm", 10) as video:
-        for result, pixels in predict_video(predictor, walk, seconds=0.25, keep=True):
+        for result, pixels in predict_video(predictor, walk, seconds=0.25, keep_pixels=True):
             video.write(result, pixels)
     os.write(2, b"still open")
     assert capfd.readouterr() == ("", "still open")

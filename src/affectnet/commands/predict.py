@@ -147,7 +147,7 @@ def _predict_pictures(
             ((picture.path, None) for picture in pictures),
             faces=config.faces,
             workers=config.workers,
-            keep=bool(targets),
+            keep_pixels=bool(targets),
         )
         stack.callback(prepared.close)
         drawing = stack.enter_context(Background(_save_annotated, 4)) if targets else None
@@ -201,7 +201,7 @@ def _predict_stream(
                 batch_size=config.batch_size,
                 detect_size=config.detect_size or VIDEO_SIZE,
                 workers=config.workers,
-                keep=video is not None,
+                keep_pixels=video is not None,
             )
             stack.enter_context(closing(results))
             for result, pixels in results:

@@ -1,19 +1,19 @@
 """Faces drawn into pictures and frames: boxes, what was recognised, and the circumplex."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from affectnet.inference.detector import Box
 from affectnet.inference.images import Pixels, shrink
-from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.labels import CIRCUMPLEX, COLOURS
 
 Colour = tuple[int, int, int]
@@ -25,6 +25,34 @@ TRACE_SECONDS: Final = 3.0
 WHITE: Final[Colour] = (255, 255, 255)
 _PANEL_SHARE = 0.28
 _PANEL = (17, 24, 32, 205)
+
+
+class DrawnFace(Protocol):
+    """What is drawn of a face; `FaceResult` has these attributes."""
+
+    @property
+    def box(self) -> Box: ...
+    @property
+    def expression(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def valence(self) -> float: ...
+    @property
+    def arousal(self) -> float: ...
+    @property
+    def track(self) -> int | None: ...
+
+
+class DrawnImage(Protocol):
+    """What is drawn of an image or a frame; `PictureResult` has these attributes."""
+
+    @property
+    def width(self) -> int | None: ...
+    @property
+    def time(self) -> float | None: ...
+    @property
+    def faces(self) -> Sequence[DrawnFace]: ...
 
 
 def colour_of(expression: str) -> Colour:
@@ -39,7 +67,7 @@ class Traces:
 
     points: dict[int, deque[tuple[float, float, float]]] = field(default_factory=dict)
 
-    def add(self, result: PictureResult) -> None:
+    def add(self, result: DrawnImage) -> None:
         """Take in the next frame."""
         time = result.time or 0.0
         for face in result.faces:
@@ -56,7 +84,7 @@ class Traces:
 
 def annotate(
     pixels: Pixels,
-    result: PictureResult,
+    result: DrawnImage,
     traces: Traces | None = None,
     *,
     panel: bool = True,
@@ -107,7 +135,7 @@ def _unit(size: tuple[int, int]) -> float:
     return max(1.0, min(size) / 400)
 
 
-def _numbers(faces: tuple[FaceResult, ...]) -> Mapping[int, int]:
+def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
     """What each face is called: its track, or its place where there are several."""
     if all(face.track is None for face in faces) and len(faces) < 2:
         return {}
@@ -136,7 +164,7 @@ def _draw_label(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
     box: Any,
-    face: FaceResult,
+    face: DrawnFace,
     number: int | None,
     unit: float,
 ) -> None:
@@ -232,7 +260,7 @@ def _draw_panel(
     image: Image.Image,
     place: tuple[int, int],
     side: int,
-    faces: tuple[FaceResult, ...],
+    faces: Sequence[DrawnFace],
     numbers: Mapping[int, int],
     traces: Traces | None,
 ) -> None:

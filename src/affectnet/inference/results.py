@@ -4,14 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from affectnet.inference.detector import Box, Landmarks
-from affectnet.inference.images import as_pixels
+import numpy as np
+
+from affectnet.errors import DataError
+from affectnet.inference.detector import Box, Landmarks, crop_face
+from affectnet.inference.images import Pixels, as_pixels
 from affectnet.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_FACE_SIDE: Final = 256
+_IMAGE_SIDE: Final = 800
 _POINTS: Final = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 COLUMNS: Final[Mapping[str, type]] = {
     "source": str,
@@ -106,9 +111,11 @@ class FaceResult:
         Args:
             picture: the one it was found in, in any form that `predict` takes.
         """
-        from affectnet.inference.plots import plot_face
+        from affectnet.figures.predicted_faces import face_prediction
 
-        return plot_face(self, as_pixels(picture))
+        crop = crop_face(as_pixels(picture), self.box, _FACE_SIDE)
+        affect = np.array([self.valence, self.arousal])
+        return face_prediction(crop, self.classes, np.array(self.probabilities), affect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +182,12 @@ class PictureResult:
         Args:
             picture: in any form that `predict` takes; read from `source` where not given.
         """
-        from affectnet.inference.plots import plot_picture
+        from affectnet.figures.predicted_faces import image_prediction
 
-        return plot_picture(self, _pixels_of(self, picture))
+        classes = self.faces[0].classes if self.faces else ()
+        probabilities = np.array([face.probabilities for face in self.faces])
+        affect = np.array([(face.valence, face.arousal) for face in self.faces])
+        return image_prediction(_annotated(self, picture), classes, probabilities, affect)
 
 
 class Results(tuple[PictureResult, ...]):
@@ -199,21 +209,24 @@ class Results(tuple[PictureResult, ...]):
         Args:
             pictures: as many as there are results; read from their `source` where not given.
         """
-        from affectnet.inference.plots import plot_pictures
+        from affectnet.figures.predicted_faces import images_prediction
 
         readable = [i for i, result in enumerate(self) if result.reason is None][:most]
         given = [None] * len(self) if pictures is None else list(pictures)
-        return plot_pictures(
-            [self[i] for i in readable], [_pixels_of(self[i], given[i]) for i in readable]
+        return images_prediction(
+            [_annotated(self[i], given[i]) for i in readable],
+            [len(self[i].faces) for i in readable],
         )
 
 
-def _pixels_of(result: PictureResult, picture: Any) -> Any:
-    if picture is None and result.source is None:
-        from affectnet.errors import DataError
+def _annotated(result: PictureResult, picture: Any) -> Pixels:
+    """Return the image, read from its source where not given, with the faces drawn in."""
+    from affectnet.inference.drawing import annotate  # loads matplotlib, for a font
 
+    if picture is None and result.source is None:
         raise DataError("the result does not hold its picture; give it: result.plot(picture)")
-    return as_pixels(result.source if picture is None else picture)
+    pixels = as_pixels(result.source if picture is None else picture)
+    return annotate(pixels, result, panel=False, largest=_IMAGE_SIDE)
 
 
 def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":

@@ -19,7 +19,7 @@ from affectnet.data.images import resize
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.detector import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
 from affectnet.inference.images import Pixels, kind_of
-from affectnet.inference.predictor import Candidate, Faces, Predictor, Prepared, check_choice
+from affectnet.inference.pipeline import Candidate, Faces, Pipeline, Prepared, check_choice
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker
 from affectnet.threads import cores, ordered_map, overlap
@@ -164,7 +164,7 @@ class VideoReader:
 
 
 def predict_video(
-    predictor: Predictor,
+    predictor: Pipeline,
     source: str | Path | int | VideoReader,
     *,
     faces: Faces = "detect",
@@ -175,7 +175,7 @@ def predict_video(
     batch_size: int = 32,
     detect_size: int = VIDEO_SIZE,
     workers: int | None = None,
-    keep: bool = False,
+    keep_pixels: bool = False,
 ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
     """Yield a result a frame, those without a face too, its faces numbered and smoothed over time.
 
@@ -190,7 +190,7 @@ def predict_video(
         batch_size: faces a forward pass; a camera's frames never wait for one another.
         detect_size: long side in pixels at which faces are searched.
         workers: threads that search; one less than cores, at most 4, where None.
-        keep: yield each frame's pixels beside its result, else None.
+        keep_pixels: yield each frame's pixels beside its result, else None.
 
     Raises:
         DataError: it cannot be opened, or breaks off (after the frames that could be read).
@@ -217,11 +217,12 @@ def predict_video(
             crop = resize(
                 frame.pixels, predictor.classifier.size, predictor.classifier.interpolation
             )[None]
-            kept = frame.pixels if keep else None
-            return Prepared(result, (Candidate(whole, None, None),), crop, kept)
+            pixels = frame.pixels if keep_pixels else None
+            return Prepared(result, (Candidate(whole, None, None),), crop, pixels)
         found = detector.detect(frame.pixels)
         candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
-        return predictor.crop(frame.pixels, candidates, result, keep)
+        prepared = predictor.crop(frame.pixels, candidates, result)
+        return replace(prepared, pixels=frame.pixels) if keep_pixels else prepared
 
     with reader:
         frames = overlap(reader.frames(stride=stride, fps=fps, seconds=seconds), depth)

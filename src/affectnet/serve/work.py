@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from affectnet.errors import DataError
 from affectnet.inference.images import Pixels, look_at_header
-from affectnet.inference.predictor import Faces, Predictor
+from affectnet.inference.pipeline import Faces
+from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
@@ -87,7 +88,7 @@ class Studio:
         self._check_pixels(data)
         predictor = self.predictor
         prepared = predictor.prepare_all(
-            [(data, None)], faces=faces or self.faces, workers=1, keep=True
+            [(data, None)], faces=faces or self.faces, workers=1, keep_pixels=True
         )
         with closing(prepared):
             result, pixels = next(iter(predictor.classify_all(prepared, 32)))
@@ -153,7 +154,9 @@ class Studio:
         try:
             with AnnotatedVideo(target, rate) as video:
                 try:
-                    frames = self._frames(reader, None, limits.video_seconds, rate, keep=True)
+                    frames = self._frames(
+                        reader, None, limits.video_seconds, rate, keep_pixels=True
+                    )
                     with closing(frames):
                         for result, pixels in frames:
                             if progress.stop:
@@ -189,7 +192,7 @@ class Studio:
         faces: Faces | None,
         seconds: float,
         fps: float,
-        keep: bool = False,
+        keep_pixels: bool = False,
     ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
         """Yield results, until the server stops or the time is over."""
         deadline = time.monotonic() + self.limits.video_timeout
@@ -199,7 +202,7 @@ class Studio:
             faces=faces or self.faces,
             seconds=seconds,
             fps=fps if fps < reader.info.fps else None,
-            keep=keep,
+            keep_pixels=keep_pixels,
         )
         with closing(found):
             for item in found:
