@@ -88,7 +88,7 @@ def test_background_works_in_order_and_waits_at_the_end() -> None:
 
     with Background(work, 2) as background:
         for i in range(20):
-            background.give(i)
+            background.submit(i)
     assert done == list(range(20))
 
 
@@ -98,4 +98,24 @@ def test_background_hands_over_its_error_and_never_blocks() -> None:
 
     with pytest.raises(OSError, match="disk full at 0"), Background(fail, 1) as background:
         for i in range(50):
-            background.give(i)
+            background.submit(i)
+
+
+def test_background_of_depth_0_waits_for_the_item_before() -> None:
+    running: list[int] = []
+    done: list[int] = []
+
+    def work(i: int) -> None:
+        running.append(i)
+        time.sleep(0.005)
+        done.append(i)
+
+    with Background(work, 0) as background:
+        for i in range(5):
+            background.submit(i)
+            assert len(done) >= i
+    assert running == done == list(range(5))
+
+
+def test_the_defaults_use_every_core() -> None:
+    assert list(ordered_map(abs, range(-50, 0))) == list(range(50, 0, -1))

@@ -1,23 +1,20 @@
-"""Stages of work that overlap: threads, joined by queues of bounded length.
+"""Thread pipelines of bounded memory: `overlap`, `ordered_map` and `Background`.
 
-Decoding, detection and the model all leave Python's lock alone while they compute, so threads keep
-all cores at work; the bounds keep the memory constant however long the stream is.
+Decoding, detection, hashing and the model all release Python's lock while they compute, so threads
+use all cores. Each function bounds how far a thread runs ahead, so memory does not depend on the
+length of the stream. Errors raised in a thread are raised again in the caller's.
 """
 
 import os
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _END: Any = object()
-_PATIENCE = 0.1
-"""Seconds between two looks at whether the other side has gone."""
 
 
 def cores() -> int:
@@ -28,56 +25,37 @@ def cores() -> int:
 
 
 def overlap(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield the items, produced in a thread of their own, at most `depth` ahead of the consumer.
+    """Yield the items, which one thread produces while the caller works on the previous ones.
 
-    What the producer raises is raised here. Where the consumer stops early, the producer is closed.
+    At most `depth` items wait. Closing the generator stops the thread and closes `items`.
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=_PATIENCE)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        source = iter(items)
-        try:
-            for item in source:
-                if not put(item):
-                    break
-        except BaseException as error:  # handed over to the consumer
-            failed.append(error)
-        finally:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-            put(_END)
-
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
+    source = iter(items)
+    pool = ThreadPoolExecutor(1)
     try:
-        while (item := waiting.get()) is not _END:
+        pending = deque(pool.submit(next, source, _END) for _ in range(depth + 1))
+        while (item := pending.popleft().result()) is not _END:
+            pending.append(pool.submit(next, source, _END))
             yield item
-        if failed:
-            raise failed[0]
     finally:
-        stop.set()
-        thread.join()
+        _stop(pool, source)
 
 
 def ordered_map(
-    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int | None = None,
+    ahead: int | None = None,
 ) -> Generator[R, None, None]:
-    """Yield function(item) in the order of the items, computed by `workers` threads.
+    """Yield function(item) in the order of the items, computed by several threads.
 
-    At most `ahead` results wait or are being computed at any time.
+    The items themselves are taken in the caller's thread.
+
+    Args:
+        workers: threads; one per core where None.
+        ahead: results that wait or are being computed, at most; twice `workers` where None.
     """
+    workers = workers or cores()
+    ahead = ahead or 2 * workers
     pending: deque[Future[R]] = deque()
     source = iter(items)
     pool = ThreadPoolExecutor(workers)
@@ -89,48 +67,55 @@ def ordered_map(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
+        _stop(pool, source)
 
 
 class Background(Generic[T]):
-    """Runs `function` over what is given to it, in order, in one thread.
+    """Calls `function` on each submitted item, in order, in one thread.
 
-    A context manager: leaving it waits for the last item. What the function raises is raised by the
-    next `give`, or on leaving; after that nothing more is done.
+    A context manager: leaving it waits for the last item. An error of the function is raised by a
+    later `submit` or on leaving; items after the one that failed are skipped.
+
+    Args:
+        depth: items that wait for the thread, at most. With 0, `submit` returns only when the item
+            before has been processed, so that two buffers suffice for any number of items.
     """
 
     def __init__(self, function: Callable[[T], object], depth: int) -> None:
-        self._function = function
-        self._waiting: queue.Queue[Any] = queue.Queue(depth)
-        self._failed: list[BaseException] = []
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._function, self._depth = function, depth
+        self._pending: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(1)
+        self._failed = False
 
-    def give(self, item: T) -> None:
+    def submit(self, item: T) -> None:
         """Hand over one item; waits while `depth` items wait already."""
-        if self._failed:
-            raise self._failed.pop()
-        self._waiting.put(item)
+        while self._pending and (self._pending[0].done() or len(self._pending) > self._depth):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._run, item))
 
-    def __enter__(self) -> "Background[T]":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._waiting.put(_END)
-        self._thread.join()
-        if self._failed:
-            raise self._failed.pop()
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown()
 
-    def _work(self) -> None:
-        broken = False
-        while (item := self._waiting.get()) is not _END:
-            if broken:
-                continue  # the giver must never wait for ever
-            try:
-                self._function(item)
-            except BaseException as error:  # handed over to the giver
-                self._failed.append(error)
-                broken = True
+    def _run(self, item: T) -> None:
+        if self._failed:
+            return
+        try:
+            self._function(item)
+        except BaseException:
+            self._failed = True
+            raise
+
+
+def _stop(pool: ThreadPoolExecutor, source: Any) -> None:
+    """Wait for the threads, then close the source that they may have been reading."""
+    pool.shutdown(cancel_futures=True)
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()

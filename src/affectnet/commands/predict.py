@@ -153,7 +153,7 @@ def _predict_pictures(
         drawing = stack.enter_context(Background(_save_annotated, 4)) if targets else None
         for result, pixels in predictor.classify_all(prepared, config.batch_size):
             if drawing is not None and pixels is not None and result.source is not None:
-                drawing.give((targets[result.source], result, pixels))
+                drawing.submit((targets[result.source], result, pixels))
             bar.update()
             yield result
 

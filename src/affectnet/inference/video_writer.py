@@ -74,7 +74,7 @@ class AnnotatedVideo:
 
     def write(self, result: PictureResult, pixels: Pixels) -> None:
         """Hand over the next frame; waits while several wait already."""
-        self._background.give((result, pixels))
+        self._background.submit((result, pixels))
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
