@@ -75,7 +75,7 @@ def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, c
     assert by_source["film.avi"]["track"].dropna().unique().tolist() == [1]
     for name, says in (
         ("empty.jpg", "empty"),
-        ("wrong.png", "no JPEG"),
+        ("wrong.png", "not a JPEG"),
         ("broken.mp4", "cannot be opened"),
     ):
         assert by_source[name]["status"].tolist() == ["unreadable"]

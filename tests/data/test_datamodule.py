@@ -12,8 +12,9 @@ import simplejpeg
 import torch
 
 from affectnet.data.datamodule import AffectDataModule
+from affectnet.data.images import decode_image
 from affectnet.data.samplers import TrainBatches
-from affectnet.data.store import DatasetInfo, Face, SplitWriter, decode_image
+from affectnet.data.store import DatasetInfo, Face, SplitWriter
 from affectnet.errors import ConfigError, DataError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from affectnet.inference.detector import Box
+from affectnet.data.crop import Box
 from affectnet.inference.drawing import LARGEST_SIDE, Traces, annotate, colour_of
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.labels import EXPRESSIONS

@@ -15,9 +15,9 @@ from PIL import Image
 import affectnet
 from affectnet.commands.evaluate import evaluate
 from affectnet.config import EvaluateConfig
+from affectnet.data.crop import DEFAULT_MARGIN, crop_face
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, DataError, RunError
-from affectnet.inference.detector import DEFAULT_MARGIN, crop_face
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.results import PictureResult, Results
 from affectnet.inference.torch_classifier import Classifier
@@ -119,7 +119,7 @@ def test_own_boxes_are_taken(predictor: Predictor, photo: np.ndarray) -> None:
         predictor.predict([photo, photo], boxes=[[found.box]])
     with pytest.raises(DataError, match=r"\(n, 4\)"):
         predictor.predict(photo, boxes=[1, 2, 3, 4])
-    with pytest.raises(DataError, match="outside the picture"):
+    with pytest.raises(DataError, match="outside the image"):
         predictor.predict(photo, boxes=[[1000, 0, 5, 5]])
     with pytest.raises(ConfigError, match="leave one of them out"):
         predictor.predict(photo, boxes=[[1, 1, 5, 5]], faces="none")
@@ -138,7 +138,7 @@ def test_one_unreadable_picture_is_told_or_kept(predictor: Predictor, photo: np.
         predictor.predict("no.jpg")
     kept = predictor.predict([photo, b"nothing", photo], on_error="keep")
     assert [result.status for result in kept] == ["ok", "unreadable", "ok"]
-    assert "no JPEG" in (kept[1].reason or "")
+    assert "not a JPEG" in (kept[1].reason or "")
 
 
 @pytest.mark.parametrize("settings", [{"faces": "all"}, {"on_error": "ignore"}, {"batch_size": 0}])
@@ -164,7 +164,7 @@ def test_the_model_decides_on_the_margin(model_dir: Path, photo: np.ndarray, tmp
     with pytest.raises(ConfigError, match="margin is 9"):
         load(model_dir, margin=9)
     assert len(trained.predict(photo).faces) == 1
-    with pytest.raises(DataError, match="a box alone"):
+    with pytest.raises(DataError, match="a box does not say"):
         trained.predict(photo, boxes=[[88, 63, 91, 113]])
     # Temperature: the logits of the same crop, halved.
     hot = trained.predict(photo, faces="none").faces[0].probabilities

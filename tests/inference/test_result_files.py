@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from affectnet.data.crop import Box
 from affectnet.errors import ConfigError
-from affectnet.inference.detector import Box
 from affectnet.inference.result_files import SCHEMA, ResultWriter
 from affectnet.inference.results import COLUMNS, FaceResult, PictureResult
 from affectnet.labels import EXPRESSIONS

@@ -25,19 +25,19 @@ def album(tmp_path: Path, photo_file: Path, walk: Path) -> Path:
 def test_a_folder_is_searched_to_the_bottom(album: Path) -> None:
     found = find_sources([str(album)])
     assert [(source.name, source.kind) for source in found] == [
-        ("a.jpeg", "picture"),
-        ("b.JPG", "picture"),
+        ("a.jpeg", "image"),
+        ("b.JPG", "image"),
         ("sub/broken.mkv", "video"),
-        ("sub/empty.png", "picture"),
+        ("sub/empty.png", "image"),
         ("sub/film.mp4", "video"),
-        ("sub/deep/c.jpg", "picture"),
+        ("sub/deep/c.jpg", "image"),
     ]
     assert all(Path(source.path).is_file() for source in found)
 
 
 def test_files_that_are_named_are_taken_whatever_their_name(album: Path) -> None:
     notes = str(album / "notes.txt")
-    assert find_sources([notes]) == [Source("picture", notes, "notes.txt")]
+    assert find_sources([notes]) == [Source("image", notes, "notes.txt")]
     film = album / "sub" / "film"
     (album / "sub" / "film.mp4").rename(film)
     assert find_sources([str(film)])[0].kind == "video"
@@ -56,7 +56,7 @@ def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert find_sources(["0"]) == [Source("camera", "0", "camera-0")]
     Path("0").write_bytes(b"GIF89a")
-    assert find_sources(["0"])[0].kind == "picture"
+    assert find_sources(["0"])[0].kind == "image"
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
 
 def test_names_of_outputs_are_never_shared() -> None:
     paths = ("a.jpg", "a.png", "A.jpg", "sub/a.jpg", "a-2.jpg")
-    sources = [Source("picture", str(i), name) for i, name in enumerate(paths)]
+    sources = [Source("image", str(i), name) for i, name in enumerate(paths)]
     names = unique_names(sources)
     assert len({name.casefold() for name in names}) == len(paths)
     assert names[0] == "a"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectnet.inference.detector import Box
+from affectnet.data.crop import Box
 from affectnet.inference.tracks import REACH, Ema, OneEuro, Smoother, Tracker, overlap
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from affectnet.inference.detector import Box
+from affectnet.data.crop import Box
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import MOST_BINS, MOST_TRACKS, OverTime
 from affectnet.labels import EXPRESSIONS

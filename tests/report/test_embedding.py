@@ -107,6 +107,6 @@ def test_features_are_what_the_heads_see(faces: Path) -> None:
 
 
 def _pixels(split, row: int) -> NDArray[np.uint8]:
-    from affectnet.data.store import decode_image
+    from affectnet.data.images import decode_image
 
     return decode_image(split.image_bytes(row), 48)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from affectnet.data.store import decode_image, open_split
+from affectnet.data.images import decode_image
+from affectnet.data.store import open_split
 from affectnet.errors import DataError, RunError
 from affectnet.models.affect_model import AffectModel
 from affectnet.report import model_figures as effort

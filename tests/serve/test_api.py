@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from affectnet.inference.images import decode_picture
+from affectnet.data.images import decode_image
 
 
 def encoded(width, height, kind="PNG"):
@@ -86,7 +86,7 @@ def test_health_docs_and_openapi(server) -> None:
     ("path", "body", "status", "says"),
     [
         ("/predict", b"", 422, "empty"),
-        ("/predict", b'{"path": "/etc/passwd"}', 422, "it is no JPEG"),
+        ("/predict", b'{"path": "/etc/passwd"}', 422, "not a JPEG"),
         ("/predict", b"\xff\xd8\xff" + 900 * b"x", 422, "cannot be read"),
         ("/predict", encoded(1000, 501), 413, "501,000 pixels; at most 500,000"),
         ("/predict", 500_000 * b"x", 413, "500,000 bytes; at most 400,000 bytes"),
@@ -336,4 +336,4 @@ def test_the_page_shows_the_predictors_numbers(server, predictor, photo_file) ->
     for name, share in zip(result.faces[0].classes, result.faces[0].probabilities, strict=True):
         assert f'data-expression="{name}"' in text
         assert f"{100 * share:.1f}%</output>" in text
-    assert pixels.shape == decode_picture(photo_file.read_bytes()).shape
+    assert pixels.shape == decode_image(photo_file.read_bytes()).shape

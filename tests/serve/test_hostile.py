@@ -222,7 +222,7 @@ def test_every_oddity_is_read_or_refused_with_the_reason(
     }
     for name, says in {
         "empty.jpg": "empty",
-        "text.jpg": "no JPEG",
+        "text.jpg": "not a JPEG",
         "film-in-name.jpg": "it is a video",
         "bomb-400-million.png": "at most 64,000,000",
         "bomb-promised.png": "at most 64,000,000",

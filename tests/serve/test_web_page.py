@@ -161,7 +161,7 @@ def test_faults_are_told_and_uploads_go(page, server, tmp_path) -> None:
     page.set_input_files("#an-input input[type=file]", tmp_path / "no.png")
     note = page.locator(".an-note[role=alert]")
     note.wait_for(timeout=PATIENCE)
-    assert "it is no JPEG" in note.inner_text()
+    assert "not a JPEG" in note.inner_text()
     page.get_by_role("button", name="Try an example picture").click()
     page.locator(".an-box").first.wait_for(timeout=PATIENCE)
     until = time.monotonic() + 40

@@ -14,12 +14,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from affectnet.config import PredictConfig
+from affectnet.data.images import Pixels
 from affectnet.errors import AffectNetError, ConfigError, DataError
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import annotate
-from affectnet.inference.images import Pixels
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format
 from affectnet.inference.results import PictureResult
@@ -105,7 +105,7 @@ def _targets(config: PredictConfig, sources: list[Source]) -> dict[str, Path]:
     if config.annotate is None:
         return {}
     video = f".{config.video}"
-    ends = {"picture": ".jpg", "video": video, "camera": video}
+    ends = {"image": ".jpg", "video": video, "camera": video}
     targets = {
         source.path: config.annotate / f"{name}{ends[source.kind]}"
         for source, name in zip(sources, unique_names(sources), strict=True)
@@ -123,7 +123,7 @@ def _predict_all(
     with tqdm(total=len(sources), unit="file", disable=None) as bar:
         pictures: list[Source] = []
         for source in sources:
-            if source.kind == "picture":
+            if source.kind == "image":
                 pictures.append(source)
                 continue
             yield from _predict_pictures(config, predictor, pictures, targets, bar)

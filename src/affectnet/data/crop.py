@@ -1,74 +1,204 @@
-"""Faces cut out of pictures: square around a box, or with the eyes in fixed places."""
+"""Faces cropped from images: a square around a box, or the eyes in fixed places.
 
+Ingest crops with one similarity transform (`crop_transform` or `alignment`, then `warp`), which
+also moves landmarks; prediction crops with `crop_face`.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from affectnet.data.images import Pixels, resize
 from affectnet.errors import DataError
 
 ALIGNMENT: Final = "eyes"
-"""What `dataset.json` and a model's `config.json` say of faces that `align` made."""
+"""Value of `alignment` in `dataset.json` and a model's `config.json` for faces made by `align`."""
+
+DEFAULT_MARGIN: Final = 0.1
+"""Fraction of the box's longer side added on each side where nothing else is said."""
 
 LEFT_EYE: Final = (0.35, 0.36)
 RIGHT_EYE: Final = (0.65, 0.36)
-"""Where the centres of the eyes come to lie, as shares of the side from the left upper corner.
+"""Places of the eye centres in an aligned face, as fractions of the side from the top left corner.
 
 Left and right are the viewer's. The eyes of an adult are about 63 mm apart and 118 mm above the
-chin, so the chin of a frontal face is near 0.92 and the hairline near the upper border.
+chin, so the chin of a frontal face is near 0.92 and the hairline near the top edge.
 """
 
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 _MAX_SIDES = 4.0
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels of the upright image; x and y are its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+Landmarks = tuple[tuple[float, float], ...]
+"""Five (x, y) in pixels: right eye, left eye, nose tip, right and left corner of the mouth; right
+and left are the person's own."""
+
+
+def as_boxes(boxes: Any) -> list[Box]:
+    """Convert numbers of shape (n, 4) to boxes; raises `DataError` for another shape."""
+    try:
+        array = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(())
+    if array.shape == (0,):
+        return []
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise DataError(
+            "the boxes must be numbers of shape (n, 4): x, y, width, height in pixels for each face"
+        )
+    return [Box(*map(float, row)) for row in array]
+
+
+def _check_box(box: Sequence[float], image: Pixels) -> Box:
+    x, y, w, h = map(float, box)
+    height, width = image.shape[:2]
+    name = f"the box {x:g}, {y:g}, {w:g}, {h:g}"
+    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+        raise DataError(
+            f"{name} has no area; give x, y, width, height in pixels, both sides above 0"
+        )
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise DataError(f"{name} is outside the image of {width}x{height} pixels")
+    if max(w, h) > _MAX_SIDES * max(width, height):
+        raise DataError(f"{name} is many times larger than the image of {width}x{height} pixels")
+    return Box(x, y, w, h)
+
+
+def crop_face(
+    image: Pixels,
+    box: Box,
+    size: int,
+    *,
+    margin: float = DEFAULT_MARGIN,
+    landmarks: Landmarks | None = None,
+    alignment: str | None = None,
+    interpolation: str = "bilinear",
+) -> Pixels:
+    """Crop a face as a square and resize it as training does.
+
+    The side is the box's longer side plus `margin` of it on either end; the centre is the box's.
+    Where the square leaves the image, the image's border is repeated.
+
+    Args:
+        image: RGB (height, width, 3).
+        box: around the face.
+        size: side of the result in pixels.
+        margin: fraction of the longer side added on each side, above -0.5.
+        landmarks: needed for an alignment.
+        alignment: None, or `ALIGNMENT` ("eyes"): both eyes are moved to `LEFT_EYE` and `RIGHT_EYE`
+            and the box is not used. (YuNet's points follow a tilt only in part where a face is
+            small: 24 of 30 degrees for a face of 300 pixels, 4 of 30 for one of 100.)
+        interpolation: of the resizing, as in `decode_image`.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Raises:
+        DataError: the box has no area, lies outside the image or is many times larger, or
+            landmarks are needed and missing.
+    """
+    box = _check_box(box, image)
+    if alignment is not None:
+        if alignment != ALIGNMENT:
+            raise DataError(f"alignment {alignment!r} is not known; upgrade affectnet")
+        if landmarks is None:
+            raise DataError(
+                "this model needs faces aligned by their eyes, and a box does not say where they "
+                "are; let the faces be detected, or give faces that are aligned already"
+            )
+        # YuNet's first point is the person's right eye, on the viewer's left.
+        return align(image, landmarks[0], landmarks[1], size)
+    side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
+    centre = (box.x + box.width / 2, box.y + box.height / 2)
+    return resize(_square(image, centre, side), size, interpolation)
+
+
+def _square(image: Pixels, centre: tuple[float, float], side: int) -> Pixels:
+    """Crop a square, repeating the border where it leaves the image."""
+    height, width = image.shape[:2]
+    left, top = round(centre[0] - side / 2), round(centre[1] - side / 2)
+    right, bottom = left + side, top + side
+    # A centre just outside still needs one row of the image to repeat.
+    x0, x1 = min(max(left, 0), width - 1), max(min(right, width), 1)
+    y0, y1 = min(max(top, 0), height - 1), max(min(bottom, height), 1)
+    inner = image[y0:y1, x0:x1]
+    before, after = (max(0, -top), max(0, -left)), (max(0, bottom - y1), max(0, right - x1))
+    if any(before) or any(after):
+        pads = ((before[0], after[0]), (before[1], after[1]), (0, 0))
+        inner = np.pad(inner, pads, mode="edge")[:side, :side]
+    return np.ascontiguousarray(inner)
+
+
+def shrink(image: Pixels, largest: int) -> Pixels:
+    """Return the image with a long side of at most `largest` pixels."""
+    height, width = image.shape[:2]
+    scale = largest / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small: Any = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # makes no copy before
+    return np.asarray(small)
+
+
 def eye_centres(landmarks: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the centres of the left and the right eye (the viewer's), each (x, y) in pixels.
 
     Args:
-        landmarks: (68, 2) in the order of the 300-W mark-up, where 36-41 go round one eye and
-            42-47 round the other.
+        landmarks: (68, 2) in the order of the 300-W mark-up, where 36-41 are one eye and 42-47 the
+            other.
     """
     points = np.asarray(landmarks, np.float64).reshape(68, 2)
     return points[_LEFT].mean(axis=0), points[_RIGHT].mean(axis=0)
 
 
 def align(
-    image: NDArray[np.uint8],
+    image: Pixels,
     left_eye: Sequence[float] | NDArray[Any],
     right_eye: Sequence[float] | NDArray[Any],
     size: int,
-) -> NDArray[np.uint8]:
-    """Turn, scale and shift a picture so that the eyes come to `LEFT_EYE` and `RIGHT_EYE`.
+) -> Pixels:
+    """Rotate, scale and shift an image so that the eyes are at `LEFT_EYE` and `RIGHT_EYE`.
 
-    A similarity transform: angles and proportions stay. Bilinear; a picture that shrinks is first
-    averaged over blocks of pixels. Beyond its border the picture's last pixels are repeated.
+    A similarity transform, which preserves angles and proportions. Bilinear; an image that shrinks
+    is first averaged over blocks of pixels. Beyond the border the last pixels are repeated.
 
     Args:
         image: RGB (height, width, 3).
         left_eye: centre of the eye on the viewer's left, (x, y) in pixels, pixel centres at whole
             numbers; from `eye_centres`, or a detector's.
-        right_eye: the other one's.
+        right_eye: centre of the other eye.
         size: side of the result in pixels.
 
     Returns:
         uint8 (size, size, 3).
 
     Raises:
-        DataError: the eyes are no finite numbers, coincide, or are not in the picture.
+        DataError: the places of the eyes are not finite numbers, coincide, or are outside
+            the image.
     """
     return warp(image, alignment(image, left_eye, right_eye, size), size)
 
 
 def alignment(
-    image: NDArray[np.uint8],
+    image: Pixels,
     left_eye: Sequence[float] | NDArray[Any],
     right_eye: Sequence[float] | NDArray[Any],
     size: int,
 ) -> NDArray[np.float64]:
-    """Return the transform of `align`, (2, 3): place in the picture -> place in the result.
+    """Return the transform of `align`, (2, 3), from places in the image to places in the result.
 
     Raises:
         DataError: as `align`.
@@ -76,15 +206,15 @@ def alignment(
     eyes = np.array([left_eye, right_eye], np.float64).reshape(2, 2)
     height, width = image.shape[:2]
     if not np.isfinite(eyes).all():
-        raise DataError("the eyes' places are no finite numbers")
+        raise DataError("the places of the eyes are not finite numbers")
     if (eyes < -0.5).any() or (eyes > (width - 0.5, height - 0.5)).any():
-        raise DataError(f"an eye is not in the picture of {width}x{height} pixels")
+        raise DataError(f"an eye is outside the image of {width}x{height} pixels")
     (x0, y0), (x1, y1) = eyes.tolist()
     if np.hypot(x1 - x0, y1 - y0) < 1:
         raise DataError("the eyes are less than a pixel apart")
     # As complex numbers a similarity transform is z -> a z + b.
     source = complex(x0, y0), complex(x1, y1)
-    half = 0.5 * (1 + 1j)  # pixel centres are whole numbers, shares count from the corner
+    half = 0.5 * (1 + 1j)  # pixel centres are whole numbers, fractions count from the corner
     target = complex(*LEFT_EYE) * size - half, complex(*RIGHT_EYE) * size - half
     a = (target[1] - target[0]) / (source[1] - source[0])
     b = target[0] - a * source[0]
@@ -92,30 +222,22 @@ def alignment(
 
 
 def crop_transform(
-    image: NDArray[np.uint8], box: Sequence[float], margin: float, size: int
+    image: Pixels, box: Sequence[float], margin: float, size: int
 ) -> NDArray[np.float64]:
-    """Return the transform that cuts out a square around a box, (2, 3).
+    """Return the transform, (2, 3), that crops a square around a box.
 
     The side is the box's longer side plus `margin` of it on either end; the centre is the box's.
 
     Args:
         image: RGB (height, width, 3).
-        box: x, y, width and height in pixels; it may reach out of the picture.
-        margin: share of the longer side, above -0.5.
+        box: x, y, width and height in pixels; it may extend beyond the image.
+        margin: fraction of the longer side, above -0.5.
         size: side of the result in pixels.
 
     Raises:
-        DataError: the box has no area, lies outside the picture, or is many times larger.
+        DataError: the box has no area, lies outside the image, or is many times larger.
     """
-    x, y, w, h = map(float, box)
-    height, width = image.shape[:2]
-    shown = f"the box {x:g}, {y:g}, {w:g}, {h:g}"
-    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
-        raise DataError(f"{shown} has no area")
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise DataError(f"{shown} is outside the picture of {width}x{height} pixels")
-    if max(w, h) > _MAX_SIDES * max(width, height):
-        raise DataError(f"{shown} is many times larger than the picture of {width}x{height} pixels")
+    x, y, w, h = _check_box(box, image)
     side = max(1.0, max(w, h) * (1 + 2 * margin))
     scale = size / side
     left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
@@ -129,15 +251,15 @@ def crop_transform(
 
 
 def move_points(points: NDArray[Any], transform: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Take points (n, 2) through a transform (2, 3)."""
+    """Apply a transform (2, 3) to points (n, 2)."""
     moved = np.asarray(points, np.float64).reshape(-1, 2) @ transform[:, :2].T + transform[:, 2]
     return moved.astype(np.float32)
 
 
-def warp(image: NDArray[np.uint8], transform: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+def warp(image: Pixels, transform: NDArray[np.float64], size: int) -> Pixels:
     """Apply a similarity transform (2, 3), with antialiasing; see `align`.
 
-    Memory goes with the result and the part of the picture that it shows, whatever the scale.
+    Memory use depends on the result and the region of the image that it shows, not on the scale.
 
     Returns:
         uint8 (size, size, 3).

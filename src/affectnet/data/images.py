@@ -1,7 +1,14 @@
-"""Encoded image bytes to RGB pixels, and the check that they are whole."""
+"""Images of any origin to RGB pixels: the one decoder of ingest, training, audit and prediction."""
 
 import io
-from typing import Final
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -10,11 +17,22 @@ from PIL import Image, ImageOps
 
 from affectnet.errors import ConfigError, DataError, suggest
 
-MAX_PIXELS = 64_000_000
+Pixels = NDArray[np.uint8]
+"""uint8 RGB, (height, width, 3)."""
+
+MAX_PIXELS: Final = 64_000_000
 """Larger images are refused before any memory is taken: a forged header must not cost 10 GB."""
 
-_CMYK = ("CMYK", "YCCK")
-"""Colour spaces left to Pillow: inverted or not, as an Adobe marker says, which it reads."""
+MAX_FILE_BYTES: Final = 256 * 2**20
+"""Larger image files are refused unread: no common encoding of 64 million pixels needs more."""
+
+MAX_SCAN_PIXELS: Final = 2_000_000_000
+"""Limit of a JPEG's scans times its pixels. A progressive file has about ten scans; one with
+thousands of scans of a few bytes each would keep the decoder busy for minutes."""
+
+LARGE_PIXELS: Final = 16_000_000
+"""`one_large_at_a_time` lets only one thread work on images with more pixels than this."""
+_large_lock = threading.Lock()
 
 INTERPOLATIONS: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -22,19 +40,40 @@ INTERPOLATIONS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-"""How a picture is resized, by timm's names."""
+"""Methods of resizing, by timm's names."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+_CMYK: Final = ("CMYK", "YCCK")
+"""Colour spaces left to Pillow, which reads in an Adobe marker whether they are inverted."""
+
+_ORIENTATION: Final = 0x0112
+_IMAGE_STARTS: Final = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a"),
+    *(b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+)
+_VIDEO_STARTS: Final = (
+    *(b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS"),
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+)
+
+# This module checks the pixel limit before it decodes anything, so Pillow's own warning, at a
+# higher number, only repeats it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(
-    data: bytes | memoryview, size: int | None = None, interpolation: str = "bilinear"
-) -> NDArray[np.uint8]:
+    data: bytes | memoryview,
+    size: int | None = None,
+    interpolation: str = "bilinear",
+    *,
+    upright: bool = False,
+) -> Pixels:
     """Decode an encoded image to RGB.
 
-    Plain JPEG goes through libjpeg-turbo, everything else through Pillow, which also turns the
-    picture as its EXIF orientation says. Grey images get three equal channels; transparency is
-    dropped. The interpreter lock is released while JPEGs are decoded, so threads help.
+    libjpeg-turbo decodes plain JPEG, Pillow everything else. Grey images get three equal channels,
+    transparency is dropped, 16 bits become 8, and only the first frame of an animation is read.
+    The interpreter lock is released while JPEGs are decoded, so threads help.
 
     Args:
         data: the encoded image; a memoryview is not copied on the JPEG path.
@@ -42,26 +81,44 @@ def decode_image(
             JPEG of four times the side or more is first decoded at a half, quarter
             or eighth of its size, never below twice the side, which costs a fraction of the time.
         interpolation: of the resizing, one of `INTERPOLATIONS`.
+        upright: rotate and flip a plain JPEG as its EXIF orientation says, as prediction does.
+            Datasets are read without. Images that Pillow decodes are always upright.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        DataError: the bytes are no image, are cut short, or hold over 64 million pixels.
+        DataError: the bytes are not an image, are cut short, or hold over 64 million pixels; with
+            `upright` also when `read_header` raises it.
     """
-    pixels = _decode_jpeg(data, 2 * size if size else 0)
-    if pixels is None:
-        pixels = _decode_with_pillow(data)
-    return pixels if size is None else resize(pixels, size, interpolation)
+    turn = upright and read_header(data).orientation > 1
+    return _decode(data, size, interpolation, turn)
 
 
-def resize(
-    pixels: NDArray[np.uint8], size: int, interpolation: str = "bilinear"
-) -> NDArray[np.uint8]:
-    """Resize RGB pixels to (size, size, 3), with antialiasing; as they are where they fit.
+def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "bilinear") -> None:
+    """Decode as `decode_image` does, into an array: uint8 (size, size, 3), contiguous.
+
+    A JPEG that has this size already, the usual case, is decoded without an array in between.
 
     Raises:
-        ConfigError: the interpolation is none of `INTERPOLATIONS`.
+        DataError: as `decode_image`; the content of the array is then undefined.
+    """
+    size = len(target)
+    header = jpeg_header(data)
+    if header is not None and header[:2] == (size, size) and header[2] not in _CMYK:
+        try:
+            simplejpeg.decode_jpeg(data, "RGB", buffer=target)
+            return
+        except ValueError:  # Pillow may still decode it
+            pass
+    target[:] = decode_image(data, size, interpolation)
+
+
+def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels:
+    """Resize to (size, size, 3), with antialiasing; pixels of this size are returned unchanged.
+
+    Raises:
+        ConfigError: the interpolation is not one of `INTERPOLATIONS`.
     """
     if pixels.shape[:2] == (size, size):
         return pixels
@@ -70,101 +127,272 @@ def resize(
             f"the interpolation is '{interpolation}'{suggest(interpolation, INTERPOLATIONS)}; "
             f"it may be {', '.join(INTERPOLATIONS)}"
         )
-    way = INTERPOLATIONS[interpolation]
-    return np.asarray(Image.fromarray(pixels).resize((size, size), way))
+    method = INTERPOLATIONS[interpolation]
+    return np.asarray(Image.fromarray(pixels).resize((size, size), method))
 
 
-def decode_into(
-    data: bytes | memoryview, target: NDArray[np.uint8], interpolation: str = "bilinear"
-) -> None:
-    """Decode as `decode_image` does, into an array: uint8 (size, size, 3), contiguous.
-
-    A JPEG that has this size already, the usual case, is decoded without an array in between.
-
-    Raises:
-        DataError: as `decode_image`; the array then holds anything.
-    """
-    size = len(target)
-    if bytes(data[:2]) == b"\xff\xd8":
+def _decode(data: bytes | memoryview, size: int | None, interpolation: str, turn: bool) -> Pixels:
+    pixels = None if turn else _decode_jpeg(data, 2 * size if size else 0)
+    if pixels is None:
         try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-            if height == width == size and colours not in _CMYK:
-                simplejpeg.decode_jpeg(data, "RGB", buffer=target)
-                return
-        except ValueError:  # let Pillow have its try
-            pass
-    target[:] = decode_image(data, size, interpolation)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                pixels = _pixels_of_pillow(image, in_place=True)
+        except Exception as error:
+            raise _refusal("decoded", error, data) from error
+    return pixels if size is None else resize(pixels, size, interpolation)
 
 
-def _decode_jpeg(data: bytes | memoryview, least: int) -> NDArray[np.uint8] | None:
-    """Return RGB pixels, or None where libjpeg-turbo declines and Pillow shall have its try.
+def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
+    """Return RGB pixels, or None where Pillow has to decode.
 
-    Above 0, `least` lets the decoder shrink the image while both its sides stay at least as long.
+    Above 0, `min_side` lets the decoder shrink the image while both sides stay at least as long.
     """
-    if bytes(data[:2]) != b"\xff\xd8":
+    header = jpeg_header(data)
+    if header is None:
+        return None
+    height, width, colours = header
+    _check_pixels(width, height)
+    if colours in _CMYK:
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if height * width > MAX_PIXELS:
-            raise _too_large(width, height)
-        if colours in _CMYK:
-            return None
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=least, min_width=least
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=min_side, min_width=min_side
         )
     except ValueError:  # also mere warnings, such as stray bytes between markers
         return None
     return pixels
 
 
-def _decode_with_pillow(data: bytes | memoryview) -> NDArray[np.uint8]:
+def _pixels_of_pillow(image: Image.Image, *, in_place: bool) -> Pixels:
+    """Return the upright RGB pixels; `in_place` may change the image, which saves a copy."""
+    _check_pixels(image.width, image.height)
+    image.load()
+    if in_place:
+        ImageOps.exif_transpose(image, in_place=True)
+    else:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits instead of scaling
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    # `convert` copies even where there is nothing to do, and large photos are 192 MB.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read"
+        )
+
+
+def _refusal(verb: str, error: Exception, data: bytes | memoryview = b"") -> DataError:
+    """Return the error to raise for one of Pillow, whose parsers raise exceptions of any class."""
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"the image is far too large; at most {MAX_PIXELS:,} pixels are read")
+    reason = " ".join(str(error).split())
+    if media_kind(bytes(data[:200])) == "video":
+        reason = "it is a video"
+    elif not reason or "cannot identify image file" in reason:
+        reason = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+    return DataError(f"the image cannot be {verb}: {reason}")
+
+
+class ImageHeader(NamedTuple):
+    """What an image's header says; width and height are those of the stored pixels."""
+
+    format: str
+    width: int
+    height: int
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 for formats other than JPEG, which Pillow rotates itself."""
+
+
+def read_header(data: bytes | memoryview) -> ImageHeader:
+    """Read an image's header without decoding.
+
+    Raises:
+        DataError: the bytes are not an image, it has over 64 million pixels, or it is a JPEG with
+            too many scans.
+    """
+    if len(data) == 0:
+        raise DataError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(image.width, image.height)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I;16"):  # Pillow would clip 16 bits instead of scaling
-                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            # `convert` copies even where there is nothing to do, and large photos are 192 MB.
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever their parsing stumbled upon
-        reason = " ".join(str(error).split())
-        if "cannot identify image file" in reason:
-            reason = f"not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} image"
-        raise DataError(f"the image cannot be decoded: {reason}") from error
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind, (width, height) = str(image.format), image.size
+            orientation = 1
+            if kind == "JPEG" and "exif" in image.info:
+                orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:
+        raise _refusal("read", error, data) from error
+    _check_pixels(width, height)
+    if kind == "JPEG" and bytes(data).count(b"\xff\xda") * width * height > MAX_SCAN_PIXELS:
+        raise DataError("the JPEG has too many scans for its size; save it again as a plain JPEG")
+    return ImageHeader(kind, width, height, orientation if orientation in range(2, 9) else 1)
+
+
+def jpeg_header(data: bytes | memoryview) -> tuple[int, int, str] | None:
+    """Return a JPEG's height, width and colour space ("Gray" for one channel), in 3 microseconds.
+
+    None where the bytes are not a JPEG or its header is damaged.
+    """
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return height, width, colours
 
 
 def looks_whole(data: memoryview) -> bool:
-    """Whether this is a JPEG with a sound header of a readable size, and its end marker.
+    """Whether this is a JPEG with a valid header, a readable size and its end marker.
 
-    Takes 3 microseconds and sees no damage in between: False means only that decoding has to tell.
+    Takes 3 microseconds and misses damage in between. False means only that decoding has to decide.
     """
-    if data[-2:].tobytes() != b"\xff\xd9" or data[:2].tobytes() != b"\xff\xd8":
-        return False
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return False
-    return bool(0 < height * width <= MAX_PIXELS)
+    header = jpeg_header(data) if data[-2:].tobytes() == b"\xff\xd9" else None
+    return header is not None and 0 < header[0] * header[1] <= MAX_PIXELS
 
 
 def count_pixels(data: memoryview) -> int:
-    """Return width times height as the header has it, without decoding; 0 where it has none."""
+    """Return width times height from the header, without decoding; 0 where it cannot be read."""
+    header = jpeg_header(data)
+    if header is not None:
+        return header[0] * header[1]
     try:
-        if bytes(data[:2]) == b"\xff\xd8":
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        else:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-    except Exception:  # whatever is wrong, decoding will say it
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # decoding reports what is wrong
         return 0
-    return int(height) * int(width)
 
 
-def _too_large(width: int, height: int) -> DataError:
-    return DataError(
-        f"the image is {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read"
+def media_kind(head: bytes) -> Literal["image", "video"] | None:
+    """Tell an image from a video by the first bytes (200 are enough); None for anything else.
+
+    By content and not by name: a wrong extension does no harm, and a playlist that names other
+    files or addresses is never taken for a video.
+    """
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])  # type: ignore[return-value]
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return None if head[8:12] in (b"avif", b"heic", b"heix", b"mif1") else "video"
+    if head[:1] == b"\x47" and head[188:189] == b"\x47":
+        return "video"
+    if head.startswith(_VIDEO_STARTS):
+        return "video"
+    return "image" if head.startswith(_IMAGE_STARTS) else None
+
+
+def read_file(path: Path) -> bytes:
+    """Read an image file whole.
+
+    Raises:
+        DataError: the file is missing, not regular (reading a pipe could block forever), empty, or
+            over 256 MB.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError("it is a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("it is not a regular file")
+        if status.st_size == 0:
+            raise DataError("the file is empty")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DataError(
+                f"the file has {status.st_size / 2**20:,.0f} MB; images are read up to "
+                f"{MAX_FILE_BYTES // 2**20} MB"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise DataError(f"the file cannot be read: {error}") from error
+
+
+@contextmanager
+def one_large_at_a_time(image: Any) -> Iterator[None]:
+    """Let only one thread at a time work on a large encoded image.
+
+    Decoders take several times the memory of the pixels; eight threads with 64 million pixels each
+    would take 4 GB. Raises `DataError` as `read_header` does.
+    """
+    header = read_header(image) if isinstance(image, bytes) else None
+    large = header is not None and header.width * header.height > LARGE_PIXELS
+    with _large_lock if large else nullcontext():
+        yield
+
+
+def as_pixels(image: Any) -> Pixels:
+    """Turn an image in any of these forms into upright RGB pixels.
+
+    Args:
+        image: a path; encoded bytes; a `PIL.Image.Image`; a NumPy array uint8 (height, width, 3)
+            in RGB order; a torch tensor uint8 (3, height, width) in RGB order.
+
+    Raises:
+        DataError: anything else, so that neither a float image in an unknown range nor a wrong
+            axis order goes unnoticed. RGB and BGR cannot be told apart: arrays of OpenCV need
+            `cv2.cvtColor(image, cv2.COLOR_BGR2RGB)` first.
+    """
+    data = _encoded(image)
+    if data is not None:
+        return decode_image(data, upright=True)
+    if isinstance(image, Image.Image):
+        try:  # a lazy image is decoded only now
+            return _pixels_of_pillow(image, in_place=False)
+        except Exception as error:
+            raise _refusal("decoded", error) from error
+    if isinstance(image, np.ndarray):
+        return _pixels_of_array(image, "array", "(height, width, 3)", channels=2)
+    if is_tensor(image):
+        array = image.detach().cpu().numpy()
+        chw = _pixels_of_array(array, "tensor", "(3, height, width)", channels=0)
+        return np.ascontiguousarray(chw.transpose(1, 2, 0))
+    raise DataError(
+        f"an image cannot be a {type(image).__name__}; give a path, encoded bytes, a PIL "
+        "image, a uint8 RGB array (height, width, 3) or a uint8 RGB tensor (3, height, width)"
     )
+
+
+def as_face(image: Any, size: int, interpolation: str = "bilinear") -> tuple[Pixels, int, int]:
+    """Turn an image of one face, in any form that `as_pixels` takes, into (size, size, 3).
+
+    Returns the pixels, and the width and height of the whole upright image.
+    """
+    data = _encoded(image)
+    header = None if data is None else read_header(data)
+    if data is not None and header is not None and header.format == "JPEG":
+        # Resized while decoding, as in training; the header states the original size.
+        pixels = _decode(data, size, interpolation, header.orientation > 1)
+        width, height = header.width, header.height
+        return (pixels, height, width) if header.orientation >= 5 else (pixels, width, height)
+    whole = as_pixels(image) if data is None else _decode(data, None, interpolation, False)
+    return resize(whole, size, interpolation), whole.shape[1], whole.shape[0]
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a torch tensor, without importing torch."""
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+
+
+def _encoded(image: Any) -> bytes | None:
+    if isinstance(image, str | os.PathLike):
+        return read_file(Path(image))
+    return bytes(image) if isinstance(image, bytes | bytearray | memoryview) else None
+
+
+def _pixels_of_array(array: NDArray[Any], kind: str, shape: str, channels: int) -> Pixels:
+    if array.dtype != np.uint8:
+        raise DataError(f"the {kind} is {array.dtype}; give uint8, 0 to 255, RGB, of shape {shape}")
+    if array.ndim != 3 or array.shape[channels] != 3:
+        raise DataError(
+            f"the {kind} has the shape {tuple(array.shape)}; give uint8 RGB of shape {shape}"
+        )
+    if array.size == 0:
+        raise DataError(f"the {kind} has no pixels: its shape is {tuple(array.shape)}")
+    if array.size // 3 > MAX_PIXELS:
+        raise DataError(
+            f"the {kind} has {array.size // 3:,} pixels; at most {MAX_PIXELS:,} are accepted"
+        )
+    return np.ascontiguousarray(array)

@@ -12,8 +12,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from affectnet.inference.detector import Box
-from affectnet.inference.images import Pixels, shrink
+from affectnet.data.crop import Box, shrink
+from affectnet.data.images import Pixels
 from affectnet.labels import CIRCUMPLEX, COLOURS
 
 Colour = tuple[int, int, int]

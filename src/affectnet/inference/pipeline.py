@@ -12,26 +12,11 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from affectnet.data.crop import DEFAULT_MARGIN, Box, Landmarks, as_boxes, crop_face, shrink
+from affectnet.data.images import Pixels, as_face, as_pixels, one_large_at_a_time, read_file
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike
-from affectnet.inference.detector import (
-    DEFAULT_MARGIN,
-    MIN_SCORE,
-    PICTURE_SIZE,
-    Box,
-    FaceDetector,
-    Landmarks,
-    as_boxes,
-    crop_face,
-)
-from affectnet.inference.images import (
-    Pixels,
-    as_face,
-    as_pixels,
-    one_large_at_a_time,
-    read_file,
-    shrink,
-)
+from affectnet.inference.detector import MIN_SCORE, PICTURE_SIZE, FaceDetector
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.threads import cores, ordered_map
 

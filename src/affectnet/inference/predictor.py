@@ -9,10 +9,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from PIL import Image
 
+from affectnet.data.images import is_tensor
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike, Mirrored, WithoutContempt
 from affectnet.inference.detector import MIN_SCORE, PICTURE_SIZE
-from affectnet.inference.images import is_tensor
 from affectnet.inference.pipeline import Faces, Pipeline, check_choice
 from affectnet.inference.results import PictureResult, Results
 from affectnet.models.model_config import DEFAULT_MODEL, resolve_model

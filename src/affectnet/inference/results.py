@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from affectnet.data.crop import Box, Landmarks, crop_face
+from affectnet.data.images import Pixels, as_pixels
 from affectnet.errors import DataError
-from affectnet.inference.detector import Box, Landmarks, crop_face
-from affectnet.inference.images import Pixels, as_pixels
 from affectnet.labels import EXPRESSIONS
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from affectnet.data.images import media_kind
 from affectnet.errors import DataError
-from affectnet.inference.images import kind_of
 
 PICTURE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -27,13 +27,13 @@ class Source:
     """One picture, video or camera.
 
     Attributes:
-        kind: `picture` also for files that are neither: reading them tells the reason.
+        kind: `image` also for files that are neither: reading them tells the reason.
         path: of the file; the camera's number as text for a camera.
         name: what output files of this source are called: its path below the folder or glob that
             the user named, its own name otherwise.
     """
 
-    kind: Literal["picture", "video", "camera"]
+    kind: Literal["image", "video", "camera"]
     path: str
     name: str
 
@@ -112,14 +112,14 @@ def _expand(pattern: str) -> list[str]:
     return sorted(file for file in files if not Path(file).is_dir())
 
 
-def _kind_of_file(path: str) -> Literal["picture", "video"]:
+def _kind_of_file(path: str) -> Literal["image", "video"]:
     try:
         if not Path(path).is_file():  # a pipe would wait for ever
-            return "picture"
+            return "image"
         with Path(path).open("rb") as file:
-            kind = kind_of(file.read(200))
+            kind = media_kind(file.read(200))
     except OSError:
         kind = None
     if kind is not None:
         return kind
-    return "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "picture"
+    return "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "image"

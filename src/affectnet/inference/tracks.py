@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from affectnet.inference.detector import Box
+from affectnet.data.crop import Box
 from affectnet.inference.results import PictureResult
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 

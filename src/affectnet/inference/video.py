@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from affectnet.data.images import resize
+from affectnet.data.crop import Box
+from affectnet.data.images import Pixels, media_kind, resize
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.detector import VIDEO_SIZE, Box, FaceDetector, quiet_opencv
-from affectnet.inference.images import Pixels, kind_of
+from affectnet.inference.detector import VIDEO_SIZE, FaceDetector, quiet_opencv
 from affectnet.inference.pipeline import Candidate, Faces, Pipeline, Prepared, check_choice
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker
@@ -277,5 +277,5 @@ def _check_video_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"the file cannot be read: {reason}") from error
-    if kind_of(head) != "video":
+    if media_kind(head) != "video":
         raise DataError("it is no video in MP4, MOV, MKV, WebM, AVI, MPEG, FLV, Ogg or WMV format")

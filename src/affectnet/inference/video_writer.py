@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import cv2
 
+from affectnet.data.images import Pixels
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.detector import quiet_opencv
 from affectnet.inference.drawing import Traces, annotate
-from affectnet.inference.images import Pixels
 from affectnet.inference.results import PictureResult
 from affectnet.threads import Background
 

@@ -19,7 +19,8 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from affectnet.data.store import decode_image, open_split
+from affectnet.data.images import decode_image
+from affectnet.data.store import open_split
 from affectnet.errors import DataError, RunError
 from affectnet.figures.attention import attention_overlays, mean_attention
 from affectnet.figures.faces import class_name

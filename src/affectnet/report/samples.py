@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affectnet.data.store import DatasetInfo, Split, decode_image, open_split
+from affectnet.data.images import decode_image
+from affectnet.data.store import DatasetInfo, Split, open_split
 from affectnet.errors import DataError
 from affectnet.report.runs import EvaluatedRun, ScoredFaces
 

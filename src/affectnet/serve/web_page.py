@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from affectnet.data.crop import Box, crop_face, shrink
+from affectnet.data.images import Pixels, read_file
 from affectnet.errors import AffectNetError
-from affectnet.inference.detector import Box, crop_face
-from affectnet.inference.images import Pixels, read_file, shrink
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import Course
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS

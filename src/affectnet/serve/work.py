@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from affectnet.data.images import Pixels, read_header
 from affectnet.errors import DataError
-from affectnet.inference.images import Pixels, look_at_header
 from affectnet.inference.pipeline import Faces
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
@@ -211,7 +211,7 @@ class Studio:
                 yield item
 
     def _check_pixels(self, data: bytes) -> None:
-        header = look_at_header(data)
+        header = read_header(data)
         given, allowed = header.width * header.height, self.limits.pixels
         if given > allowed:
             raise Refusal(

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from affectnet.data.audit.counts import Release
 from affectnet.data.audit.findings import Finding, info, problem, several, share, warning
-from affectnet.data.store import Split, decode_image
+from affectnet.data.images import decode_image
+from affectnet.data.store import Split
 from affectnet.errors import DataError
 from affectnet.threads import cores
 
