@@ -27,7 +27,8 @@ BELOW = {
     "serve": MIDDLE | {"figures", "inference"},
     "commands": MIDDLE
     | {"serve", "report", "inference", "training", "figures", "config", "recipes"},
-    "cli": {"config", "commands", "recipes"} | LEAVES,
+    "help": set(),
+    "cli": {"config", "commands", "help", "recipes"} | LEAVES,
     "__main__": {"cli"},
     "__init__": {"inference", "version"},
 }
