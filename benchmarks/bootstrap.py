@@ -1,11 +1,11 @@
-"""The bootstrap as matrix products against the loop over scikit-learn: equality, time, memory.
+"""The bootstrap as matrix products, compared with a loop over scikit-learn: equality, time, memory.
 
     OMP_NUM_THREADS=1 python benchmarks/bootstrap.py
     OMP_NUM_THREADS=1 python benchmarks/bootstrap.py --faces 300000 --loop 0
 
-Both make the same figures of the same resamples: the 17 figures of eight classes (six of them
+Both compute the same metrics for the same resamples: the 17 metrics of eight classes (six of them
 skew-normalised), precision, recall, F1, AUC-ROC and average precision of each class, and the five
-of valence and of arousal: 67 in all. The loop takes few resamples and its time is scaled to all.
+of valence and of arousal: 67 in all. The loop uses few resamples and its time is scaled to all.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def draw_faces(n: int, seed: int = 0) -> Arrays:
-    """Predictions like a good AffectNet model's, on equal classes."""
+    """Return predictions similar to a good AffectNet model's, with equally many faces per class."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 8
     logits = rng.normal(size=(n, 8)) * 1.2
@@ -41,7 +41,7 @@ def draw_faces(n: int, seed: int = 0) -> Arrays:
 
 
 def ours(faces: Arrays, resamples: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Names (F,) and figures (F, resamples)."""
+    """Return names (F,) and metrics (F, resamples)."""
     parts = [
         ExpressionFigures(faces["y"], faces["p"].argmax(axis=1), faces["p"], EXPRESSIONS),
         AffectFigures(faces["v"], faces["v_pred"], "valence"),
@@ -52,16 +52,16 @@ def ours(faces: Arrays, resamples: int, seed: int) -> tuple[list[str], np.ndarra
         prefix + name for prefix, part in zip(prefixes, parts, strict=True) for name in part.names
     ]
 
-    def figures(weights: np.ndarray) -> np.ndarray:
+    def metrics(weights: np.ndarray) -> np.ndarray:
         return np.concatenate([part(weights) for part in parts])
 
-    samples = bootstrap(figures, len(faces["y"]), resamples, seed)
+    samples = bootstrap(metrics, len(faces["y"]), resamples, seed)
     percentile_interval(samples)
     return names, samples
 
 
 def by_packages(faces: Arrays) -> dict[str, float]:
-    """The same figures of one resample from scikit-learn, scipy and krippendorff."""
+    """Compute the same metrics of one resample with scikit-learn, scipy and krippendorff."""
     y, p = faces["y"], faces["p"]
     preds, k = p.argmax(axis=1), p.shape[1]
     labels = np.arange(k)
@@ -126,8 +126,8 @@ def main() -> int:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{given.faces:,} faces, {given.resamples:,} resamples, {len(names)} figures: "
-        f"{cpu:.2f} s of processor time ({wall:.2f} s by the clock), "
+        f"{given.faces:,} faces, {given.resamples:,} resamples, {len(names)} metrics: "
+        f"{cpu:.2f} s of processor time ({wall:.2f} s elapsed), "
         f"peak memory of the process {peak:.2f} GiB"
     )
     if not given.loop:
@@ -150,10 +150,10 @@ def main() -> int:
     worst = max(apart, key=lambda name: apart[name])
     print(
         f"loop over scikit-learn: {given.loop} resamples in {loop_cpu:.2f} s of processor time, so "
-        f"{scaled:.0f} s for {given.resamples:,} (scaled): {scaled / cpu:.0f} times ours"
+        f"{scaled:.0f} s for {given.resamples:,} (scaled): {scaled / cpu:.0f} times as long"
     )
     print(
-        f"largest difference over {len(apart)} figures and {given.loop} resamples: "
+        f"largest difference over {len(apart)} metrics and {given.loop} resamples: "
         f"{apart[worst]:.1e} ({worst})"
     )
     return int(apart[worst] > 1e-9)

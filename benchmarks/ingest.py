@@ -1,23 +1,23 @@
-"""Ingest against `tar -xf` and the usual Python loop, on the same tar files.
+"""Ingest compared with `tar -xf` and a simple Python loop, on the same tar files.
 
     python benchmarks/ingest.py [--faces 30000] [--repeats 3] [--folder DIR] [--check]
     python benchmarks/ingest.py --full [--folder DIR] [--check]
 
-Writes AffectNet-like tars of drawn 224x224 faces (a few hundred pictures, repeated under ids of
-their own), then measures in turns, each in a process of its own:
+The benchmark writes AffectNet-like tar files of drawn 224x224 faces (a few hundred images, repeated
+with different ids). It then measures these methods in turns, each in its own process:
 
 - tar and loop: `tar -xf`, then glob, `np.load` of three files and `PIL.Image.open` for each face;
-- ingest --check header: the JPEG header and end marker of every image looked at;
-- ingest --check decode: every image decoded; beside it, the loop with decoding.
+- ingest --check header: checks the JPEG header and end marker of every image;
+- ingest --check decode: decodes every image; compared with the loop with decoding.
 
-Times do not include starting Python and importing, for either. Peak memory is the process's largest
-resident set. The table shows the median of the repeats, the ratio is that of the medians. With
---check the exit status is 1 when a target is missed.
+Times exclude the start of Python and imports, for both. Peak memory is the largest resident set of
+the process. The table shows the median of the repeats; the ratio is that of the medians. With
+--check the exit status is 1 if a target is missed.
 
---full is the rehearsal at full size: a release with AffectNet's own numbers of faces in every class
-(287,651 and 3,999; 2,000 distinct pictures a part; 5.4 GB, and as much again for the dataset) goes
-through ingest once with each check, and time, memory and sizes are printed. The counts of the
-dataset must be the published ones, face by face.
+--full ingests a release of AffectNet's size: with AffectNet's number of faces in every class
+(287,651 and 3,999; 2,000 distinct images per part; 5.4 GB, and the same again for the dataset),
+once with each check, and prints time, memory and sizes. The counts of the dataset must equal the
+published ones.
 """
 
 import argparse
@@ -97,11 +97,11 @@ TIMES_AS_FAST, FACES_A_SECOND, MEGABYTES = 15, 10_000, 1024
 
 
 def measure(name: str, folder: Path, tars: list[Path], faces: int) -> dict[str, Any]:
-    """Run one way in a process of its own, in an empty folder."""
+    """Run one method in its own process, in an empty folder."""
     code, argument = WAYS[name]
     scratch = folder / "scratch"
     scratch.mkdir()
-    os.sync()  # else one way pays for what another has written
+    os.sync()  # so that no method waits for the writes of another
     done = subprocess.run(
         [sys.executable, "-c", code, argument, str(scratch), *map(str, tars)],
         check=True,
@@ -116,12 +116,12 @@ def measure(name: str, folder: Path, tars: list[Path], faces: int) -> dict[str, 
 
 
 def main() -> int:
-    """Measure and print; return 1 when a target is missed and --check was given."""
+    """Measure and print; return 1 if a target is missed and --check was given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=30_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder else")
-    parser.add_argument("--full", action="store_true", help="the rehearsal at AffectNet's size")
+    parser.add_argument("--folder", type=Path, help="folder to write to (default: a temporary one)")
+    parser.add_argument("--full", action="store_true", help="ingest a release of AffectNet's size")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     if options.full:
@@ -145,7 +145,7 @@ def main() -> int:
 
 
 def rehearse(folder: Path) -> int:
-    """Ingest a release of AffectNet's size and print what it took; 1 when a target is missed."""
+    """Ingest a release of AffectNet's size, print the costs; return 1 if a target is missed."""
     release = next(one for one in RELEASES if one.title == "AffectNet-8 (2021)")
     published = {part.splits[-1]: part.counts for part in release.parts}
     console = Console()
@@ -161,14 +161,14 @@ def rehearse(folder: Path) -> int:
         f"{faces:,} drawn faces at 224x224 written as two tar files of {size / 1e9:.2f} GB in "
         f"{time.perf_counter() - started:.0f} s"
     )
-    table = Table("way", "seconds", "images/s", "peak MB", "dataset GB")
+    table = Table("method", "seconds", "images/s", "peak MB", "dataset GB")
     held = True
     for way in AGAINST:
         found = measure(way, folder, tars, faces)
         for part in release.parts:
             here = [found["counts"][split].values() for split in part.splits]
             if tuple(map(sum, zip(*here, strict=True))) != part.counts:
-                raise SystemExit(f"{way}: the {part.title} has other counts than the release")
+                raise SystemExit(f"{way}: the {part.title} does not have the counts of the release")
         held &= found["memory"] < MEGABYTES
         table.add_row(
             way,
@@ -178,15 +178,15 @@ def rehearse(folder: Path) -> int:
             f"{found['size'] / 1e9:.2f}",
         )
     console.print(table)
-    console.print(f"below {MEGABYTES:,} MB: {'held' if held else 'MISSED'}")
+    console.print(f"below {MEGABYTES:,} MB: {'met' if held else 'MISSED'}")
     return int(not held)
 
 
 def show(runs: dict[str, list[dict[str, Any]]], faces: int, size: int) -> int:
-    """Print the table; return 1 when a target is missed."""
-    table = Table(title=f"{faces:,} faces at 224x224, tars of {size / 2**20:,.0f} MB")
-    for column in ("way", "seconds", "images/s", "times as fast", "peak MB"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    """Print the table; return 1 if a target is missed."""
+    table = Table(title=f"{faces:,} faces at 224x224, tar files of {size / 2**20:,.0f} MB")
+    for column in ("method", "seconds", "images/s", "speed-up", "peak MB"):
+        table.add_column(column, justify="left" if column == "method" else "right")
     seconds = {way: statistics.median(run["seconds"] for run in runs[way]) for way in runs}
     memory = {way: max(run["memory"] for run in runs[way]) for way in runs}
     for way in runs:
@@ -209,7 +209,7 @@ def show(runs: dict[str, list[dict[str, Any]]], faces: int, size: int) -> int:
         f"below {MEGABYTES:,} MB": all(memory[way] < MEGABYTES for way in AGAINST),
     }
     for target, reached in held.items():
-        console.print(f"{target}: {'held' if reached else 'MISSED'}")
+        console.print(f"{target}: {'met' if reached else 'MISSED'}")
     return int(not all(held.values()))
 
 

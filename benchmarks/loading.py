@@ -1,11 +1,11 @@
-"""Images a second a core: this package's loading against the notebook's, one image at a time.
+"""Images per second per core: loading in this package compared with the original notebook.
 
     python benchmarks/loading.py [--faces 512] [--repeats 3] [--check]
 
-Everything runs in this process on one thread, on the same drawn faces at 224x224: the notebook's
-way reads loose JPEG files, as it does, this package's reads the Arrow dataset. The ways take turns,
-and each counts with its fastest turn, so another process's load falls on all alike. With --check
-the exit status is 1 when a target is missed.
+Everything runs in this process on one thread, on the same drawn faces at 224x224. The notebook
+reads loose JPEG files, one image at a time; this package reads the Arrow dataset. The methods are
+measured in turns, and the fastest turn of each counts, so that the load of other processes affects
+all of them equally. With --check the exit status is 1 if a target is missed.
 """
 
 import argparse
@@ -50,7 +50,7 @@ AUGMENTED = [
 
 @dataclass(frozen=True)
 class Way:
-    """One way of loading, what it is measured against, and the ratio that it must reach."""
+    """A loading method, the method it is compared with, and the ratio that it must reach."""
 
     name: str
     batches: Callable[[], Iterable[Tensor]]
@@ -59,11 +59,11 @@ class Way:
 
 
 def main() -> int:
-    """Write the faces, measure every way, print the table."""
+    """Write the faces, measure every method, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=512, help="number of faces (default 512)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default 3)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 below a target")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each method (default 3)")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()
@@ -72,10 +72,10 @@ def main() -> int:
         ways = make_ways(Path(folder))
         rates = measure(ways, count, options.repeats)
     console.print(
-        f"{count} drawn faces, {SIZE}x{SIZE}, {size / 1000:.1f} kB a JPEG; batches of {BATCH}; "
+        f"{count} drawn faces, {SIZE}x{SIZE}, {size / 1000:.1f} kB per JPEG; batches of {BATCH}; "
         f"one thread; PyTorch {torch.__version__}"
     )
-    table = Table("way", "images/s/core", "against", "ratio", "target", "")
+    table = Table("method", "images/s/core", "compared with", "ratio", "target", "")
     missed = False
     for way in ways:
         ratio = rates[way.name] / rates[way.against] if way.against else None
@@ -112,9 +112,9 @@ def write_faces(folder: Path, wanted: int) -> tuple[int, float]:
 
 
 def make_ways(folder: Path) -> list[Way]:
-    """List the ways in the order of the table."""
+    """List the methods in the order of the table."""
     files = sorted((folder / "loose").glob("*.jpg"))
-    notebook = AUGMENTATIONS["notebook"].with_overrides(vflip=0.5)  # as the notebook has it
+    notebook = AUGMENTATIONS["notebook"].with_overrides(vflip=0.5)  # as in the notebook
 
     def decoded(cache: str) -> Callable[[], Iterator[Tensor]]:
         loader = AffectDataModule(folder, BATCH, SIZE, 0, cache=cache).train_dataloader()
@@ -123,7 +123,7 @@ def make_ways(folder: Path) -> list[Way]:
     stored = decoded("none")
 
     def ready(use: Augmentation) -> Callable[[], Iterator[Tensor]]:
-        place = torch.empty(BATCH, 3, SIZE, SIZE)  # for batch after batch, as in training
+        place = torch.empty(BATCH, 3, SIZE, SIZE)  # reused for every batch, as in training
 
         def batches() -> Iterator[Tensor]:
             for step, images in enumerate(stored()):
@@ -138,8 +138,8 @@ def make_ways(folder: Path) -> list[Way]:
         Way(augmented, lambda: one_at_a_time(files, transforms.Compose(AUGMENTED))),
         Way(plain, lambda: one_at_a_time(files, transforms.Compose(PLAIN))),
         Way("uint8 batch", stored, augmented, 15),
-        Way("uint8 batch, too", stored, plain),
-        Way("+ its augmentation, normalised, on CPU", ready(notebook), augmented, 4),
+        Way("uint8 batch, not augmented", stored, plain),
+        Way("+ the notebook's augmentation, normalised, on CPU", ready(notebook), augmented, 4),
         Way("+ 'standard', normalised, on CPU", ready(AUGMENTATIONS["standard"]), augmented),
         Way("+ 'strong', normalised, on CPU", ready(AUGMENTATIONS["strong"]), augmented),
         Way(loose, lambda: one_at_a_time(files, transforms.PILToTensor())),
@@ -154,7 +154,7 @@ def make_ways(folder: Path) -> list[Way]:
 def one_at_a_time(
     files: list[Path], transform: Callable[[Image.Image], Tensor]
 ) -> Iterator[Tensor]:
-    """Load as the notebook does: open, convert, transform each file, then stack a batch."""
+    """Load like the notebook: open, convert and transform each file, then stack a batch."""
     for start in range(0, len(files), BATCH):
         images = [
             transform(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
@@ -164,9 +164,9 @@ def one_at_a_time(
 
 
 def measure(ways: list[Way], faces: int, repeats: int) -> dict[str, float]:
-    """Return images a second of each way: the fastest of its turns."""
+    """Return the images per second of each method: the fastest of its turns."""
     best = {way.name: float("inf") for way in ways}
-    for way in ways:  # caches filled, code paths warm
+    for way in ways:  # fill caches and warm up
         next(iter(way.batches()))
     for _ in range(repeats):
         for way in ways:

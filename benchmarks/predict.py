@@ -1,20 +1,20 @@
-"""Prediction on a CPU: faces, whole photos and video frames a second, beside a naive loop.
+"""Prediction on a CPU: faces, photos and video frames per second, compared with a simple loop.
 
     python benchmarks/predict.py [--seconds 5] [--photos 48] [--model MODEL] [--quick] [--check]
 
 1. Faces: PyTorch, ONNX Runtime and ONNX Runtime in 8 bits, at batch 1 and 32, for CVNet,
-   EfficientNet-B0 and ConvNeXt-T at 112 px. Speed does not depend on what the weights have learnt,
-   so they are random; how far 8 bits are from PyTorch is told by `affectnet export --int8`.
-2. Whole photos: JPEG files of 1280x960 to 4000x3000 with one to six faces each, a real portrait
-   where `tests/files` has it and drawn faces around it, read from disk, searched and classified.
-3. Video: frames a second of 640x480, and the peak memory of predicting an hour against a minute.
+   EfficientNet-B0 and ConvNeXt-T at 112 px. The weights are random, because the speed does not
+   depend on them; `affectnet export --int8` reports how far 8 bits are from PyTorch.
+2. Whole photos: JPEG files of 1280x960 to 4000x3000 with one to six faces each (a real portrait if
+   `tests/files` has it, and drawn faces): read from disk, detected and classified.
+3. Video: frames per second at 640x480, and the peak memory of predicting an hour and a minute.
 
-The naive loop is what a first script does, one picture after the other: `cv2.imread`, a new YuNet
-at the full size of the picture, each face cropped, resized, normalised and given to PyTorch alone.
-It has both cores too: OpenCV and PyTorch use as many threads as they like. It finds somewhat other
-faces, since it searches at full size (smaller ones in large photos); both counts are printed.
-With --check the exit status is 1 when whole photos are less than 3 times as fast, or the hour takes
-over 10% more memory than the minute.
+The simple loop processes one image after the other: `cv2.imread`, a new YuNet detector at the full
+size of the image, and each face cropped, resized, normalised and passed to PyTorch alone. It uses
+both cores as well: OpenCV and PyTorch may use as many threads as they like. It detects slightly
+different faces, because it searches at full size (smaller ones in large photos); both counts are
+printed. With --check the exit status is 1 if whole photos are less than 3 times as fast, or if the
+hour needs over 10% more memory than the minute.
 """
 
 import argparse
@@ -54,7 +54,7 @@ BACKBONES = {"cvnet": "cvnet", "EfficientNet-B0": "efficientnet_b0", "ConvNeXt-T
 
 @dataclass(frozen=True)
 class Speed:
-    """Throughput and latency of one way of classifying."""
+    """Throughput of one classifier, alone and in batches."""
 
     one: float
     many: float
@@ -63,11 +63,13 @@ class Speed:
 def main() -> int:
     """Measure everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5, help="for each figure (default 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="time of each measurement (default 5)"
+    )
     parser.add_argument("--photos", type=int, default=48, help="number of photos (default 48)")
-    parser.add_argument("--model", help="a trained CVNet; random weights where not given")
-    parser.add_argument("--quick", action="store_true", help="CVNet alone, a short video")
-    parser.add_argument("--check", action="store_true", help="exit status 1 below a target")
+    parser.add_argument("--model", help="a trained CVNet; random weights by default")
+    parser.add_argument("--quick", action="store_true", help="CVNet only, a short video")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
     parser.add_argument("--peak", nargs=2, metavar=("MODEL", "VIDEO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -88,7 +90,7 @@ def main() -> int:
 
 
 def cvnet(given: str | None) -> AffectModel:
-    """The model for photos and videos."""
+    """Return the model for photos and videos."""
     torch.manual_seed(0)
     return AffectModel.from_pretrained(given) if given else AffectModel("cvnet").eval()
 
@@ -96,7 +98,7 @@ def cvnet(given: str | None) -> AffectModel:
 def speeds(
     console: Console, folder: Path, faces: NDArray[np.uint8], options: argparse.Namespace
 ) -> None:
-    """Faces a second and latency of the models alone, preprocessing included."""
+    """Print the faces per second and latency of the models alone, preprocessing included."""
     table = Table("network", "runs on", "batch 1: ms", "faces/s", "batch 32: faces/s", "MB")
     for name, backbone in list(BACKBONES.items())[: 1 if options.quick else None]:
         torch.manual_seed(0)
@@ -121,7 +123,7 @@ def speeds(
 
 
 def with_metadata(plain: Path, small: Path) -> Path:
-    """Give the 8-bit file what the other says of itself."""
+    """Copy the metadata of the fp32 file to the 8-bit file."""
     import onnx
 
     graph = onnx.load(str(small))
@@ -132,7 +134,7 @@ def with_metadata(plain: Path, small: Path) -> Path:
 
 
 def classified(classifier: ClassifierLike, faces: NDArray[np.uint8], seconds: float) -> Speed:
-    """Faces a second alone and in batches of 32."""
+    """Return the faces per second alone and in batches of 32."""
     rates = []
     for n in (1, 32):
         batch = faces[:n]
@@ -141,7 +143,7 @@ def classified(classifier: ClassifierLike, faces: NDArray[np.uint8], seconds: fl
 
 
 def repeats(work: Callable[[], object], seconds: float) -> float:
-    """How often a second, after one time to warm up."""
+    """Return the calls per second, after one call to warm up."""
     work()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -153,7 +155,7 @@ def repeats(work: Callable[[], object], seconds: float) -> float:
 def photos(
     console: Console, folder: Path, model: AffectModel, options: argparse.Namespace
 ) -> float:
-    """Whole photos a second, and the ratio to the naive loop; ours by ONNX Runtime and int8 too."""
+    """Print whole photos per second; return the ratio to the simple loop."""
     files = write_photos(folder / "photos", options.photos)
     size = sum(file.stat().st_size for file in files) / len(files) / 1e3
     ours = Predictor(Classifier(model, "cpu"))
@@ -166,7 +168,7 @@ def photos(
     rate = len(files) / (time.perf_counter() - start)
     count = sum(len(result.faces) for result in found)
     table = Table("whole photos", "photos/s", "ratio", "faces found", "target", "")
-    table.add_row("naive loop", f"{naive_rate:.1f}", "", str(naive_faces), "", "")
+    table.add_row("simple loop", f"{naive_rate:.1f}", "", str(naive_faces), "", "")
     ratio = rate / naive_rate
     met = "met" if ratio >= TARGET else "MISSED"
     table.add_row(
@@ -183,17 +185,17 @@ def photos(
         kept = ours.predict(some)
         fast = len(some) / (time.perf_counter() - start)
         kept_faces = sum(len(result.faces) for result in kept)
-        told = f"{kept_faces} (naive {seen})"
+        told = f"{kept_faces} (loop {seen})"
         table.add_row(
-            f"  of {width}x{height}", f"{fast:.1f} (naive {slow:.1f})", f"{fast / slow:.1f}", told
+            f"  of {width}x{height}", f"{fast:.1f} (loop {slow:.1f})", f"{fast / slow:.1f}", told
         )
-    console.print(f"{len(files)} photos, {size:,.0f} kB a JPEG on average")
+    console.print(f"{len(files)} photos, {size:,.0f} kB per JPEG on average")
     console.print(table)
     return ratio
 
 
 def write_photos(folder: Path, count: int) -> list[Path]:
-    """Photos of several sizes: a textured ground with a real portrait and drawn faces on it."""
+    """Write photos of several sizes: a textured background, a real portrait and drawn faces."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     files = []
@@ -219,15 +221,15 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def naive(model: AffectModel, files: list[Path]) -> int:
-    """Predict as a first script would; return the number of faces."""
+    """Predict with the simple loop; return the number of faces."""
     count = 0
     for file in files:
-        count += naive_picture(model, cv2.imread(str(file)))
+        count += naive_image(model, cv2.imread(str(file)))
     return count
 
 
-def naive_picture(model: AffectModel, image: NDArray[np.uint8]) -> int:
-    """One picture, BGR: a new detector at full size, then face by face."""
+def naive_image(model: AffectModel, image: NDArray[np.uint8]) -> int:
+    """Predict one BGR image: a new detector at full size, then face by face."""
     prep = model.preprocessing
     mean, std = torch.tensor(prep.mean).view(3, 1, 1), torch.tensor(prep.std).view(3, 1, 1)
     height, width = image.shape[:2]
@@ -248,7 +250,7 @@ def naive_picture(model: AffectModel, image: NDArray[np.uint8]) -> int:
 def videos(
     console: Console, folder: Path, model: AffectModel, options: argparse.Namespace
 ) -> float:
-    """Frames a second, and the ratio of peak memories of a long and a short video."""
+    """Print frames per second; return the ratio of peak memory of a long and a short video."""
     frames = 60 if options.quick else 300
     film = write_video(folder / "film.avi", frames, 25, (640, 480))
     ours = Predictor(Classifier(model, "cpu"))
@@ -260,11 +262,11 @@ def videos(
         whole, frame = capture.read()
         if not whole:
             break
-        naive_picture(model, frame)
+        naive_image(model, frame)
         seen += 1
     naive_rate = seen / (time.perf_counter() - start)
     table = Table("video of 640x480", "frames/s", "ratio")
-    table.add_row("naive loop", f"{naive_rate:.0f}", "")
+    table.add_row("simple loop", f"{naive_rate:.0f}", "")
     table.add_row("affectnet.load(...).video", f"{rate:.0f}", f"{rate / naive_rate:.1f}")
     console.print(table)
 
@@ -278,14 +280,14 @@ def videos(
     ratio = peaks[1] / peaks[0]
     met = "met" if ratio <= MEMORY_TARGET else "MISSED"
     console.print(
-        f"peak memory, 320x240 at 2 frames a second: {minutes[0]} minute {peaks[0]:,.0f} MB, "
+        f"peak memory, 320x240 at 2 frames per second: {minutes[0]} minute {peaks[0]:,.0f} MB, "
         f"{minutes[1]} minutes {peaks[1]:,.0f} MB; ratio {ratio:.2f} (<= {MEMORY_TARGET}) {met}"
     )
     return ratio
 
 
 def write_video(path: Path, frames: int, fps: float, size: tuple[int, int]) -> Path:
-    """A face that moves to and fro."""
+    """Write a video of a face that moves from side to side."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
     portrait = (
         cv2.imread(str(PORTRAIT))
@@ -304,7 +306,7 @@ def write_video(path: Path, frames: int, fps: float, size: tuple[int, int]) -> P
 
 
 def peak(model: Path, video: Path) -> float:
-    """Peak memory in MB of a process that predicts a video and writes all of its rows."""
+    """Return the peak memory in MB of a process that predicts a video and writes all rows."""
     done = subprocess.run(
         [sys.executable, __file__, "--peak", str(model), str(video)],
         capture_output=True,
@@ -315,14 +317,14 @@ def peak(model: Path, video: Path) -> float:
 
 
 def print_peak(model: str, video: str) -> int:
-    """In a process of its own: `affectnet predict` on the video, then the peak memory."""
+    """Run `affectnet predict` on the video and print the peak memory; needs its own process."""
     from affectnet.commands.predict import predict
     from affectnet.config import PredictConfig
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.csv"
         predict(PredictConfig((video,), model=model, out=out))
-    # Not ru_maxrss, which a process inherits from the one that started it.
+    # Not ru_maxrss, which a process inherits from its parent.
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
     return 0

@@ -1,8 +1,8 @@
-"""Heads on a frozen backbone: features computed once, against recomputing them in every epoch.
+"""Heads on a frozen backbone: features computed once, compared with features computed every epoch.
 
 Both train the same heads on the same drawn faces, without augmentation, and must reach the same
-figures within the rounding of float16. `--check` exits 1 where the ratio of times is below 8 or the
-figures differ.
+losses within the rounding of float16. With `--check` the exit status is 1 if the ratio of times is
+below 8 or the losses differ.
 """
 
 import argparse
@@ -27,13 +27,13 @@ TOLERANCE = 0.01
 
 
 def main() -> int:
-    """Draw faces, train both ways, print the table."""
+    """Draw faces, train with both methods, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet50", help="timm model (default resnet50)")
     parser.add_argument("--faces", type=int, default=500, help="training faces (default 500)")
     parser.add_argument("--epochs", type=int, default=10, help="epochs (default 10)")
     parser.add_argument("--image-size", type=int, default=112, help="pixels (default 112)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 below the target")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
     options = parser.parse_args()
     console = Console()
     times, losses = {}, {}
@@ -67,9 +67,9 @@ def main() -> int:
         f"{options.backbone}, {options.faces} drawn faces at {options.image_size} px, "
         f"{options.epochs} epochs, {torch.get_num_threads()} threads; PyTorch {torch.__version__}"
     )
-    table = Table("way", "seconds", "train loss", "val loss", "ratio", "target", "")
+    table = Table("method", "seconds", "train loss", "val loss", "ratio", "target", "")
     met = ratio >= TARGET and apart <= TOLERANCE
-    for name, label in (("live", "recomputed each epoch"), ("once", "features once")):
+    for name, label in (("live", "recomputed each epoch"), ("once", "computed once")):
         own = name == "once"
         table.add_row(
             label,

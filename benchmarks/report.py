@@ -1,11 +1,11 @@
-"""The report of one evaluated run against the same report with every face in it: time and size.
+"""The report of a run, compared with the same report with every face in it: time and size.
 
     python benchmarks/report.py --check
 
-Both are made in this call, of the same run: drawn faces, predictions of them, a small network, all
-figures, Grad-CAM and the map of features (computed anew for each). The plain way embeds every face
-that was predicted; ours takes the telling ones and a fair sample. `--check` fails where ours needs
-30 s by the clock or reaches 10 MB.
+Both reports are made in this call, of the same run: drawn faces, predictions for them, a small
+network, all figures, Grad-CAM and the map of features (computed again for each). The comparison
+embeds every predicted face; the report itself the most informative faces and a random sample.
+`--check` fails if the report takes 30 s of elapsed time or reaches 10 MB.
 """
 
 import argparse
@@ -33,14 +33,14 @@ MOST_SECONDS, MOST_BYTES = 30.0, 10_000_000
 
 
 def repeated(distinct: int, faces: int, side: int) -> Iterator[Face]:
-    """`faces` faces of `distinct` drawn ones an expression, each with an id of its own."""
+    """Yield `faces` faces with different ids, from `distinct` drawn faces per expression."""
     drawn = list(draw_faces(distinct, seed=0, size=side))
     for i, face in enumerate(islice(cycle(drawn), faces)):
         yield replace(face, id=f"{i:06d}")
 
 
 def make_run(folder: Path, faces: int, distinct: int, side: int) -> Path:
-    """A dataset and an evaluated run on it."""
+    """Write a dataset and an evaluated run on it."""
     data, run = folder / "dataset", folder / "run"
     data.mkdir()
     counts = {"test": dict.fromkeys(EXPRESSIONS, 0)}
@@ -71,7 +71,7 @@ def make_run(folder: Path, faces: int, distinct: int, side: int) -> Path:
 
 
 def timed(run: Path, out: Path) -> tuple[float, float, int]:
-    """Seconds by the clock and of processor time, and bytes, of a report from nothing kept."""
+    """Return elapsed seconds, processor seconds and bytes of a report without cached results."""
     shutil.rmtree(run / "evaluation" / "test" / "explained", ignore_errors=True)
     wall, cpu = time.perf_counter(), time.process_time()
     write_report([run], out)
@@ -81,9 +81,9 @@ def timed(run: Path, out: Path) -> tuple[float, float, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=4000)
-    parser.add_argument("--distinct", type=int, default=40, help="drawn faces an expression")
+    parser.add_argument("--distinct", type=int, default=40, help="drawn faces per expression")
     parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--check", action="store_true", help="fail above 30 s or 10 MB")
+    parser.add_argument("--check", action="store_true", help="fail from 30 s or 10 MB")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder), given.faces, given.distinct, given.side)

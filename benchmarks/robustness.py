@@ -1,9 +1,9 @@
-"""Accuracy and CCC of a model under faults of photos, at three strengths each.
+"""Accuracy and CCC of a model under image corruptions, at three strengths each.
 
     python benchmarks/robustness.py --model runs/NAME/model --data DIR [--split test] [--faces N]
 
-Every face of the split is corrupted once per kind and strength (`affectnet.data.corruptions`), with
-its row as the seed, before it is resized for the model; the first line is the faces as they are.
+Every face of the split is corrupted once per kind and strength (`corruptions.py`), with its row as
+the seed, before it is resized for the model; the first line is for the faces without corruption.
 The table is printed, and written as Markdown with --out.
 """
 
@@ -29,7 +29,7 @@ BATCH = 256
 
 
 def main() -> None:
-    """Score the clean split and every corruption of it; print the table."""
+    """Score the split without and with every corruption; print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="model folder, or owner/name on the hub")
     parser.add_argument("--data", required=True, type=Path, help="dataset folder")
@@ -53,7 +53,7 @@ def main() -> None:
 def score(
     model: AffectModel, split: Split, rows: np.ndarray, kind: str | None, strength: int
 ) -> dict[str, float]:
-    """Accuracy, and CCC of valence and arousal, over the faces that have the label."""
+    """Return accuracy, and CCC of valence and arousal, over the faces that have the label."""
     size, way = model.preprocessing.size, model.preprocessing.interpolation
 
     def face(row: int) -> np.ndarray:
@@ -78,12 +78,12 @@ def score(
     expression, valence, arousal = (np.concatenate(part) for part in zip(*parts, strict=True))
     truth = split.expression[rows]
     known = truth >= 0
-    figures = {"accuracy": float((expression[known] == truth[known]).mean())}
+    metrics = {"accuracy": float((expression[known] == truth[known]).mean())}
     for name, predicted in (("valence", valence), ("arousal", arousal)):
         labels = getattr(split, name)[rows]
         known = np.isfinite(labels)
-        figures[name] = float(ccc(labels[known], predicted[known]) or np.nan)
-    return figures
+        metrics[name] = float(ccc(labels[known], predicted[known]) or np.nan)
+    return metrics
 
 
 def show(
@@ -92,27 +92,27 @@ def show(
     """Print the table."""
     console = Console()
     console.print(
-        f"{count:,} faces as they are: accuracy {clean['accuracy']:.3f}, "
+        f"{count:,} faces without corruption: accuracy {clean['accuracy']:.3f}, "
         f"CCC valence {clean['valence']:.3f}, arousal {clean['arousal']:.3f}"
     )
-    printed = Table("corruption", *(f"accuracy {s}" for s in STRENGTHS), "CCC v, a at 3")
-    for kind, figures in table:
+    printed = Table("corruption", *(f"accuracy {s}" for s in STRENGTHS), "CCC V, A at strength 3")
+    for kind, metrics in table:
         printed.add_row(
             kind,
-            *(f"{f['accuracy']:.3f}" for f in figures),
-            f"{figures[-1]['valence']:.3f}, {figures[-1]['arousal']:.3f}",
+            *(f"{m['accuracy']:.3f}" for m in metrics),
+            f"{metrics[-1]['valence']:.3f}, {metrics[-1]['arousal']:.3f}",
         )
-    mean = [np.mean([figures[s - 1]["accuracy"] for _, figures in table]) for s in STRENGTHS]
+    mean = [np.mean([metrics[s - 1]["accuracy"] for _, metrics in table]) for s in STRENGTHS]
     printed.add_row("mean", *(f"{value:.3f}" for value in mean), "")
     console.print(printed)
 
 
 def as_markdown(clean: dict[str, float], table: list[tuple[str, list[dict[str, float]]]]) -> str:
-    """The accuracies as a Markdown table."""
+    """Return the accuracies as a Markdown table."""
     lines = ["| corruption | slight | medium | heavy |", "| --- | --- | --- | --- |"]
     lines.append(f"| none | {clean['accuracy']:.3f} | | |")
-    for kind, figures in table:
-        values = " | ".join(f"{f['accuracy']:.3f}" for f in figures)
+    for kind, metrics in table:
+        values = " | ".join(f"{m['accuracy']:.3f}" for m in metrics)
         lines.append(f"| {kind.replace('_', ' ')} | {values} |")
     return "\n".join(lines) + "\n"
 

@@ -1,10 +1,10 @@
-"""Parts of CVNet's training step, as they are done and as their libraries do them by themselves.
+"""Parts of CVNet's training step: this package compared with the libraries' own implementations.
 
-`photos` with rows written in any order against sorted ones (deterministic algorithms, as training
-has them on), Muon with all matrices of one shape together against one after another, and the moving
-average beside the model in one call against a call a weight on the CPU, where Lightning keeps it.
-They matter on a CUDA GPU, which small operations keep waiting; forward and backward pass for
-measure.
+The parts are `photos` with rows written in any order, compared with sorted rows (as deterministic
+algorithms, which training uses, would write them); Muon with all matrices of the same shape
+together, compared with one after the other; and the moving average next to the model in one call,
+compared with one call per weight on the CPU, where Lightning keeps it. The differences matter on a
+CUDA GPU, which waits for small operations. The forward and backward pass is printed for comparison.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DECAY = 0.998
 
 
 def main() -> int:
-    """Time each part both ways in turn, print medians and their ratio."""
+    """Time both implementations of each part in turns; print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=128, help="faces (default 128)")
     parser.add_argument("--image-size", type=int, default=48, help="pixels (default 48)")
@@ -44,7 +44,7 @@ def main() -> int:
     faces = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     passes = forward_backward(model, faces)
     passes()
-    table = Table("part", "by the library, ms", "as it is, ms", "ratio")
+    table = Table("part", "library, ms", "this package, ms", "ratio")
     for name, plain, own in (
         ("photos", sorted_rows(faces), lambda: varied(faces)),
         ("Muon", stepping(timm_muon.Muon, model), stepping(Muon, model)),
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def forward_backward(model: AffectModel, faces: Tensor) -> Callable[[], None]:
-    """One pass each way in bf16, which leaves gradients."""
+    """Return a forward and backward pass in bf16, which leaves gradients."""
 
     def run() -> None:
         model.zero_grad()
@@ -81,13 +81,13 @@ def forward_backward(model: AffectModel, faces: Tensor) -> Callable[[], None]:
 
 
 def varied(faces: Tensor) -> Tensor:
-    """The faces by `photos`, the same draws each time."""
+    """Augment the faces with `photos`, with the same random numbers in each call."""
     generator = augmenting.step_generator(0, 0, 0)
     return augmenting.augment(faces, AUGMENTATIONS["photos"], generator)
 
 
 def sorted_rows(faces: Tensor) -> Callable[[], None]:
-    """The same with rows written in order, as deterministic algorithms have it."""
+    """Return the same with rows written in order, as deterministic algorithms do."""
 
     def run() -> None:
         kept, augmenting._any_order = augmenting._any_order, contextlib.nullcontext
@@ -100,13 +100,13 @@ def sorted_rows(faces: Tensor) -> Callable[[], None]:
 
 
 def stepping(kind: type[torch.optim.Optimizer], model: AffectModel) -> Callable[[], None]:
-    """A step so small that the weights stay what they are."""
+    """Return an optimiser step so small that the weights do not change."""
     optimizer = kind(model.parameters(), lr=1e-9, nesterov=True)  # type: ignore[call-arg]
     return lambda: optimizer.step()
 
 
 def averaging_on_cpu(model: AffectModel) -> Callable[[], None]:
-    """The average as Lightning keeps it by default, a function a weight."""
+    """Return an update of the average as in Lightning by default, one call per weight."""
 
     def average(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
         weight = 1 - min(DECAY, (1 + int(steps)) / (10 + int(steps)))
@@ -117,7 +117,7 @@ def averaging_on_cpu(model: AffectModel) -> Callable[[], None]:
 
 
 def averaging(model: AffectModel) -> Callable[[], None]:
-    """The average as training keeps it."""
+    """Return an update of the average as in training."""
     averaged = AveragedModel(
         model,
         next(model.parameters()).device,

@@ -1,8 +1,9 @@
-"""The training step with the real loader, against the same model on one batch held in memory.
+"""The training step with the data loader, compared with the same model on one batch held in memory.
 
-The difference is what loading costs: at most 5% on a CPU, 10% on a CUDA GPU. Where there is a GPU,
-ResNet-50, ConvNeXt-L and Swin-V2 are measured at 224 px in bf16 too, with the share of the card's
-matrix peak, which is measured by a large product. `--check` exits 1 where a target is missed.
+The difference is the cost of loading: the target is at most 5% on a CPU and 10% on a CUDA GPU. If
+there is a GPU, ResNet-50, ConvNeXt-L and Swin-V2 are measured at 224 px in bf16, with the fraction
+of the card's matrix peak, which is measured by a large product. With `--check` the exit status is 1
+if a target is missed.
 """
 
 import argparse
@@ -33,20 +34,24 @@ ON_GPU = ("resnet50", "convnext_large", "swin_v2")
 def main() -> int:
     """Draw faces, time the steps of each model, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", default="", help="with commas; resnet18, on a GPU three")
-    parser.add_argument("--batch-size", type=int, default=0, help="32, on a GPU 128")
+    parser.add_argument(
+        "--backbones", default="", help="comma-separated (default resnet18; three on a GPU)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=0, help="faces (default 32; 128 on a GPU)"
+    )
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default 224)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default 20)")
     parser.add_argument("--workers", type=int, default=None, help="loader processes")
     parser.add_argument("--cache", default="none", help="none, ram or device (default none)")
-    parser.add_argument("--check", action="store_true", help="exit status 1 past a target")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     size = options.batch_size or (128 if gpu else 32)
     names = options.backbones.split(",") if options.backbones else ON_GPU if gpu else ("resnet18",)
     peak = matrix_peak(device) if gpu else None
-    table = Table("model", "images/s, real loader", "one batch", "overhead", "target", "", "peak")
+    table = Table("model", "images/s, data loader", "one batch", "overhead", "target", "", "peak")
     missed = False
     with tempfile.TemporaryDirectory() as folder:
         a_class = -(-size * 8 * 5 // 4 // 8)  # a fifth becomes the val split
@@ -62,7 +67,7 @@ def main() -> int:
             missed |= not met
             share = ""
             if peak:
-                # Forward once, backward twice, two operations a multiply-add.
+                # Forward once, backward twice, two operations per multiply-add.
                 flops = 6 * step.cost.multiply_adds * size / held  # type: ignore[attr-defined]
                 share = f"{flops / peak:.0%} of {peak / 1e12:.0f} TFLOP/s"
             table.add_row(
@@ -83,7 +88,7 @@ def main() -> int:
 def training_step(
     name: str, size: int, device: torch.device
 ) -> Callable[[dict[str, Any]], torch.Tensor]:
-    """A function that augments a batch and takes one step of AdamW; bf16 on a GPU."""
+    """Return a function that augments a batch and makes one step of AdamW; bf16 on a GPU."""
     model = AffectModel(name, image_size=size).to(device, memory_format=torch.channels_last)
     cost = cost_of(model, device, seconds=0)
     model.train()
@@ -112,10 +117,10 @@ def measure(
     steps: int,
     device: torch.device,
 ) -> tuple[float, float, float]:
-    """Seconds a step with the loader and with one batch, and the overhead.
+    """Return the seconds per step with the loader and with one batch, and the overhead.
 
-    The two ways take turns, three each, so that a change of the machine's load meets both; the
-    overhead is the median of the turns'.
+    Both are measured in turns, three each, so that a change of the machine's load affects both; the
+    overhead is the median of the turns.
     """
     loader = data.train_dataloader()
 
@@ -125,7 +130,7 @@ def measure(
 
     batches = epochs()
     held = {k: v.to(device) for k, v in next(batches).items()}
-    for _ in range(2):  # warm
+    for _ in range(2):  # warm up
         step(next(batches))
     real_times, held_times = [], []
     for _ in range(3):
@@ -136,7 +141,7 @@ def measure(
 
 
 def timed(work: Callable[[], object], steps: int, device: torch.device) -> float:
-    """Mean seconds of a step."""
+    """Return the mean seconds per step."""
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     synchronise()
     started = time.perf_counter()
@@ -147,7 +152,7 @@ def timed(work: Callable[[], object], steps: int, device: torch.device) -> float
 
 
 def matrix_peak(device: torch.device, side: int = 8192) -> float:
-    """Operations a second of a large bf16 product on this card: the fastest of several."""
+    """Return the operations per second of a large bf16 product: the fastest of several."""
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     best = min(timed(lambda: a @ a, 10, device) for _ in range(5))
     return 2 * side**3 / best

@@ -2,8 +2,9 @@
 
     python scripts/ship_cvnet.py runs/NAME
 
-For maintainers. The run must be evaluated on `test` (the card tells measured figures only). Weights
-of floating point become float16, which halves the file; predictions move by less than 1e-2.
+For maintainers. The run must be evaluated on `test`, because the card contains only measured
+metrics. Floating-point weights are converted to float16, which halves the file; predictions change
+by less than 1e-2.
 """
 
 import argparse
@@ -21,22 +22,23 @@ from affectnet.run import RunFolder
 
 OUT = Path(__file__).parents[1] / "src" / "affectnet" / "weights" / "cvnet"
 MARGIN = 0.0
-"""FER+ faces are cut as tightly as YuNet's boxes: over 400 of them the median margin is 0.01."""
+"""FER+ faces are cropped as tightly as YuNet's boxes: the median margin over 400 is 0.01."""
 LARGEST = 6_000_000
 TERMS = """
 ## Data, terms and what to know before use
 
 Trained on the faces of FER-2013 (Goodfellow et al. 2013), 48 x 48 pixels and grey, with the
-crowd's votes of FER+ (Barsoum et al. 2016). Those images were gathered for **research**; use
-these weights for research, or see to your own right to the data. Valence and arousal were not
-annotated: they are the vote shares times the coordinates of Russell and Mehrabian (1977), so
-these two outputs follow the expression closely. About one test face in eight also stands, in
-another cut or copy, in the training data: the figures above are optimistic. Faces of contempt and
-disgust are rare in the data, and more than half of them are missed.
+crowd-sourced votes of FER+ (Barsoum et al. 2016). Those images were collected for **research**;
+use these weights for research, or make sure that you have the right to the data. Valence and
+arousal were not annotated: they are the vote shares times the coordinates of Russell and Mehrabian
+(1977), so these two outputs follow the expression closely. About one test face in eight is also in
+the training data, as another crop or copy: the metrics above are optimistic. Faces of contempt and
+disgust are rare in the data, and more than half of them are misclassified.
 
-The figures are of the mean for each face and its mirror image (`affectnet predict --flip`). Colour,
-and the light and contrast of the whole picture, are taken out before the first convolution. What
-blur, noise, darkness, glasses and turned heads cost is in the project's `docs/cvnet.md`.
+The metrics are for the mean prediction over each face and its mirror image (`affectnet predict
+--flip`). Colour, and the brightness and contrast of the whole image, are removed before the first
+convolution. The cost of blur, noise, low light, glasses and turned heads is given in the project's
+`docs/cvnet.md`.
 """
 
 
@@ -60,19 +62,19 @@ def main() -> None:
 
     size = (OUT / WEIGHTS).stat().st_size
     if size > LARGEST:
-        raise SystemExit(f"{OUT / WEIGHTS} has {size:,} bytes; at most {LARGEST:,} may be shipped")
+        raise SystemExit(f"{OUT / WEIGHTS} has {size:,} bytes; the limit is {LARGEST:,}")
     digest = hashlib.sha256((OUT / WEIGHTS).read_bytes()).hexdigest()
     (OUT / "SHA256").write_text(f"{digest}  {WEIGHTS}\n", encoding="utf-8")
     print(f"{OUT}: {size:,} bytes, sha256 {digest}")
 
 
 def card(run: RunFolder) -> str:
-    """The run's card, which takes the faces for AffectNet's, whose layout they have, set right."""
-    told, _, _ = model_card(run.path, name="CVNet").partition("<!--")
-    told = re.sub(r"name: \S+\n(\s+)type: affectnet", r"name: FER+\n\1type: ferplus", told)
-    told = re.sub(r"^\S+: affectnet release", "FER+ in AffectNet's layout", told, flags=re.M)
-    told = re.sub(r"^AffectNet's own pictures.*?\n\n", "", told, flags=re.M | re.S)
-    return told.rstrip() + "\n" + TERMS
+    """Return the run's card with FER+ in place of AffectNet, whose layout the release has."""
+    text, _, _ = model_card(run.path, name="CVNet").partition("<!--")
+    text = re.sub(r"name: \S+\n(\s+)type: affectnet", r"name: FER+\n\1type: ferplus", text)
+    text = re.sub(r"^\S+: affectnet release", "FER+ in AffectNet's layout", text, flags=re.M)
+    text = re.sub(r"^AffectNet's images were collected.*?\n\n", "", text, flags=re.M | re.S)
+    return text.rstrip() + "\n" + TERMS
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_it_loads_as_a_model_of_eight_classes_in_32_bits(folder: Path) -> None:
     assert json.loads((folder / "config.json").read_text())["preprocessing"]["margin"] == 0
 
 
-def test_the_card_tells_data_terms_and_limits(folder: Path) -> None:
+def test_the_card_states_data_terms_and_limits(folder: Path) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     for word in ("FER+", "research", "accuracy", "Limits", "emotion"):
         assert word.lower() in card.lower()

@@ -72,9 +72,9 @@ def test_every_number_of_the_results_is_in_metrics_json(run: Path) -> None:
     results = model_card(run).split("## Results")[1].split("## Training data")[0]
     results = results.split("Intervals:")[0]
     allowed = {f"{value:.3f}" for value in leaves(metrics_of(run))}
-    told = re.findall(r"-?\d+\.\d+", results)
-    assert len(told) > 100
-    assert set(told) <= allowed
+    found = re.findall(r"-?\d+\.\d+", results)
+    assert len(found) > 100
+    assert set(found) <= allowed
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
@@ -135,16 +135,16 @@ def test_slices_are_shown_and_the_worst_named(run: Path) -> None:
         assert row[0] == str(block["n"])
         value = block["expression"]["accuracy"]["value"]
         assert row[1].startswith(f"{value:.3f} (")
-    assert f"By age, it is worst for {found['worst']['slice']}".replace("|", "\\|") in text
-    assert "measured only as far as these columns tell: age" in text
+    assert f"By age, the worst slice is {found['worst']['slice']}".replace("|", "\\|") in text
+    assert "measured only by these columns: age" in text
 
 
 def test_several_splits_test_first(run: Path) -> None:
     (run / "evaluation/test").rename(run / "evaluation/train")
     text = model_card(run)
-    assert "says" not in text.split("### train split")[0].split("## Results")[1]
+    assert "memorised" not in text.split("### train split")[0].split("## Results")[1]
     assert "### train split" in text
-    assert "how well it remembers" in text
+    assert "how well it memorised them" in text
     import shutil
 
     shutil.copytree(run / "evaluation/train", run / "evaluation/test")
@@ -178,11 +178,11 @@ def test_without_config_and_dataset_it_says_so(
     (run / "config.yaml").unlink()
     change_metrics(run, lambda known: known["protocol"].pop("truth"))
     text = model_card(run)
-    assert "the run holds no config.yaml" in text
-    assert "neither the run nor its scores name a dataset" in text
+    assert "the run has no config.yaml" in text
+    assert "neither the run nor its metrics name a dataset" in text
     assert ModelCard(text).data.eval_results[0].dataset_name == "unknown dataset"
     gone = model_card(run, datasets=[tmp_path / "gone"])
-    assert "the dataset gone is not at hand" in gone
+    assert "the dataset gone is not available" in gone
     assert str(tmp_path) not in gone
 
 
@@ -207,7 +207,7 @@ def test_the_card_is_written_beside_the_weights(run: Path) -> None:
     assert "license: mit" in elsewhere.read_text()
 
 
-def test_no_model_and_no_scores_are_told(run: Path, make_run: Callable[..., Path]) -> None:
+def test_without_model_or_scores_it_raises(run: Path, make_run: Callable[..., Path]) -> None:
     with pytest.raises(RunError, match="no trained model"):
         model_card(make_run("bare"))
     (run / "evaluation").rename(run / "elsewhere")

@@ -117,8 +117,8 @@ def model_card(
     splits = [s for s in ("test", "val", "train") if _scored(folder, s)]
     if not splits:
         raise RunError(
-            f"the run {folder.path} is not evaluated, and a card tells measured figures only; run "
-            f"`affectnet evaluate {folder.path} --data DATASET` first"
+            f"the run {folder.path} is not evaluated, and a card contains only measured metrics; "
+            f"run `affectnet evaluate {folder.path} --data DATASET` first"
         )
     runs = [read_run(folder.path, split) for split in splits]
     results = [result_of(run) for run in runs]
@@ -145,7 +145,7 @@ def model_card(
     front = _front_matter(title, model, runs, infos, license)
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
     text = f"---\n{front.strip()}\n---\n\n{body}\n"
-    told = "evaluate writes this card anew until somebody changes it"
+    told = "evaluate rewrites this card until somebody edits it"
     return f"{text}\n<!-- affectnet {_sum(text)}: {told} -->\n"
 
 
@@ -166,9 +166,7 @@ def _scored(folder: RunFolder, split: str) -> bool:
 def _read_model_config(folder: RunFolder) -> dict[str, Any]:
     path = folder.model / "config.json"
     if not path.is_file():
-        raise RunError(
-            f"the run {folder.path} has no trained model, so there is nothing to tell of"
-        )
+        raise RunError(f"the run {folder.path} has no trained model to describe")
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         needed = known["classes"], known["preprocessing"], known["affectnet_version"]
@@ -231,7 +229,7 @@ def _what(model: dict[str, Any], config: dict[str, Any]) -> str:
     elif config.get("weights"):
         start = f", started from {Path(str(config['weights'])).name}"
     elif config:
-        start = ", trained from a random start"
+        start = ", trained from random weights"
     frozen = " (backbone frozen, heads trained)" if config.get("freeze") == "backbone" else ""
     return f"`{backbone}`{start}{frozen}, with heads for expression, valence and arousal."
 
@@ -252,8 +250,8 @@ def _datasets(folders: Sequence[Path]) -> tuple[list[tuple[Path, DatasetInfo]], 
             found.append((folder, DatasetInfo.read(folder)))
         except DataError:
             # The message would tell the world a path of this machine.
-            problems.append(f"the dataset {folder.name} is not at hand")
-    return found, "; ".join(problems) or "neither the run nor its scores name a dataset"
+            problems.append(f"the dataset {folder.name} is not available")
+    return found, "; ".join(problems) or "neither the run nor its metrics name a dataset"
 
 
 def _describe(folder: Path, info: DatasetInfo) -> dict[str, Any]:
@@ -290,8 +288,7 @@ def _slices_say(results: Sequence[Result]) -> str:
     if not columns:
         return "was not measured"
     return (
-        f"is measured only as far as these columns tell: {', '.join(columns)}; what they do not "
-        "tell was not measured"
+        f"was measured only by these columns: {', '.join(columns)}; anything else was not measured"
     )
 
 

@@ -110,7 +110,7 @@ def _against_baselines(title: str, metrics: dict[str, Any], wanted: dict[Keys, s
     ]
     return CardTable(
         title,
-        ["Figure", "Value", f"{_level(metrics)} interval", *(name for name, _ in others)],
+        ["Metric", "Value", f"{_level(metrics)} interval", *(name for name, _ in others)],
         [
             [
                 label,
@@ -168,18 +168,21 @@ def _findings(metrics: dict[str, Any]) -> list[str]:
     }
     if len(scores) > 1:
         ends = []
-        for word, end in (("best", max(scores.values())), ("least", min(scores.values()))):
+        for word, end in (
+            ("Best expression", max(scores.values())),
+            ("worst", min(scores.values())),
+        ):
             names = [name for name, value in scores.items() if value == end]
             ends.append(f"{word}: {', '.join(names)} (F1 {end:.3f})")
-        said.append(f"Known {'; '.join(ends)}.")
+        said.append("; ".join(ends) + ".")
     mistakes = _mistakes(metrics)
     if mistakes:
-        said.append(f"Commonest mistakes: {', '.join(mistakes)}.")
+        said.append(f"Most frequent errors: {', '.join(mistakes)}.")
     for column, found in _slice_blocks(metrics).items():
         worst_slice = found.get("worst")
         if worst_slice:
             said.append(
-                f"By {column}, it is worst for {worst_slice['slice']}: {worst_slice['by']} "
+                f"By {column}, the worst slice is {worst_slice['slice']}: {worst_slice['by']} "
                 f"{worst_slice['value']:.3f} over {worst_slice['n']:,} faces."
             )
     return said
@@ -192,7 +195,7 @@ def _mistakes(metrics: dict[str, Any]) -> list[str]:
     if not matrix or not classes:
         return []
     cells = [
-        (count, f"{classes[i]} taken for {classes[j]} ({count:,} of {sum(row):,})")
+        (count, f"{classes[i]} predicted as {classes[j]} ({count:,} of {sum(row):,})")
         for i, row in enumerate(matrix)
         for j, count in enumerate(row)
         if i != j and count
