@@ -1,4 +1,4 @@
-"""The run folder: where everything that one training leaves behind has its name."""
+"""The run folder: the names of all files that a training writes."""
 
 import shutil
 import tempfile
@@ -12,13 +12,13 @@ from affectnet.errors import RunError
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names inside `runs/NAME/`. Nothing is created by asking for a name."""
+    """Paths inside `runs/NAME/`. Reading a path creates nothing."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The run's name: the folder's own."""
+        """The run's name, which is the folder's."""
         return self.path.resolve().name
 
     @property
@@ -28,7 +28,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """`metrics.csv`: a row an epoch."""
+        """`metrics.csv`: one row per epoch."""
         return self.path / "metrics.csv"
 
     @property
@@ -43,17 +43,17 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The state after the last finished epoch: what `--resume` goes on from."""
+        """The state after the last finished epoch, from which `--resume` continues."""
         return self.checkpoints / "last.ckpt"
 
     @property
     def best(self) -> Path:
-        """The state after the epoch that was best by the monitored validation metric."""
+        """The state after the best epoch by the monitored validation metric."""
         return self.checkpoints / "best.ckpt"
 
     @property
     def start(self) -> Path:
-        """The model before its first epoch; gone when training is complete."""
+        """The model before its first epoch; removed when training is complete."""
         return self.checkpoints / "start"
 
     @property
@@ -66,18 +66,18 @@ class RunFolder:
         return self.path / "evaluation" / split
 
     def used(self) -> bool:
-        """Whether the folder exists and holds anything."""
+        """Whether the folder exists and is not empty."""
         return self.path.is_dir() and any(self.path.iterdir())
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `RunError` where `path` exists and `overwrite` was not asked for."""
+    """Raise `RunError` if `path` exists and `overwrite` is false."""
     if path.exists() and not overwrite:
-        raise RunError(f"{path} exists already; choose another --out, or add --overwrite")
+        raise RunError(f"{path} already exists; choose another --out, or add --overwrite")
 
 
 def folder_name(backbone: str) -> str:
-    """A backbone's name as that of a run's folder: the hub's and timm's may hold `/` and `:`."""
+    """A backbone's name as the name of a run folder: hub and timm names may contain `/` and `:`."""
     return backbone.replace("/", "_").replace(":", "_")
 
 
@@ -85,8 +85,8 @@ def folder_name(backbone: str) -> str:
 def write_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed over `path` on success and removed on failure.
 
-    The caller creates a file or a folder at the yielded path. Whatever stood at `path` before stays
-    whole until the new one is complete, so neither a full disk nor Ctrl-C costs the old one.
+    The caller creates a file or a folder at the yielded path. What is at `path` stays whole until
+    the new one is complete, so neither a full disk nor Ctrl-C destroys it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -94,7 +94,7 @@ def write_beside(path: Path) -> Iterator[Path]:
     try:
         yield new
         if path.is_dir():
-            # A folder cannot be renamed over a folder that holds files: step aside first.
+            # A folder cannot be renamed over a folder with files: move the old one away first.
             path.rename(old)
             try:
                 new.rename(path)

@@ -12,8 +12,7 @@ from affectnet.cli import main, parse
 from affectnet.commands.train import train
 from affectnet.commands.train_settings import check, write_config
 from affectnet.errors import ConfigError
-from affectnet.models.backbones import BASELINES, CVNET, resolve_name
-from affectnet.models.depth import layer_depths
+from affectnet.models.backbones import BASELINES, CVNET, layer_depths, resolve_name
 from affectnet.recipes import find_recipe, recipe_text, shipped_recipes, title
 from affectnet.run import RunFolder
 

@@ -1,4 +1,4 @@
-"""The model: what it returns, what freezing keeps still, and saving and loading to the bit."""
+"""The model: its outputs, freezing, and saving and loading bit by bit."""
 
 import copy
 import json
@@ -72,11 +72,10 @@ def test_forward_is_heads_of_features(cvnet):
         assert torch.equal(ours, theirs)
 
 
-def test_hidden_layer_and_fewer_classes():
-    model = AffectModel("cvnet", hidden=16, classes=("neutral", "happiness", "anger"))
+def test_fewer_classes():
+    model = AffectModel("cvnet", classes=("neutral", "happiness", "anger"))
     output = model.eval()(torch.randn(2, 3, 48, 48))
     assert output.logits.shape == (2, 3)
-    assert model.heads.expression.in_features == 16
 
 
 @pytest.mark.parametrize("classes", [(), ("happiness", "neutral"), ("joy",), ("anger", "anger")])
@@ -89,7 +88,7 @@ def test_classes_out_of_order_are_refused(classes):
 
 
 @pytest.mark.parametrize("name", ["cvnet", TINY])
-def test_frozen_backbone_keeps_still_and_heads_learn(name):
+def test_a_frozen_backbone_does_not_change_and_the_heads_are_trained(name):
     torch.manual_seed(1)
     model = AffectModel(name, image_size=64, dropout=0.5, drop_path=0.5 if name == "cvnet" else 0)
     model.freeze_backbone().train()
@@ -102,15 +101,7 @@ def test_frozen_backbone_keeps_still_and_heads_learn(name):
         assert torch.equal(tensor, before[key])
     assert all(p.grad is None for p in model.backbone.parameters())
     assert all(p.grad is not None for p in model.heads.parameters())
-    assert not torch.equal(model(images).logits, model(images).logits)  # Dropout is at work.
-
-
-def test_unfrozen_backbone_moves_again():
-    model = AffectModel("cvnet").freeze_backbone().unfreeze_backbone().train()
-    before = copy.deepcopy(model.backbone.state_dict())
-    model(torch.randn(4, 3, 48, 48)).logits.sum().backward()
-    assert any(not torch.equal(t, before[k]) for k, t in model.backbone.state_dict().items())
-    assert all(p.grad is not None for p in model.backbone.parameters())
+    assert not torch.equal(model(images).logits, model(images).logits)  # Dropout is active.
 
 
 # --- saving and loading --------------------------------------------------------------------------
@@ -120,11 +111,11 @@ def test_unfrozen_backbone_moves_again():
     "options",
     [
         {"backbone_name": "cvnet", "image_size": 48, "dropout": 0.3},
-        {"backbone_name": TINY, "image_size": 96, "hidden": 24, "classes": EXPRESSIONS[:7]},
+        {"backbone_name": TINY, "image_size": 96, "classes": EXPRESSIONS[:7]},
         {"backbone_name": "test_vit", "image_size": 64},
     ],
 )
-def test_loaded_model_predicts_the_same_to_the_bit(options, tmp_path):
+def test_a_loaded_model_predicts_the_same_bit_by_bit(options, tmp_path):
     torch.manual_seed(5)
     model = AffectModel(**options)
     model.temperature = 1.25
@@ -146,7 +137,7 @@ def test_loaded_model_predicts_the_same_to_the_bit(options, tmp_path):
             assert torch.equal(ours, theirs)
 
 
-def test_config_holds_all_that_prediction_needs(saved, cvnet):
+def test_the_config_contains_all_that_prediction_needs(saved, cvnet):
     config = json.loads((saved / "config.json").read_text())
     assert config["classes"] == list(EXPRESSIONS)
     assert config["backbone"] == config["architecture"] == "cvnet"
@@ -166,7 +157,7 @@ def test_config_holds_all_that_prediction_needs(saved, cvnet):
         assert json.loads(file.metadata()["affectnet"]) == config
 
 
-def test_baseline_names_are_kept_beside_the_network_they_stand_for():
+def test_the_config_contains_the_baselines_name_and_its_network():
     with torch.device("meta"):
         config = AffectModel("vgg19").config()
     assert config["backbone"] == "vgg19"
@@ -180,7 +171,7 @@ def test_saving_again_replaces_and_leaves_nothing_else(cvnet, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
-def test_failed_saving_costs_nothing(cvnet, saved, monkeypatch):
+def test_failed_saving_keeps_the_old_model(cvnet, saved, monkeypatch):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     monkeypatch.setattr(cvnet, "temperature", object())  # Cannot be written as JSON.
     with pytest.raises(TypeError):
@@ -204,7 +195,7 @@ def test_half_precision_file_is_loaded_in_full(saved, cvnet):
     assert torch.equal(weight, cvnet.heads.expression.weight.half().float())
 
 
-def test_preprocessing_of_the_file_wins_over_the_backbones(saved):
+def test_preprocessing_of_the_file_overrides_the_backbones(saved):
     config = json.loads((saved / "config.json").read_text())
     edit_config(
         saved, preprocessing=config["preprocessing"] | {"mean": [0.1, 0.2, 0.3], "margin": 0.2}
@@ -225,13 +216,13 @@ def test_preprocessing_of_the_file_wins_over_the_backbones(saved):
         ({"preprocessing": {}}, RunError, "incomplete"),
         ({"preprocessing": None}, RunError, "incomplete"),
         ({"backbone": TINY, "architecture": TINY}, WeightsError, "does not fit"),
-        ({"hidden": 4}, WeightsError, "does not fit"),
+        ({"classes": ["neutral"]}, WeightsError, "does not fit"),
         ({"architecture": "resnet_of_the_future"}, ConfigError, "unknown backbone"),
     ],
 )
-def test_configs_that_cannot_be_used(saved, changes, kind, told):
+def test_configs_that_cannot_be_used(saved, changes, kind, message):
     edit_config(saved, **changes)
-    with pytest.raises(kind, match=told) as error:
+    with pytest.raises(kind, match=message) as error:
         AffectModel.from_pretrained(saved)
     assert "\n" not in str(error.value)
 
@@ -243,7 +234,7 @@ def test_other_colour_orders_are_refused(saved):
         AffectModel.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("key", ["architecture", "backbone", "hidden", "dropout", "temperature"])
+@pytest.mark.parametrize("key", ["architecture", "backbone", "dropout", "temperature"])
 def test_missing_keys_are_named(saved, key):
     config = json.loads((saved / "config.json").read_text())
     del config[key]
@@ -253,9 +244,9 @@ def test_missing_keys_are_named(saved, key):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
-def test_config_that_is_no_json_object(saved, text):
+def test_a_config_that_is_not_a_json_object(saved, text):
     (saved / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(RunError, match="no config of an affectnet model"):
+    with pytest.raises(RunError, match="not the config of an affectnet model"):
         AffectModel.from_pretrained(saved)
 
 
@@ -275,7 +266,7 @@ def test_damaged_weights(saved):
         AffectModel.from_pretrained(saved)
 
 
-def test_a_run_folder_stands_for_its_model(saved, tmp_path):
+def test_a_run_folder_is_resolved_to_its_model(saved, tmp_path):
     loaded = AffectModel.from_pretrained(saved.parent)
     assert loaded.config() == AffectModel.from_pretrained(saved).config()
     (tmp_path / "young" / "checkpoints").mkdir(parents=True)
@@ -292,7 +283,7 @@ def test_no_model_there(name):
 def test_a_hub_model_without_network(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"someone/model.*hub cannot be had") as error:
+    with pytest.raises(WeightsError, match=r"someone/model.*hub cannot be downloaded") as error:
         AffectModel.from_pretrained("someone/model")
     assert "\n" not in str(error.value)
 
@@ -300,14 +291,14 @@ def test_a_hub_model_without_network(monkeypatch, tmp_path):
 # --- starting from another model -----------------------------------------------------------------
 
 
-def test_transfer_takes_backbone_and_heads(saved, cvnet):
+def test_transfer_loads_backbone_and_heads(saved, cvnet):
     model = AffectModel("cvnet", weights=saved, image_size=96)
     for name, tensor in cvnet.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
     assert model.preprocessing.size == 96
 
 
-def test_transfer_tells_which_heads_start_fresh(saved, cvnet, caplog):
+def test_transfer_names_the_heads_that_start_fresh(saved, cvnet, caplog):
     with caplog.at_level(logging.WARNING, logger="affectnet"):
         model = AffectModel("cvnet", weights=saved, classes=EXPRESSIONS[:7])
     assert "expression.weight, expression.bias" in caplog.text
@@ -315,7 +306,7 @@ def test_transfer_tells_which_heads_start_fresh(saved, cvnet, caplog):
     assert torch.equal(model.heads.valence_arousal.weight, cvnet.heads.valence_arousal.weight)
 
 
-def test_transfer_never_takes_a_head_of_other_classes(tmp_path, caplog):
+def test_transfer_never_loads_a_head_of_other_classes(tmp_path, caplog):
     first, second = EXPRESSIONS[:3], EXPRESSIONS[3:6]
     other = AffectModel("cvnet", classes=first)
     other.save_pretrained(tmp_path / "model")
@@ -325,7 +316,7 @@ def test_transfer_never_takes_a_head_of_other_classes(tmp_path, caplog):
     assert "expression.weight" in caplog.text
 
 
-def test_transfer_says_nothing_where_all_fits(saved, caplog):
+def test_transfer_logs_nothing_if_all_fits(saved, caplog):
     with caplog.at_level(logging.WARNING, logger="affectnet"):
         AffectModel("cvnet", weights=saved)
     assert caplog.text == ""

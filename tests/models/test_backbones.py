@@ -1,4 +1,4 @@
-"""Backbones: names, sizes, and weights that are loaded whole or refused."""
+"""Backbones: names, sizes, and weights that are loaded completely or refused."""
 
 import http.server
 import threading
@@ -19,7 +19,7 @@ TINY = "test_resnet.r160_in1k"
 
 @pytest.fixture(scope="module")
 def original():
-    """A tiny timm model with its ImageNet-sized classifier, its numbers as if trained."""
+    """A tiny timm model with its ImageNet-sized classifier, with random weights."""
     torch.manual_seed(0)
     model = timm.create_model(TINY, pretrained=False).eval()
     with torch.no_grad():
@@ -62,8 +62,8 @@ def assert_same_features(backbone, original):
         ("convnext_large", 1536),
     ],
 )
-def test_baselines_are_the_networks_that_torchvision_has(name, features):
-    """As many parameters, classifier apart, as torchvision states for its network of that name."""
+def test_baselines_are_torchvisions_networks(name, features):
+    """The number of parameters without the classifier is the one torchvision states."""
     facts = torchvision.models.get_model_weights({"swin_v2": "swin_v2_b"}.get(name, name)).DEFAULT
     with torch.device("meta"):
         backbone, preprocessing = create_backbone(name, pretrained=False)
@@ -99,13 +99,13 @@ def test_baselines_have_imagenet_weights_on_the_hub(name):
         ("resnet18.a1_in1", "a1_in1k"),
     ],
 )
-def test_misspelt_names_are_answered_with_the_nearest(given, nearest):
+def test_the_error_for_a_misspelt_name_suggests_the_nearest(given, nearest):
     with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
         create_backbone(given, pretrained=False)
 
 
 @pytest.mark.parametrize("name", ["", "xyzzy", "hf-hub:someone/thing", "../resnet18"])
-def test_names_that_are_none(name):
+def test_unknown_names(name):
     with pytest.raises(ConfigError, match=r"unknown backbone .* choose cvnet, vgg19"):
         create_backbone(name, pretrained=False)
 
@@ -135,13 +135,13 @@ def test_other_sizes_run(name):
     ("name", "size", "works"),
     [("test_maxvit", 90, "64, 96, 160"), ("vgg19", 20, "32, 224"), ("cvnet", 40, "48 to 224")],
 )
-def test_impossible_sizes_name_possible_ones(name, size, works):
+def test_the_error_for_an_impossible_size_names_possible_ones(name, size, works):
     with pytest.raises(ConfigError, match=rf"{name}.* faces of .*{works}") as error:
         create_backbone(name, pretrained=False, image_size=size)
     assert str(size) in str(error.value)
 
 
-def test_named_sizes_do_work():
+def test_the_sizes_in_the_error_work():
     with pytest.raises(ConfigError) as error:
         create_backbone("test_maxvit", pretrained=False, image_size=90)
     for size in str(error.value).rpartition(": ")[2].split(", "):
@@ -162,12 +162,12 @@ def test_drop_path_reaches_the_backbone_or_is_refused():
 # --- weights from a file -------------------------------------------------------------------------
 
 
-def test_timm_checkpoint_is_loaded_whole(original, checkpoint):
+def test_a_timm_checkpoint_is_loaded_completely(original, checkpoint):
     backbone, _ = create_backbone(TINY, pretrained=True, weights=checkpoint())
     assert_same_features(backbone, original)
 
 
-def test_pytorch_checkpoint_is_loaded_whole(original, tmp_path):
+def test_a_pytorch_checkpoint_is_loaded_completely(original, tmp_path):
     path = tmp_path / "tiny.pth"
     torch.save({"state_dict": original.state_dict(), "epoch": 1}, path)
     backbone, _ = create_backbone("test_resnet", pretrained=False, weights=path)
@@ -189,7 +189,7 @@ def test_the_classifier_does_not_matter(original, checkpoint, edit):
     assert_same_features(backbone, original)
 
 
-def test_half_precision_weights_are_widened(original, checkpoint):
+def test_half_precision_weights_become_32_bit(original, checkpoint):
     path = checkpoint(lambda t: {k: v.half() if v.is_floating_point() else v for k, v in t.items()})
     backbone, _ = create_backbone(TINY, pretrained=False, weights=path)
     weight = backbone.state_dict()["conv1.0.weight"]
@@ -198,7 +198,7 @@ def test_half_precision_weights_are_widened(original, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (
             lambda t: {k: v for k, v in t.items() if k != "layer1.0.conv1.weight"},
@@ -211,7 +211,7 @@ def test_half_precision_weights_are_widened(original, checkpoint):
     ids=["missing", "unexpected", "shape", "another network"],
 )
 @pytest.mark.parametrize("classifier", [True, False])
-def test_weights_that_do_not_fit_are_refused(checkpoint, edit, told, classifier):
+def test_weights_that_do_not_fit_are_refused(checkpoint, edit, message, classifier):
     def without(tensors):
         return {k: v for k, v in tensors.items() if classifier or not k.startswith("fc.")}
 
@@ -219,7 +219,7 @@ def test_weights_that_do_not_fit_are_refused(checkpoint, edit, told, classifier)
     with pytest.raises(WeightsError) as error:
         create_backbone(TINY, pretrained=False, weights=path)
     message = str(error.value)
-    assert told in message
+    assert message in message
     assert str(path) in message
     assert len(message) < 600
     assert "\n" not in message
@@ -237,11 +237,11 @@ def test_backbone_from_an_affectnet_model(tmp_path):
 
 def test_another_backbones_affectnet_model_is_refused_naming_both(tmp_path):
     AffectModel("cvnet").save_pretrained(tmp_path / "model")
-    with pytest.raises(WeightsError, match=rf"holds the backbone cvnet, not {TINY}"):
+    with pytest.raises(WeightsError, match=rf"contains the backbone cvnet, not {TINY}"):
         create_backbone(TINY, pretrained=False, weights=tmp_path / "model")
 
 
-def test_cvnet_takes_its_own_weights_and_no_others(tmp_path, checkpoint):
+def test_cvnet_loads_only_its_own_weights(tmp_path, checkpoint):
     torch.manual_seed(3)
     saved, _ = create_backbone("cvnet", pretrained=True)
     save_file(saved.state_dict(), tmp_path / "cvnet.safetensors")
@@ -267,7 +267,7 @@ def use_hub(monkeypatch, tmp_path, endpoint, offline=False):
 
 @pytest.fixture
 def hub(original, tmp_path, monkeypatch):
-    """A hub on this machine that has the tiny model's weights, and counts what it is asked for."""
+    """A local hub with the tiny model's weights that counts its requests."""
     weights = tmp_path / "on-the-hub.safetensors"
     save_file(original.state_dict(), weights)
     body = weights.read_bytes()
@@ -325,7 +325,7 @@ def test_damaged_weights_in_the_cache_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_without_network_the_error_names_both_ways_out(monkeypatch, tmp_path, offline):
+def test_the_error_without_a_network_names_both_solutions(monkeypatch, tmp_path, offline):
     use_hub(monkeypatch, tmp_path, "http://127.0.0.1:9", offline=offline)  # Nobody listens there.
     with pytest.raises(WeightsError) as error:
         create_backbone(TINY, pretrained=True)
@@ -336,6 +336,6 @@ def test_without_network_the_error_names_both_ways_out(monkeypatch, tmp_path, of
     assert "\n" not in message
 
 
-def test_a_model_without_weights_says_so():
+def test_a_model_without_weights():
     with pytest.raises(WeightsError, match=r"timm has no pretrained weights for .*--no-pretrained"):
         create_backbone("botnet50ts_256", pretrained=True)

@@ -1,4 +1,4 @@
-"""What a model's name stands for, and what is refused before it is read."""
+"""The model that a name stands for, and files that are refused unread."""
 
 import pickle
 from pathlib import Path
@@ -31,9 +31,9 @@ def test_paths_and_names(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/no/such/folder", "a/b/c", "", "a\0b", "x" * 5000])
-def test_what_is_no_model_is_told(name: str, tmp_path: Path, monkeypatch) -> None:
+def test_names_without_a_model(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match=r"no model at|holds no config\.json"):
+    with pytest.raises(RunError, match=r"no model at|contains no config\.json"):
         resolve_model(name)
 
 
@@ -56,20 +56,20 @@ def test_a_shipped_name_is_the_shipped_model(run: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shipped, "WEIGHTS_FOLDER", tmp_path / "weights")
     for call in (resolve_model, lambda name: local_path(Path(name)), AffectModel.from_pretrained):
-        with pytest.raises(WeightsError, match="ships no weights of 'cvnet'; name a model"):
+        with pytest.raises(WeightsError, match="contains no weights of 'cvnet'; give a model"):
             call("cvnet")
     AffectModel.from_pretrained(run).save_pretrained(tmp_path / "weights" / "cvnet")
     assert resolve_model("cvnet") == local_path(Path("cvnet")) == tmp_path / "weights" / "cvnet"
     assert AffectModel.from_pretrained("cvnet").classes
-    # What exists at the path wins.
+    # An existing path comes first.
     AffectModel.from_pretrained(run).save_pretrained(tmp_path / "cvnet")
     assert resolve_model("cvnet") == local_path(Path("cvnet")) == Path("cvnet")
 
 
-def test_half_a_model_is_told(run: Path, tmp_path: Path) -> None:
+def test_half_a_model_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((run / "model/model.safetensors").read_bytes())
     with pytest.raises(RunError, match=r"no config\.json; copy both"):
         resolve_model(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(RunError, match="is no model"):
+    with pytest.raises(RunError, match="is not a model"):
         resolve_model(tmp_path / "notes.txt")

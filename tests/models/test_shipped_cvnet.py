@@ -1,4 +1,4 @@
-"""The weights that the package carries: whole, small, and as good as their card says."""
+"""The shipped weights: complete, small, and as good as their card states."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def test_the_astronaut_smiles() -> None:
     assert face.valence > 0.3
 
 
-def test_grey_and_colour_are_one_to_it() -> None:
+def test_grey_and_colour_give_the_same_result() -> None:
 
     from PIL import Image
 
@@ -66,7 +66,7 @@ def test_grey_and_colour_are_one_to_it() -> None:
     assert grey.valence == pytest.approx(colour.valence, abs=0.02)
 
 
-def test_its_folder_holds_four_files(folder: Path) -> None:
+def test_its_folder_contains_four_files(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "SHA256",
@@ -89,7 +89,7 @@ def test_calibrating_leaves_the_package_as_it_is(folder: Path, drawn: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_the_figures_on_real_faces(ferplus: Path, tmp_path: Path) -> None:
+def test_the_metrics_on_real_faces(ferplus: Path, tmp_path: Path) -> None:
     from affectnet.commands.evaluate import evaluate
     from affectnet.commands.ingest import ingest
     from affectnet.config import EvaluateConfig, IngestConfig

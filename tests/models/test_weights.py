@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from affectnet.errors import WeightsError
-from affectnet.models.weights import explain_mismatch, read_weights, some
+from affectnet.models.weights import explain_mismatch, first_few, read_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, -1.0])}
 
@@ -70,7 +70,7 @@ def test_a_pickled_model_is_refused(tmp_path):
         read_weights(path)
 
 
-def test_training_arguments_beside_the_tensors_do_no_harm(tmp_path):
+def test_training_arguments_next_to_the_tensors_are_ignored(tmp_path):
     """timm's own training script saves its arguments with the weights."""
     path = tmp_path / "w.pth"
     torch.save({"state_dict": TENSORS, "args": argparse.Namespace(lr=0.1)}, path)
@@ -93,7 +93,7 @@ def test_damaged_files(tmp_path, suffix, keep):
     assert "\n" not in str(error.value)
 
 
-def test_text_is_no_checkpoint(tmp_path):
+def test_text_is_not_a_checkpoint(tmp_path):
     path = tmp_path / "w.pth"
     path.write_text("these are not weights")
     with pytest.raises(WeightsError, match=str(path)):
@@ -111,7 +111,7 @@ def test_files_without_weights(tmp_path, content, what):
         read_weights(path)
 
 
-def test_a_list_is_no_state_dict(tmp_path):
+def test_a_list_is_not_a_state_dict(tmp_path):
     path = tmp_path / "w.pth"
     torch.save([torch.ones(2)], path)
     with pytest.raises(WeightsError, match="state_dict"):
@@ -121,7 +121,7 @@ def test_a_list_is_no_state_dict(tmp_path):
 def test_missing_file_and_empty_folder(tmp_path):
     with pytest.raises(WeightsError, match="no weights file"):
         read_weights(tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"contains no model\.safetensors"):
         read_weights(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_run_folder_names_its_model_folder(tmp_path):
         read_weights(tmp_path)
 
 
-def test_affectnet_files_are_told_by_their_names(tmp_path):
+def test_affectnet_files_are_recognised_by_their_names(tmp_path):
     tensors = {"backbone.x": torch.ones(1), "heads.y": torch.zeros(2)}
     save_file(tensors, tmp_path / "model.safetensors", {"affectnet": json.dumps({"format": 1})})
     file = read_weights(tmp_path)
@@ -149,4 +149,4 @@ def test_mismatch_names_a_few_of_each_kind():
         "missing: b0, b1, b2 and 2 more; unexpected: z; other shape: a.weight (2, 4) for (2, 3)"
     )
     assert explain_mismatch(TENSORS, TENSORS) == ""
-    assert some(["a", "b", "c"]) == "a, b, c"
+    assert first_few(["a", "b", "c"]) == "a, b, c"

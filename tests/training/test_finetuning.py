@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel, AffectOutput
-from affectnet.models.depth import layer_depths
+from affectnet.models.backbones import layer_depths
 from affectnet.seven import SEVEN
 from affectnet.training.distillation import Distillation
 from affectnet.training.module import AffectModule

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.depth import layer_depths
+from affectnet.models.backbones import layer_depths
 from affectnet.training.optimisation import Optimisation, Unfreezing
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.labels import EXPRESSIONS
-from affectnet.models.backbones import create_backbone, resolve_name
-from affectnet.models.depth import layer_depths
+from affectnet.models.backbones import create_backbone, layer_depths, resolve_name
 from affectnet.models.model_config import (
     CONFIG,
     FORMAT,
@@ -30,10 +29,10 @@ from affectnet.models.weights import (
     CARD,
     explain_mismatch,
     fetch_model,
+    first_few,
     plain_card,
     push_folder,
     read_weights,
-    some,
 )
 from affectnet.run import write_beside
 from affectnet.version import __version__
@@ -53,19 +52,17 @@ class AffectOutput(NamedTuple):
 
 
 class Heads(nn.Module):
-    """Dropout, an optional hidden layer, and one linear layer a task."""
+    """Dropout, and one linear layer each for expression and for valence and arousal."""
 
-    def __init__(self, features: int, classes: int, dropout: float, hidden: int | None) -> None:
+    def __init__(self, features: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.neck = nn.Sequential(nn.Dropout(dropout))
-        if hidden is not None:
-            self.neck.extend([nn.Linear(features, hidden), nn.GELU(), nn.Dropout(dropout)])
-        self.expression = nn.Linear(hidden or features, classes)
-        self.valence_arousal = nn.Linear(hidden or features, 2)
+        self.dropout = nn.Dropout(dropout)
+        self.expression = nn.Linear(features, classes)
+        self.valence_arousal = nn.Linear(features, 2)
 
     def forward(self, features: Tensor) -> AffectOutput:
         """Map features (B, F) to predictions."""
-        x = self.neck(features)
+        x = self.dropout(features)
         valence, arousal = torch.tanh(self.valence_arousal(x)).unbind(dim=1)
         return AffectOutput(self.expression(x), valence, arousal)
 
@@ -83,13 +80,12 @@ class AffectModel(
         backbone_name: `cvnet`, a named baseline, or a timm model.
         pretrained: start the backbone from ImageNet weights (`cvnet` has none).
         weights: start from this instead: a timm checkpoint, or the `model/` folder or
-            `model.safetensors` of an earlier run with the same backbone, whose heads are taken too
-            where they have the same shape; a warning names those that have not.
-        image_size: side of the input in pixels; the backbone's own where None.
+            `model.safetensors` of an earlier run with the same backbone, whose heads are loaded too
+            if their shapes match; a warning names those that do not.
+        image_size: side of the input in pixels; the backbone's own if None.
         dropout: dropout before the heads, [0, 1).
         drop_path: stochastic depth in the backbone, [0, 1).
-        hidden: width of a hidden layer shared by the heads; None for none.
-        classes: the expressions that the model tells apart: all, or some in the same order.
+        classes: the expressions that the model predicts: all, or some in the same order.
 
     Raises `ConfigError` and `WeightsError` as `create_backbone`.
     """
@@ -103,7 +99,6 @@ class AffectModel(
         image_size: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
-        hidden: int | None = None,
         classes: Sequence[str] = EXPRESSIONS,
     ) -> None:
         super().__init__()
@@ -115,12 +110,11 @@ class AffectModel(
         self.backbone_name = backbone_name
         self.architecture = resolve_name(backbone_name)
         self.classes = tuple(classes)
-        self.hidden = hidden
         self.dropout = dropout
         self.temperature: float | None = None
-        """Divides the logits before the softmax where calibrated; None where not."""
+        """Divides the logits before the softmax if calibrated; None if not."""
         self.card: str | None = None
-        """The model card that travels with the model as README.md; None where there is none."""
+        """The model card, saved next to the model as README.md; None if there is none."""
         self.frozen = False
         self.preprocessing: Preprocessing
         self.backbone, self.preprocessing = create_backbone(
@@ -131,9 +125,9 @@ class AffectModel(
             drop_path=drop_path,
         )
         self.num_features: int = cast(Any, self.backbone).num_features
-        self.heads = Heads(self.num_features, len(self.classes), dropout, hidden)
+        self.heads = Heads(self.num_features, len(self.classes), dropout)
         if weights is not None:
-            self._take_heads(weights)
+            self._load_heads(weights)
 
     def features(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, S, S) to features (B, num_features)."""
@@ -141,23 +135,17 @@ class AffectModel(
         return features
 
     def forward(self, images: Tensor) -> AffectOutput:
-        """Map RGB images (B, 3, S, S), normalised as `preprocessing` says, to predictions."""
+        """Map RGB images (B, 3, S, S), normalised by `preprocessing`, to predictions."""
         output: AffectOutput = self.heads(self.features(images))
         return output
 
     def freeze_backbone(self) -> Self:
-        """Train only the heads: no gradient for the backbone, its batch norms and dropout at rest.
+        """Train only the heads: the backbone has no gradients and stays in evaluation mode.
 
-        Batch norms would otherwise go on following the batches, and the features with them.
+        In training mode its batch norms would follow the batches and change the features.
         """
         self.frozen = True
         self.backbone.requires_grad_(False)
-        return self.train(self.training)
-
-    def unfreeze_backbone(self) -> Self:
-        """Train everything."""
-        self.frozen = False
-        self.backbone.requires_grad_(True)
         return self.train(self.training)
 
     @property
@@ -166,14 +154,14 @@ class AffectModel(
         return 1 + max(layer_depths(self.backbone).values())
 
     def freeze_below(self, layer: int) -> Self:
-        """Train the heads and the backbone's layers from `layer` (0 to `layers`) on."""
+        """Train the heads and the backbone's layers from number `layer` (0 to `layers`) on."""
         depths = layer_depths(self.backbone)
         for name, weight in self.backbone.named_parameters():
             weight.requires_grad_(depths[name] >= layer)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; what is frozen of the backbone stays in evaluation mode."""
+        """Set training mode; frozen layers of the backbone stay in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -185,24 +173,24 @@ class AffectModel(
         return self
 
     def config(self) -> dict[str, Any]:
-        """Everything that prediction needs, as written into `config.json`."""
+        """Everything that prediction needs, the content of `config.json`."""
         return {
             "format": FORMAT,
             "affectnet_version": __version__,
             "backbone": self.backbone_name,
             "architecture": self.architecture,
             "classes": list(self.classes),
-            "hidden": self.hidden,
+            "hidden": None,  # a layer that heads no longer have; older versions read the key
             "dropout": self.dropout,
             "temperature": self.temperature,
             "preprocessing": self.preprocessing.to_dict(),
         }
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Write `model.safetensors` and `config.json` into a folder, replacing it when complete.
+        """Write `model.safetensors`, `config.json` and the card, if any, into a folder.
 
-        The weights file carries the config in its header as well, so it may travel alone. The card,
-        where there is one, is written beside as `README.md`.
+        An existing folder is replaced once the new one is complete. The header of the weights file
+        contains the config too, so that the file can be used alone.
         """
         config = json.dumps(self.config(), indent=2)
         tensors = {
@@ -228,18 +216,17 @@ class AffectModel(
         """Upload `model.safetensors`, `config.json` and the card to the Hugging Face Hub.
 
         The card is the one that the model was loaded with (`affectnet.report.card.write_card`
-        writes it from a run's measured figures); without one, a plain card tells what the config
-        says and that nothing was measured.
+        writes it from a run's metrics); without one, a plain card describes the config.
 
         Args:
-            repo_id: `owner/name`; created where it is not there.
+            repo_id: `owner/name`; created if it does not exist.
             commit_message: of the upload.
-            private: whether a new repository is private; the owner's default where None.
-            token: of the hub; the one that `hf auth login` keeps where None.
-            branch: to upload to, else `main`.
+            private: whether a new repository is private; the owner's default if None.
+            token: of the hub; the one of `hf auth login` if None.
+            branch: to upload to; `main` if None.
             create_pr: open a pull request instead.
 
-        Returns the address of the commit. Raises `WeightsError` where the hub refuses or does not
+        Returns the address of the commit. Raises `WeightsError` if the hub refuses or does not
         answer.
         """
         return push_folder(
@@ -264,15 +251,15 @@ class AffectModel(
                 name of a model that the package ships.
             revision: branch, tag or commit on the hub.
 
-        Raises `RunError` where there is no such model or its `config.json` is incomplete, of other
-        classes or of a newer affectnet; `WeightsError` where the weights are missing, a pickle,
-        damaged, do not fit, or cannot be downloaded.
+        Raises `RunError` if there is no such model or its `config.json` is incomplete, has other
+        classes or comes from a newer affectnet; `WeightsError` if the weights are missing, a
+        pickle, damaged, do not fit, or cannot be downloaded.
         """
         place = resolve_model(model)
         if isinstance(place, Path) and place.suffix == ".onnx":
             raise RunError(
-                f"{place} is an ONNX file, which PyTorch does not load; affectnet.load predicts "
-                "with it"
+                f"{place} is an ONNX file, which PyTorch does not load; use affectnet.load to "
+                "predict with it"
             )
         folder = place if isinstance(place, Path) else fetch_model(place, revision)
         where = folder / CONFIG
@@ -283,7 +270,6 @@ class AffectModel(
                 config["architecture"],
                 image_size=preprocessing.size,
                 dropout=config["dropout"],
-                hidden=config["hidden"],
                 classes=config["classes"],
             )
             loaded.backbone_name = config["backbone"]
@@ -295,29 +281,29 @@ class AffectModel(
         detail = explain_mismatch(file.tensors, loaded.state_dict())
         if detail:
             raise WeightsError(
-                f"{file.path} does not fit the model that {CONFIG} beside it describes ({detail}); "
-                "the two files must come from the same run"
+                f"{file.path} does not fit the {CONFIG} next to it ({detail}); the two files must "
+                "come from the same run"
             )
         loaded.load_state_dict(file.tensors)
         if (folder / CARD).is_file():
             loaded.card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
         return loaded.eval()
 
-    def _take_heads(self, weights: Path) -> None:
-        """Start the heads from an affectnet file too, where they have the same shape."""
+    def _load_heads(self, weights: Path) -> None:
+        """Load the heads of an affectnet file whose shapes match."""
         file = read_weights(weights)
         if not file.is_affectnet:
             return
         own, given = self.heads.state_dict(), file.under("heads.")
         fits = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
-        # Rows mean classes: the same number of other classes would be another head.
+        # Each row is a class: the same number of other classes is a different head.
         if (file.config or {}).get("classes", list(self.classes)) != list(self.classes):
             fits = {n: t for n, t in fits.items() if not n.startswith("expression.")}
         self.heads.load_state_dict(own | fits)
         fresh = [name for name in own if name not in fits]
         if fresh:
             _logger.warning(
-                "%s: these parts of the heads do not fit and start fresh: %s",
+                "%s: these tensors of the heads do not fit and are initialised anew: %s",
                 file.path,
-                some(fresh, len(fresh)),
+                first_few(fresh, len(fresh)),
             )

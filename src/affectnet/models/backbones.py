@@ -1,25 +1,25 @@
 """Backbones: CVNet, six named baselines, and every other image model of timm."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models import get_pretrained_cfg, group_parameters, split_model_name_tag
 from torch import nn
 
 from affectnet.errors import ConfigError, WeightsError, suggest
 from affectnet.models import cvnet
-from affectnet.models.model_config import Preprocessing
+from affectnet.models.model_config import Preprocessing, preprocessing_of, rgb
 from affectnet.models.weights import (
     WeightsFile,
     explain_mismatch,
     find_pretrained,
+    first_few,
     first_line,
     read_weights,
-    some,
     unavailable,
 )
 
@@ -36,13 +36,13 @@ BASELINES: Final[dict[str, str]] = {
 """The original notebook's baselines: the timm model and ImageNet weights of each name."""
 
 _BUILD_FAULTS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
-"""What timm's models raise for a size or an argument that they cannot take."""
+"""Raised by timm's models for a size or an argument that they do not support."""
 
 
 def resolve_name(name: str) -> str:
-    """Turn a backbone's name into `cvnet` or a timm model with its weights' tag.
+    """Turn a backbone's name into `cvnet` or a timm model with the tag of its weights.
 
-    Raises `ConfigError` that names the nearest right name.
+    Raises `ConfigError` that suggests the nearest known name.
     """
     if name == CVNET:
         return name
@@ -60,7 +60,7 @@ def resolve_name(name: str) -> str:
         tags = [known.partition(".")[2] for known in timm.list_models(f"{arch}.*", pretrained=True)]
         raise ConfigError(
             f"backbone '{arch}' has no weights called '{tag}'{suggest(tag, tags)}; "
-            + (f"there are {some(tags, 8)}" if tags else "leave the tag out")
+            + (f"choose {first_few(tags, 8)}" if tags else "leave the tag out")
         ) from error
     return f"{arch}.{cfg.tag}" if cfg is not None and cfg.tag else arch
 
@@ -76,16 +76,16 @@ def create_backbone(
     """Create a backbone that maps faces (B, 3, S, S) to features (B, num_features).
 
     Args:
-        name: `cvnet`, one of `BASELINES`, or a timm model, with or without its weights' tag.
-        pretrained: load the ImageNet weights that timm knows; `cvnet` has none and starts fresh.
-        weights: load this instead: a timm checkpoint, or what affectnet saved from the same
-            backbone (its heads are not looked at here).
-        image_size: side of the input in pixels; the backbone's own where None.
+        name: `cvnet`, one of `BASELINES`, or a timm model, with or without the tag of its weights.
+        pretrained: load timm's ImageNet weights; `cvnet` has none and starts from fresh weights.
+        weights: load this instead: a timm checkpoint, or a file that affectnet saved from the same
+            backbone (its heads are ignored here).
+        image_size: side of the input in pixels; the backbone's own if None.
         drop_path: probability of skipping a residual branch in training, [0, 1).
 
-    Raises `ConfigError` for a name, a size or a drop path that the backbone cannot take, and
-    `WeightsError` where the weights cannot be had or do not fit; weights are never left out in
-    silence.
+    Raises `ConfigError` for a name, a size or a drop path that the backbone does not support, and
+    `WeightsError` if the weights cannot be loaded or do not fit; weights are never left out
+    silently.
     """
     file = read_weights(weights) if weights is not None else None
     full = resolve_name(name)
@@ -105,11 +105,11 @@ def create_backbone(
 
 
 def refuse_other_backbone(file: WeightsFile, full: str) -> None:
-    """Raise `WeightsError` where affectnet saved the file from another backbone than `full`."""
+    """Raise `WeightsError` if affectnet saved the file from another backbone than `full`."""
     saved = (file.config or {}).get("architecture")
     if saved is not None and saved.partition(".")[0] != full.partition(".")[0]:
         raise WeightsError(
-            f"{file.path} holds the backbone {saved}, not {full}; train with --backbone "
+            f"{file.path} contains the backbone {saved}, not {full}; train with --backbone "
             f"{(file.config or {}).get('backbone', saved)}, or give other weights"
         )
 
@@ -134,14 +134,14 @@ def _create_timm(
 ) -> tuple[nn.Module, Preprocessing]:
     cfg = get_pretrained_cfg(full)
     if cfg is None:
-        raise ConfigError(f"timm tells no input size for '{name}'; choose another backbone")
+        raise ConfigError(f"timm has no input size for '{name}'; choose another backbone")
     options: dict[str, Any] = {}
     if image_size is not None and cfg.fixed_input_size:
         options["img_size"] = image_size
     if drop_path > 0:
         options["drop_path_rate"] = drop_path
     size = image_size or int(cfg.input_size[-1])
-    # Tried on the meta device first, which costs no memory: a wrong size is told before a download.
+    # On the meta device first, which costs no memory: a wrong size fails before a download.
     features = _feature_width(name, full, size, options)
 
     if file is not None and not file.is_affectnet:
@@ -153,18 +153,18 @@ def _create_timm(
     model.num_features = features
     preprocessing = Preprocessing(
         size,
-        _three(cfg.mean),
-        _three(cfg.std),
-        # "random" is how some were trained; what timm then evaluates with is bicubic.
+        rgb(cfg.mean),
+        rgb(cfg.std),
+        # Some were trained with "random"; timm evaluates those with bicubic.
         "bicubic" if cfg.interpolation == "random" else cfg.interpolation,
     )
     return cast(nn.Module, model), preprocessing
 
 
 def _feature_width(name: str, full: str, size: int, options: dict[str, Any]) -> int:
-    """Channels of the features, found by a forward pass without numbers.
+    """Number of channels of the features, from a forward pass on the meta device.
 
-    timm's own `num_features` is not that for models with a hidden layer before the classifier.
+    timm's `num_features` differs for models with a hidden layer before the classifier.
     """
     try:
         return _meta_forward(full, size, options)
@@ -196,7 +196,7 @@ def _fits(full: str, size: int, options: dict[str, Any]) -> bool:
 
 
 def _sizes_near(full: str, size: int, options: dict[str, Any]) -> Iterable[int]:
-    """The nearest sizes that work, below and above, among multiples of 16 and the model's own."""
+    """The nearest sizes that work, below and above: multiples of 16, and the model's own size."""
     cfg = get_pretrained_cfg(full)
     own = int(cfg.input_size[-1]) if cfg is not None else 224
     grid = {*range(32, 513, 16), own}
@@ -214,12 +214,12 @@ def _sizes_near(full: str, size: int, options: dict[str, Any]) -> Iterable[int]:
 
 
 def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any]) -> Any:
-    """Create a model with timm's weights: from the hub's cache, or downloaded."""
+    """Create a model with timm's weights, from the hub's cache or downloaded."""
     cached = find_pretrained(full, cfg)
     overlay = {"file": cached} if cached else None
     try:
-        # Created with the classifier of the weights, so that timm loads them strictly: without one
-        # it would skip whatever does not match.
+        # With the classifier of the weights, so that timm loads them strictly: without it, timm
+        # skips what does not match.
         model: Any = timm.create_model(
             full, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
@@ -228,15 +228,13 @@ def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any
     except (*_BUILD_FAULTS, KeyError) as error:
         detail = " ".join(str(error).split())[:200]
         where = f"; delete {cached} and try again" if cached else ""
-        raise WeightsError(
-            f"the weights that timm names for {name} do not fit it ({detail}){where}"
-        ) from error
+        raise WeightsError(f"timm's weights for {name} do not fit it ({detail}){where}") from error
     model.reset_classifier(0)
     return model
 
 
 def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, Any]) -> Any:
-    """Create a model with the weights of a timm checkpoint, its classifier left behind."""
+    """Create a model with the weights of a timm checkpoint, without its classifier."""
     cfg: Any = get_pretrained_cfg(full)
     heads = cfg.classifier if isinstance(cfg.classifier, tuple | list) else [cfg.classifier]
     rows = [file.tensors[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in file.tensors]
@@ -250,7 +248,7 @@ def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, 
         classes = 0
         overlay["classifier"] = None
     else:
-        # Names as another library gives them: timm translates those it knows.
+        # Names of another library: timm translates those it knows.
         classes = cfg.num_classes
     try:
         model: Any = timm.create_model(
@@ -278,21 +276,25 @@ def _load(model: nn.Module, tensors: dict[str, Any], name: str, file: WeightsFil
 
 
 def _as_trained(preprocessing: Preprocessing, file: WeightsFile) -> Preprocessing:
-    """Normalise as the weights were trained; only the size is the caller's."""
-    saved = (file.config or {}).get("preprocessing")
-    if not isinstance(saved, dict):
+    """The normalisation that the weights were trained with; the size is the caller's."""
+    if file.config is None:
         return preprocessing
-    return replace(
-        preprocessing,
-        mean=_three(saved["mean"]),
-        std=_three(saved["std"]),
-        interpolation=saved["interpolation"],
+    saved = preprocessing_of(file.config, file.path)
+    return replace(preprocessing, mean=saved.mean, std=saved.std, interpolation=saved.interpolation)
+
+
+def layer_depths(backbone: nn.Module) -> dict[str, int]:
+    """Map the name of each parameter to its layer, 0 nearest to the image.
+
+    The layers are those of timm's `group_matcher`: a stem, each block, a final norm.
+
+    Raises:
+        ValueError: the backbone does not define its layers.
+    """
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is None:
+        raise ValueError(f"{type(backbone).__name__} does not define its layers")
+    depths: dict[str, int] = cast(Any, group_parameters)(
+        backbone, matcher(coarse=False), reverse=True
     )
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
-
-
-__all__ = ["BASELINES", "CVNET", "Preprocessing", "create_backbone", "resolve_name"]
+    return depths

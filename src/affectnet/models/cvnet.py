@@ -14,19 +14,19 @@ MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.25, 0.25, 0.25)
 
 # Full 3x3 convolutions throughout: on a CPU they reach several times the arithmetic rate of
-# depthwise ones, so at equal time they buy more accuracy. The widths keep the arithmetic of a block
-# about equal from stage to stage. Only the stem works at full resolution: what is dear there is
-# not arithmetic but memory. From the second stage on all is there twice: two networks averaged
-# gained more than anything done to one (docs/cvnet.md).
+# depthwise ones, so they give more accuracy in the same time. The widths keep the arithmetic of a
+# block about equal from stage to stage. Only the stem works at full resolution, where memory is the
+# limit. From the second stage on there are two branches: averaging two networks gained more than
+# any change to one (docs/cvnet.md).
 _STEM: Final = 16
 _WIDTHS: Final = (48, 96, 160)
 _BLOCKS: Final = (1, 3, 2)
 _BRANCHES: Final = 2
 
 _LUMA: Final = (0.2989, 0.587, 0.114)
-"""ITU-R BT.601, as a grey copy of a photo is made."""
+"""ITU-R BT.601, the usual conversion to grey."""
 _LEAST_VARIANCE: Final = 0.02
-"""Of a normalised face: a picture flatter than 3.5% of the range is not stretched to noise."""
+"""Of a normalised face: an image flatter than 3.5% of the range is not amplified to noise."""
 
 
 class SqueezeExcitation(nn.Module):
@@ -43,12 +43,12 @@ class SqueezeExcitation(nn.Module):
         return x * gate[:, :, None, None]
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Residual block: conv, norm, ReLU, conv, norm, gate, plus the shortcut, ReLU.
 
-    The last norm starts at one, not at zero as in deep networks (Goyal et al. 2017): a network of
-    so few blocks learns much faster so (after one epoch on FER+ 63% of the validation faces were
-    right, against 45%).
+    The last norm starts at one, not at zero as in deep networks (Goyal et al. 2017): a network with
+    so few blocks then learns much faster (validation accuracy on FER+ after one epoch: 63% instead
+    of 45%).
     `drop_path` is the probability that a training sample skips the block (Huang et al. 2016).
     """
 
@@ -82,14 +82,14 @@ class Block(nn.Module):
 
 
 class Branches(nn.Module):
-    """Networks side by side on the same input, whose features stand side by side.
+    """Parallel networks on the same input; their features are concatenated.
 
-    All of them see every face, unless they take `turns` in training. Then each sees its own part of
-    the batch (the first of two every even row), the features of the others are zero to the heads,
-    and its own are multiplied by the number of branches: a linear head is trained on each branch by
-    itself, and gives the mean of the branches' logits in evaluation. So the branches learn as if
-    each were alone and stay different, which is what an ensemble lives on, and a step costs as much
-    as with one branch; but each sees only its part of an epoch. (Branches behind shared early
+    Each branch is trained on every face, unless the branches take `turns`. Then each is trained on
+    its own rows of the batch (the first of two on the even rows): the features of the others are
+    zero and its own are multiplied by the number of branches, so that a linear head is trained on
+    each branch by itself and gives the mean of the branches' logits in evaluation. The branches
+    then learn independently and stay different, as an ensemble needs, and a step costs as much as
+    with one branch; but each branch sees only its part of an epoch. (Branches behind shared early
     layers: Siqueira et al. 2020, arXiv:2001.06338, who train all of them on every face.)
 
     Args:
@@ -104,38 +104,37 @@ class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, branches * outputs, h, w)."""
         count = len(self.branches)
-        # A batch too small to be shared out is seen by all.
+        # A batch with fewer rows than branches goes through all of them.
         if not (self.training and self.turns and len(x) >= count):
             return torch.cat([branch(x) for branch in self.branches], dim=1)
-        parts: list[Tensor] = [
-            count * branch(x[place::count]) for place, branch in enumerate(self.branches)
+        outputs: list[Tensor] = [
+            count * branch(x[number::count]) for number, branch in enumerate(self.branches)
         ]
-        features = parts[0].new_zeros(len(x), count, *parts[0].shape[1:])
-        for place, own in enumerate(parts):
-            features[place::count, place] = own
+        features = outputs[0].new_zeros(len(x), count, *outputs[0].shape[1:])
+        for number, output in enumerate(outputs):
+            features[number::count, number] = output
         return features.flatten(1, 2)
 
 
 class CVNet(nn.Module):
     """Compact residual network: any face of 48 to 224 px, grey (three equal channels) or RGB.
 
-    Three things are done to a face before the first convolution, none of them learned:
+    Three fixed steps prepare a face for the first convolution:
 
-    - It is brought to a grid of 48 to 95 px by averaging whole squares of pixels: sides of 96 and
-      more are halved, of 192 and more quartered (96 to 48, 112 to 56, 224 to 56). A face fills its
-      picture, so the network meets it at much the same scale whatever the size of the picture,
-      which is what lets one set of weights serve every size; and 112 and 224 cost no more than 56.
-      Detail finer than that grid is lost: the price of a network this small.
-    - It becomes grey, by its luma, so that a photo and its grey copy are the same to it.
-    - Its mean is taken off and it is divided by its standard deviation, so that light and contrast
-      of the whole picture drop out.
+    - Squares of pixels are averaged to a grid of 48 to 95 px: sides of 96 and more are halved, of
+      192 and more quartered (96 to 48, 112 to 56, 224 to 56). A face fills its image, so that its
+      scale is about the same for every image size: one set of weights serves all sizes, and 112
+      and 224 cost no more than 56. Detail finer than the grid is lost.
+    - Colours become grey (luma), so that a photo and its grey copy give the same result.
+    - The mean is subtracted and the result divided by the standard deviation, which removes the
+      light and contrast of the whole image.
 
     Args:
         drop_path: probability of skipping the last block; earlier ones rise to it linearly.
         stem: channels of the first convolution, which keeps the resolution.
         widths: channels of the stages, each of which halves it.
         blocks: blocks of the stages.
-        branches: how often the stages after the first are there, side by side (`Branches`).
+        branches: number of parallel copies of the stages after the first (`Branches`).
     """
 
     def __init__(
@@ -169,13 +168,13 @@ class CVNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def take_turns(self, turns: bool = True) -> None:
-        """Let the branches take turns in training, or all see every face (`Branches`)."""
+        """Let the branches take turns in training, or train all on every face (`Branches`)."""
         for module in self.modules():
             if isinstance(module, Branches):
                 module.turns = turns
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Tell timm which weights belong to the stem and to each block."""
+        """The patterns by which timm assigns weights to the stem and to each block."""
         branched = r"^stages\.(\d+)\.branches\.\d+\.(\d+)"
         return {"stem": r"^stem", "blocks": [(branched, None), (r"^stages\.(\d+)", None)]}
 
@@ -192,23 +191,23 @@ class CVNet(nn.Module):
         factor = 4 if side >= 4 * SMALLEST else 2 if side >= 2 * SMALLEST else 1
         if factor > 1:
             x = F.avg_pool2d(x, factor)
-        features: Tensor = self.stages(self.stem(even_light(x)))
+        features: Tensor = self.stages(self.stem(standardise_grey(x)))
         return features
 
 
 def _chain(
     inputs: int, widths: Sequence[int], blocks: Sequence[int], rates: Sequence[float]
-) -> Iterator[Block]:
-    """The blocks of some stages, each stage halving the resolution."""
+) -> Iterator[ResidualBlock]:
+    """The blocks of consecutive stages, each of which halves the resolution."""
     drop_path = iter(rates)
     for width, count in zip(widths, blocks, strict=True):
         for block in range(count):
-            yield Block(inputs, width, 2 if block == 0 else 1, next(drop_path))
+            yield ResidualBlock(inputs, width, 2 if block == 0 else 1, next(drop_path))
             inputs = width
 
 
-def even_light(faces: Tensor) -> Tensor:
-    """Grey copies (B, 1, H, W) of normalised faces (B, 3, H, W), of mean 0 and variance 1 each."""
+def standardise_grey(faces: Tensor) -> Tensor:
+    """Map normalised faces (B, 3, H, W) to grey, each of mean 0 and variance 1, (B, 1, H, W)."""
     red, green, blue = faces.unbind(dim=1)
     grey = (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
     grey = grey - grey.mean((1, 2, 3), keepdim=True)

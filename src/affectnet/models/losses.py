@@ -1,7 +1,8 @@
-"""Losses for expression, valence and arousal, with rows that lack a label left out.
+"""Losses for expression, valence and arousal; rows without a label are left out.
 
-Pure functions of tensors. A row without a label adds neither loss nor gradient; a batch without any
-gives exactly zero, never NaN. No function waits for the GPU: masks are multiplied in, not indexed.
+Pure functions of tensors. A row without a label adds neither loss nor gradient; a batch without
+labels gives exactly zero, never NaN. No function waits for the GPU: masks are multiplied, not
+indexed.
 """
 
 from typing import Final, Literal, Protocol
@@ -14,7 +15,7 @@ ExpressionLoss = Literal["cross_entropy", "logit_adjusted", "focal"]
 AffectLoss = Literal["both", "ccc", "mse", "none"]
 
 NO_SPREAD: Final = 1e-8
-"""CCC's denominator under which predictions and targets count as one and the same constant."""
+"""Denominator of CCC below which predictions and targets count as the same constant."""
 
 
 class Output(Protocol):
@@ -39,12 +40,11 @@ def ccc_loss(pred: Tensor, target: Tensor) -> Tensor:
         target: true values, shape (B,); NaN where missing.
 
     Returns a scalar in [0, 2], in float32 or wider. It is zero, and so is its gradient, where CCC
-    is undefined: with fewer than two labelled rows, and where predictions and targets are all one
-    and the same number (0/0).
+    is undefined: with fewer than two labelled rows, and if all predictions and targets are the
+    same number (0/0).
 
-    The mean of CCC over batches is not the CCC over all rows: a batch's own means and variances
-    stand in for the dataset's, so small batches (under about 32) understate it. Under several
-    processes each one computes it over its own part of the batch.
+    The mean of CCC over batches is not the CCC of all rows, because each batch has its own means
+    and variances; small batches (below about 32) underestimate it.
     """
     pred, target, known = _known(pred, target)
     n = known.sum()
@@ -56,7 +56,7 @@ def ccc_loss(pred: Tensor, target: Tensor) -> Tensor:
     spread = (dev_p.square().sum() + dev_t.square().sum()) / n.clamp(min=1)
     denominator = spread + (mean_p - mean_t).square()
     defined = (n > 1) & (denominator > NO_SPREAD)
-    # The inner `where` keeps 0/0 out of the backward pass, where it would turn into NaN.
+    # The inner `where` avoids 0/0 in the backward pass, which would give NaN.
     ccc = 2 * covariance / torch.where(defined, denominator, 1)
     return torch.where(defined, 1 - ccc, 0)
 
@@ -81,8 +81,8 @@ def expression_loss(
 ) -> Tensor:
     """Cross entropy over K expressions: weighted, logit-adjusted, focal, with soft labels.
 
-    With target shares q (one-hot, or the vote shares where given, smoothed: (1 - s) q + s / K),
-    class weights w and p = softmax(z), a row's loss is
+    With targets q (one-hot, or the vote shares if given, smoothed: (1 - s) q + s / K), class
+    weights w and p = softmax(z), a row's loss is
 
         sum_k w_k q_k (1 - p_k)^gamma (-log p_k),
 
@@ -90,23 +90,21 @@ def expression_loss(
     eq. 4); for `logit_adjusted`, z = logits + tau log(class prior), so that the plain logits fit
     classes that are equally frequent (Menon et al. 2021, "Long-tail learning via logit
     adjustment", eq. 10). The batch's loss is the sum over rows, divided by the sum of the rows'
-    weights sum_k w_k q_k (before smoothing), which for labels is what `cross_entropy` of PyTorch
-    gives.
+    weights sum_k w_k q_k (before smoothing); for labels it equals PyTorch's `cross_entropy`.
 
     Args:
         logits: shape (B, K).
         expression: class indices, shape (B,), negative where missing.
-        soft: vote shares that sum to one, shape (B, K); a row that holds NaN falls back on its
-            class index.
+        soft: vote shares that sum to one, shape (B, K); a row with NaN uses its class index.
         kind: `cross_entropy`, `logit_adjusted` (needs `class_counts`) or `focal`.
         weight: weight of each class, shape (K,).
         class_counts: faces of each class in the training data, shape (K,); 0 counts as 1.
-        label_smoothing: share of the target spread evenly over the classes, [0, 1).
+        label_smoothing: fraction of the target spread evenly over the classes, [0, 1).
         focal_gamma: gamma of `focal`.
         logit_tau: tau of `logit_adjusted`.
 
     Returns a scalar, at least 0, in float32 or wider; zero with zero gradient for a batch without
-    any label. Raises `ValueError` where `logit_adjusted` has no `class_counts`.
+    labels. Raises `ValueError` if `logit_adjusted` has no `class_counts`.
     """
     logits = _wide(logits)
     classes = logits.shape[1]
@@ -119,7 +117,7 @@ def expression_loss(
     weights = torch.ones_like(logits[0]) if weight is None else weight.to(logits)
     row_weights = torch.where(labelled, (target * weights).sum(dim=1), 0)
 
-    # Rows without a label may hold anything, NaN included: they leave before the softmax.
+    # Rows without a label may contain NaN: they are removed before the softmax.
     scores = torch.where(labelled[:, None], logits, 0)
     if kind == "logit_adjusted":
         if class_counts is None:
@@ -129,7 +127,7 @@ def expression_loss(
     log_p = scores.log_softmax(dim=1)
     losses = -log_p
     if kind == "focal" and focal_gamma > 0:
-        # 1 - p by expm1, exact where p is near one; the floor keeps the power's slope finite at 0.
+        # expm1 is exact where p is near one; the floor keeps the slope of the power finite at 0.
         losses = losses * (-torch.expm1(log_p)).clamp(min=1e-12) ** focal_gamma
     smoothed = (1 - label_smoothing) * target + label_smoothing / classes
     rows = torch.where(labelled, (smoothed * weights * losses).sum(dim=1), 0)
@@ -138,12 +136,12 @@ def expression_loss(
 
 
 def shares_among(soft: Tensor, classes: int) -> Tensor:
-    """Vote shares (B, 8) among the first `classes` expressions alone, (B, K), each summing to one.
+    """Vote shares (B, 8) rescaled to the first `classes` expressions, (B, K), summing to one.
 
-    NaN where no vote fell on any of them, and where shares are missing.
+    NaN if these expressions got no votes or the shares are missing.
     """
-    kept = soft[:, :classes]
-    return kept if classes == soft.shape[1] else kept / kept.sum(dim=1, keepdim=True)
+    shares = soft[:, :classes]
+    return shares if classes == soft.shape[1] else shares / shares.sum(dim=1, keepdim=True)
 
 
 def affect_loss(
@@ -154,30 +152,26 @@ def affect_loss(
     class_weights: Tensor | None = None,
     class_counts: Tensor | None = None,
     label_smoothing: float = 0.0,
-    focal_gamma: float = 2.0,
     logit_tau: float = 1.0,
     soft: bool = False,
     va_loss: AffectLoss = "both",
     va_weight: float = 1.0,
-    expression_weight: float = 1.0,
     log_variances: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Sum the losses of the three tasks; a task without a label in the batch adds nothing.
+    """Sum the losses of the three tasks; a task without labels in the batch adds nothing.
 
     Args:
         output: of an `AffectModel`.
         batch: `expression` (B,) int, -1 where missing; `valence`, `arousal` (B,) and `soft` (B, 8),
-            NaN where missing. A model of the first K classes is trained on the shares among them.
-        kind, class_weights, class_counts, label_smoothing, focal_gamma, logit_tau: as in
-            `expression_loss`.
-        soft: train on the vote shares where there are any.
+            NaN where missing. For a model of the first K classes the shares are rescaled.
+        kind, class_weights, class_counts, label_smoothing, logit_tau: as in `expression_loss`.
+        soft: train on the vote shares where present.
         va_loss: `both` (1 - CCC plus mean squared error), `ccc`, `mse` or `none`.
-        va_weight: fixed weight of the valence loss, and of the arousal loss.
-        expression_weight: fixed weight of the expression loss.
+        va_weight: fixed weight of the valence loss and of the arousal loss.
         log_variances: learned task weights instead: s = log sigma^2 of expression, valence and
             arousal, shape (3,), a parameter that starts at zero. The total becomes
-            sum_t c_t exp(-s_t) L_t + s_t / 2 over the tasks that the batch has labels for, with
-            c 1 for classification and 1/2 for regression (Kendall et al. 2018, "Multi-task
+            sum_t c_t exp(-s_t) L_t + s_t / 2 over the tasks with labels in the batch, with c = 1
+            for classification and 1/2 for regression (Kendall et al. 2018, "Multi-task
             learning using uncertainty to weigh losses", eq. 7 to 10), times the fixed weights.
 
     Returns `loss`, the total to minimise, and the single losses before weighting: `expression`,
@@ -193,13 +187,12 @@ def affect_loss(
             weight=class_weights,
             class_counts=class_counts,
             label_smoothing=label_smoothing,
-            focal_gamma=focal_gamma,
             logit_tau=logit_tau,
         ),
         "valence": _regression_loss(output.valence, batch["valence"], va_loss),
         "arousal": _regression_loss(output.arousal, batch["arousal"], va_loss),
     }
-    fixed = {"expression": expression_weight, "valence": va_weight, "arousal": va_weight}
+    fixed = {"expression": 1.0, "valence": va_weight, "arousal": va_weight}
     if log_variances is None:
         total = sum((fixed[task] * losses[task] for task in losses), torch.zeros(()))
     else:
@@ -212,7 +205,7 @@ def affect_loss(
         total = torch.zeros(())
         for s, (task, loss) in zip(log_variances, losses.items(), strict=True):
             scale = 1.0 if task == "expression" else 0.5
-            # Without a label s / 2 alone would push the weight without bound.
+            # Without labels, s / 2 alone would change the weight without bound.
             weighted = torch.where(labelled[task], scale * torch.exp(-s) * loss + s / 2, 0)
             total = total.to(weighted) + fixed[task] * weighted
     return {"loss": total, **losses}
@@ -220,7 +213,7 @@ def affect_loss(
 
 def _regression_loss(pred: Tensor, target: Tensor, kind: AffectLoss) -> Tensor:
     if kind == "none":
-        # Zero, yet tied to the head: processes that share gradients wait for every parameter.
+        # Zero, but part of the graph: processes that share gradients wait for every parameter.
         return torch.where(torch.zeros_like(pred, dtype=torch.bool), _wide(pred), 0).sum()
     if kind == "ccc":
         return ccc_loss(pred, target)
@@ -234,12 +227,12 @@ def _any_label(hard: Tensor, votes: Tensor | None) -> Tensor:
 
 
 def _known(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions and targets with zeros where the target is missing, and the mask of the rest."""
+    """Predictions and targets, zero where the target is missing, and the mask of known targets."""
     known = target.isfinite()
     pred = torch.where(known, _wide(pred), 0)
     return pred, torch.where(known, target.to(pred), 0), known
 
 
 def _wide(values: Tensor) -> Tensor:
-    """At least float32: variances and logarithms of half-precision numbers lose their meaning."""
+    """Convert to float32 or wider: half precision is too coarse for variances and logarithms."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

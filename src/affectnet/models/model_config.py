@@ -1,11 +1,7 @@
-"""What a saved model says of itself: `config.json`, read and checked. No torch here.
+"""`config.json` of a saved model, and the models that a name can stand for. No torch here.
 
-The same text stands in `config.json`, in the header of `model.safetensors`, and in the metadata of
-an ONNX file, so whoever reads one of them reads all.
-
-Which model a name means: a path, one of the hub, or one that the package ships. No torch here.
-
-Names are resolved, nothing is read: what lies there is checked by whoever loads it.
+The same text is in `config.json`, in the header of `model.safetensors` and in the metadata of an
+ONNX file, so each of these files describes the model completely.
 """
 
 import json
@@ -22,19 +18,19 @@ from affectnet.version import __version__
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 FORMAT: Final = 1
-"""Number of the layout of `config.json`; raised when an older affectnet could not read it."""
+"""Version of the layout of `config.json`; increased when an older affectnet could not read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a face picture becomes the backbone's input; written into `config.json`.
+    """How an image of a face becomes the backbone's input; written into `config.json`.
 
-    The picture (RGB, the face already cropped) is resized as a whole to `size` x `size` by
+    The image (RGB, the face already cropped) is resized as a whole to `size` x `size` by
     `interpolation`, scaled to [0, 1], and normalised by `mean` and `std`. `crop_pct` is 1.0: the
     border that ImageNet evaluation cuts off would be chin and brow here.
 
-    `margin` (share of the face box added on each side when a detector cropped the face) and
-    `alignment` (how the face was turned upright) are None where the data came already cropped.
+    `margin` (fraction of the face box added on each side when a detector cropped the face) and
+    `alignment` (how the face was turned upright) are None where the data was already cropped.
     """
 
     size: int
@@ -46,14 +42,14 @@ class Preprocessing:
     alignment: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry `preprocessing` of `config.json`."""
+        """The entry `preprocessing` of `config.json`."""
         return {"colour_order": "RGB", **asdict(self)}
 
 
 def preprocessing_of(config: dict[str, Any], where: object) -> Preprocessing:
     """Read the entry `preprocessing` of a checked config; `where` is named in errors.
 
-    Raises `RunError` where it is incomplete, or of another colour order than RGB.
+    Raises `RunError` if it is incomplete or the colour order is not RGB.
     """
     try:
         facts = dict(config["preprocessing"])
@@ -62,35 +58,36 @@ def preprocessing_of(config: dict[str, Any], where: object) -> Preprocessing:
         if facts.keys() - known:
             raise KeyError(", ".join(sorted(facts.keys() - known)))
         preprocessing = Preprocessing(
-            **facts | {"mean": _three(facts["mean"]), "std": _three(facts["std"])}
+            **facts | {"mean": rgb(facts["mean"]), "std": rgb(facts["std"])}
         )
     except (KeyError, TypeError, ValueError) as error:
         raise incomplete(where, error) from error
     if order != "RGB":
-        raise RunError(f"{where} says colour order {order}; affectnet reads RGB only")
+        raise RunError(f"{where} has the colour order {order}; affectnet reads RGB only")
     return preprocessing
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read and check a `config.json`; raises as `parse_config`."""
+    """Read and check a `config.json`; raises the errors of `parse_config`."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RunError(f"{path} is no config of an affectnet model ({error})") from error
+        raise RunError(f"{path} is not the config of an affectnet model ({error})") from error
     return parse_config(text, path)
 
 
 def parse_config(text: str, where: object) -> dict[str, Any]:
     """Read and check the text of a `config.json`; `where` is named in errors.
 
-    Raises `RunError` where it is none, of a newer affectnet, or of classes in another order.
+    Raises `RunError` if it is not a config, comes from a newer affectnet, or orders the classes
+    differently.
     """
     try:
         config = json.loads(text)
         form, classes = config["format"], config["classes"]
         newer = form > FORMAT
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{where} is no config of an affectnet model ({error})") from error
+        raise RunError(f"{where} is not the config of an affectnet model ({error})") from error
     if newer:
         raise RunError(
             f"{where} was written by affectnet {config.get('affectnet_version')}, which is newer "
@@ -105,18 +102,19 @@ def parse_config(text: str, where: object) -> dict[str, Any]:
 
 
 def in_order(classes: Sequence[str]) -> list[str]:
-    """Return those of the expressions that are among `classes`, in affectnet's order."""
+    """The expressions that are in `classes`, in affectnet's order."""
     return [name for name in EXPRESSIONS if name in classes]
 
 
 def incomplete(where: object, error: Exception) -> RunError:
-    """Build the error for a config in which something is missing."""
+    """The error for a config that lacks something."""
     return RunError(
         f"{where} is incomplete or damaged ({error}); save the model again with this affectnet"
     )
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
+def rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three values, one per colour, as floats."""
     red, green, blue = map(float, values)
     return red, green, blue
 
@@ -133,26 +131,25 @@ WAYS: Final = (
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES: Final = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"})
 WHY_NO_PICKLE: Final = (
-    "reading a pickle can run code that hides in it, so models are read from safetensors (or ONNX) "
-    "only"
+    "reading a pickle can run code hidden in it, so models are read from safetensors (or ONNX) only"
 )
 
 
 def resolve_model(model: str | Path) -> Path | str:
-    """Return what a name stands for.
+    """Find the model that a name stands for; its files are not read.
 
     Args:
         model: a run folder, a folder with `model.safetensors` and `config.json`, such a
-            `model.safetensors`, an `.onnx` file, `owner/name` on the hub, or one of `SHIPPED`. What
-            exists as a path is that path, whatever else it could mean.
+            `model.safetensors`, an `.onnx` file, `owner/name` on the hub, or one of `SHIPPED`. A
+            path that exists comes before everything else.
 
     Returns:
-        A folder that holds `model.safetensors` and `config.json`, an `.onnx` file, or, as text, the
-        name on the hub.
+        A folder with `model.safetensors` and `config.json`, an `.onnx` file, or the name on the hub
+        as a string.
 
     Raises:
         RunError: there is no such model.
-        WeightsError: the weights are missing, a pickle, or not shipped with this installation.
+        WeightsError: the weights are missing, are a pickle, or are not part of this installation.
     """
     path = Path(model)
     try:
@@ -173,21 +170,19 @@ def resolve_model(model: str | Path) -> Path | str:
 def shipped_model(name: str) -> Path:
     """Return the folder of a model that the package ships.
 
-    Raises `WeightsError` where this installation has none of that name.
+    Raises `WeightsError` if this installation does not contain it.
     """
     folder = WEIGHTS_FOLDER / name
     if not all((folder / file).is_file() for file in (CONFIG, WEIGHTS)):
         raise WeightsError(
-            f"this installation of affectnet ships no weights of '{name}'; name a model of your "
+            f"this installation of affectnet contains no weights of '{name}'; give a model of your "
             f"own: {WAYS}"
         )
     return folder
 
 
 def local_path(path: Path) -> Path:
-    """Return the folder of a shipped model where `path` is its name and no path; `path` otherwise.
-
-    For commands that take run folders and weight files beside.
+    """The folder of a shipped model if `path` is its name and does not exist; `path` otherwise.
 
     Raises `WeightsError` as `shipped_model`.
     """
@@ -205,20 +200,18 @@ def _in_folder(path: Path) -> Path:
             pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES)
             if pickles:
                 raise WeightsError(
-                    f"{folder} holds no {WEIGHTS} but {pickles[0]}: {WHY_NO_PICKLE}; ask for the "
-                    "safetensors file"
+                    f"{folder} contains {pickles[0]} instead of {WEIGHTS}: {WHY_NO_PICKLE}; get "
+                    "the safetensors file"
                 )
-            raise WeightsError(
-                f"{folder} holds {CONFIG} but no {WEIGHTS}; copy both, or train again"
-            )
+            raise WeightsError(f"{folder} has {CONFIG} but no {WEIGHTS}; copy both, or train again")
         if here == [WEIGHTS]:
-            raise RunError(f"{folder} holds {WEIGHTS} but no {CONFIG}; copy both, or train again")
+            raise RunError(f"{folder} has {WEIGHTS} but no {CONFIG}; copy both, or train again")
     if (path / "checkpoints").is_dir():
         raise RunError(
             f"the run {path} has no trained model yet; finish it with "
             f"`affectnet train --name {path.resolve().name} --resume`"
         )
-    raise RunError(f"{path} holds no {CONFIG} and no {WEIGHTS}; give {WAYS}")
+    raise RunError(f"{path} contains no {CONFIG} and no {WEIGHTS}; give {WAYS}")
 
 
 def _of_file(path: Path) -> Path:
@@ -229,6 +222,6 @@ def _of_file(path: Path) -> Path:
     if path.suffix.lower() in _PICKLES:
         raise WeightsError(
             f"{path} is a checkpoint or a pickle: {WHY_NO_PICKLE}; give the run folder, or the "
-            f"folder that holds {WEIGHTS} and {CONFIG}"
+            f"folder with {WEIGHTS} and {CONFIG}"
         )
-    raise RunError(f"{path} is no model; give {WAYS}")
+    raise RunError(f"{path} is not a model; give {WAYS}")

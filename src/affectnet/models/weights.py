@@ -1,7 +1,4 @@
-"""Weight files: telling what a file holds, reading it safely, and getting ImageNet weights.
-
-The Hugging Face Hub: a model fetched from it, and one uploaded with its card.
-"""
+"""Weight files, read safely; pretrained weights and models of the Hugging Face Hub; upload."""
 
 import json
 import pickle
@@ -29,6 +26,8 @@ from affectnet.models.model_config import CONFIG, WEIGHTS, WHY_NO_PICKLE
 
 HUB_TIMEOUT: Final = 10.0
 """Seconds to wait for the hub's first answer."""
+CARD: Final = "README.md"
+"""File of the model card, next to the weights."""
 
 _WAYS_OUT: Final = (
     "give a downloaded file with --weights FILE, or start from random weights with --no-pretrained"
@@ -37,7 +36,7 @@ _WAYS_OUT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """The tensors of a file, and where affectnet wrote it, its `config.json`."""
+    """The tensors of a file, and its config if affectnet wrote it."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -45,13 +44,13 @@ class WeightsFile:
 
     @property
     def is_affectnet(self) -> bool:
-        """Whether affectnet wrote the file: tensors of a backbone and of heads, told by prefix."""
+        """Whether affectnet wrote the file: all names start with `backbone.` or `heads.`."""
         return bool(self.tensors) and all(
             name.startswith(("backbone.", "heads.")) for name in self.tensors
         )
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose name starts with `prefix`, without it."""
+        """The tensors whose names start with `prefix`; the prefix is removed."""
         return {
             name.removeprefix(prefix): tensor
             for name, tensor in self.tensors.items()
@@ -63,46 +62,44 @@ def read_weights(path: Path) -> WeightsFile:
     """Read a `.safetensors` file, a PyTorch checkpoint of plain tensors, or a `model/` folder.
 
     Checkpoints that wrap their tensors (`state_dict`, `model`, an EMA copy) are unwrapped as timm
-    does. Raises `WeightsError` where there is no such file, where it is damaged, and where it is a
-    pickle of anything but plain tensors: reading one of those runs the code inside.
+    does. Raises `WeightsError` if there is no such file, if it is damaged, and if it is a pickle
+    of anything but plain tensors, because reading that can run code.
     """
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
             inside = path / "model" / WEIGHTS
             hint = f"it is a run: give {inside.parent}" if inside.is_file() else "give a file"
-            raise WeightsError(f"{path} holds no {WEIGHTS}; {hint}, or a folder that holds one")
+            raise WeightsError(f"{path} contains no {WEIGHTS}; {hint}, or a folder with one")
         path = path / WEIGHTS
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}; check the path given with --weights")
     try:
         tensors = timm.models.load_state_dict(str(path), weights_only=True)
     except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error})") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error})") from error
     except Exception as error:
-        # Broad on purpose: over arbitrary bytes, the unpickler fails with any class there is.
+        # Broad on purpose: on arbitrary bytes the unpickler can raise any exception class.
         if isinstance(error, pickle.UnpicklingError) or isinstance(
             error.__cause__, pickle.UnpicklingError
         ):
             raise WeightsError(
                 f"{path} is not a checkpoint of plain tensors, and reading anything else can run "
-                "code that hides in it, so it is refused; where you trust it, save its "
-                "state_dict() with safetensors.torch.save_file and give that file"
+                "code hidden in it, so it is refused; if you trust it, save its state_dict() with "
+                "safetensors.torch.save_file and give that file"
             ) from error
         raise WeightsError(
             f"{path} cannot be read as weights ({first_line(error)}); "
-            "give a .safetensors file, or a .pth that holds a state_dict"
+            "give a .safetensors file, or a .pth with a state_dict"
         ) from error
-    strangers = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
-    if strangers or not tensors:
-        what = f"entries that are no tensors ({some(strangers)})" if strangers else "no tensor"
-        raise WeightsError(
-            f"{path} holds {what}; give a file that holds a model's state_dict alone"
-        )
+    others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if others or not tensors:
+        what = f"entries other than tensors ({first_few(others)})" if others else "no tensor"
+        raise WeightsError(f"{path} contains {what}; give a file with only a model's state_dict")
     return WeightsFile(path, dict(tensors), _config_of(path))
 
 
 def _config_of(path: Path) -> dict[str, Any] | None:
-    """What affectnet wrote about the file: in its header, so that it may travel alone."""
+    """The config in the header of a file that affectnet wrote; None for other files."""
     if path.suffix != ".safetensors":
         return None
     with safe_open(path, framework="pt") as file:
@@ -112,18 +109,18 @@ def _config_of(path: Path) -> dict[str, Any] | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none."""
+    """The first line of an error's message, or its class if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """Name the first few, and tell how many more there are."""
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def explain_mismatch(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Tell in one line how the tensors of a file differ from those of a model; '' where not."""
+    """How the tensors of a file differ from those of a model, in one line; '' if they match."""
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     shapes = [
@@ -132,19 +129,19 @@ def explain_mismatch(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
         if name in given and given[name].shape != wanted[name].shape
     ]
     parts = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
-    return "; ".join(f"{what}: {some(names)}" for what, names in parts.items() if names)
+    return "; ".join(f"{what}: {first_few(names)}" for what, names in parts.items() if names)
 
 
 def find_pretrained(name: str, cfg: Any) -> str | None:
-    """Return the downloaded file of a timm model's weights, or None where timm shall download it.
+    """Return the downloaded file of a timm model's weights, or None if timm has to download it.
 
-    A file in the hub's cache is used without asking the network.
+    A file in the hub's cache is used without network access.
 
-    Raises `WeightsError` where timm has no weights for the model and where the hub does not answer.
+    Raises `WeightsError` if timm has no weights for the model or the hub does not answer.
     """
     if not cfg.has_weights:
         others = timm.list_models(f"{name.split('.')[0]}.*", pretrained=True)
-        tags = f" (it has some as {some(others)})" if others else ""
+        tags = f" (it has weights as {first_few(others)})" if others else ""
         raise WeightsError(f"timm has no pretrained weights for {name}{tags}; {_WAYS_OUT}")
     if not cfg.hf_hub_id or cfg.custom_load:
         return None
@@ -161,39 +158,36 @@ def find_pretrained(name: str, cfg: Any) -> str | None:
 
 
 def hub_fault(repo: str, file: str, revision: str | None) -> Exception | None:
-    """Ask the Hugging Face Hub for a file once, within `HUB_TIMEOUT`; return what went wrong.
+    """Ask the Hugging Face Hub for a file once, within `HUB_TIMEOUT`; return the error, if any.
 
-    Its own download asks six times with growing pauses, most of a minute without a network.
+    Its own download tries six times with growing pauses: almost a minute without a network.
     """
     try:
         get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=HUB_TIMEOUT)
     except EntryNotFoundError:
-        return None  # The hub answers; the weights may be there under another name.
+        return None  # The hub answers; the weights may have another name.
     except Exception as error:
-        # Broad on purpose: which class tells of a dead network depends on the HTTP library that
-        # the installed huggingface_hub is built on.
+        # Broad on purpose: the class of a network error depends on the HTTP library that the
+        # installed huggingface_hub uses.
         return error
     return None
 
 
 def unavailable(name: str, error: Exception) -> WeightsError:
-    """Build the error for pretrained weights that cannot be had."""
+    """The error for pretrained weights that cannot be downloaded."""
     return WeightsError(
         f"the pretrained weights of {name} cannot be downloaded ({first_line(error)}); "
         f"connect to the network and try again, {_WAYS_OUT}"
     )
 
 
-CARD: Final = "README.md"
-
-
 def fetch_model(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a model of the hub, downloaded once; only two files are ever fetched.
+    """Return the folder of a model of the hub; only its weights and config are downloaded, once.
 
-    Without the network, what was downloaded earlier serves.
+    Without a network, an earlier download is used.
 
     Raises:
-        WeightsError: it cannot be had, or holds no safetensors: a pickle is never downloaded.
+        WeightsError: it cannot be downloaded, or has no safetensors; pickles are not downloaded.
     """
     fault = hub_fault(name, CONFIG, revision)
     try:
@@ -204,8 +198,8 @@ def fetch_model(name: str, revision: str | None = None) -> Path:
     except EntryNotFoundError as error:
         if fault is None:
             raise WeightsError(
-                f"{name} on the hub holds no {WEIGHTS} with a {CONFIG} beside it, so it is no "
-                f"model that affectnet reads: {WHY_NO_PICKLE}"
+                f"{name} on the hub contains no {WEIGHTS} with a {CONFIG}, so affectnet cannot "
+                f"read it: {WHY_NO_PICKLE}"
             ) from error
         raise _unreachable(name, fault) from error
     except (OSError, HFValidationError) as error:
@@ -223,12 +217,12 @@ def push_folder(
     branch: str | None,
     **commit: Any,
 ) -> str:
-    """Create the repository where needed and upload the folder that `save` writes, and the card.
+    """Create the repository if needed and upload the folder that `save` writes, and the card.
 
     Returns the address of the commit.
 
     Raises:
-        RunError: the name cannot be one of a repository.
+        RunError: the name is not a valid repository name.
         WeightsError: the hub refuses or does not answer.
     """
     api = HfApi(token=token)
@@ -241,19 +235,19 @@ def push_folder(
             done = api.upload_folder(repo_id=full, folder_path=folder, revision=branch, **commit)
         except HFValidationError as error:
             raise RunError(
-                f"'{name}' cannot be a repository on the hub ({first_line(error)}); give owner/name"
+                f"'{name}' is not a valid name on the hub ({first_line(error)}); give owner/name"
             ) from error
         except Exception as error:
-            # Broad on purpose, as in `hub_fault`: the class depends on the HTTP library underneath.
+            # Broad on purpose, as in `hub_fault`.
             raise WeightsError(
                 f"the model cannot be uploaded to {name} ({first_line(error)}); check the name, "
-                "the network, and that `hf auth login` has a token that may write"
+                "the network, and that `hf auth login` has a token with write access"
             ) from error
     return str(done)
 
 
 def plain_card(name: str, config: dict[str, Any]) -> str:
-    """Return a model card that tells what the config says, for a model without measured figures."""
+    """A model card of what the config contains, for a model without measured scores."""
     facts = config["preprocessing"]
     front = ModelCardData(
         model_name=name.rpartition("/")[2],
@@ -267,8 +261,8 @@ def plain_card(name: str, config: dict[str, Any]) -> str:
 
 # {name.rpartition("/")[2]}
 
-`{config["architecture"]}` with heads for expression, valence and arousal. No scores were
-measured that this card could tell.
+`{config["architecture"]}` with heads for expression, valence and arousal. This card has no
+measured scores.
 
 - classes, in this order: {", ".join(config["classes"])}
 - input: {facts["colour_order"]} faces of {facts["size"]} x {facts["size"]} pixels, mean \
@@ -281,12 +275,13 @@ import affectnet
 affectnet.load("{name}").predict("photo.jpg")
 ```
 
-It tells which expression people would read into a picture of a face, not what a person feels.
+The model predicts which expression people would see in an image of a face, not what a person
+feels.
 """
 
 
 def _unreachable(name: str, error: Exception) -> WeightsError:
     return WeightsError(
-        f"there is no folder {name}, and the model of that name on the hub cannot be had "
+        f"there is no folder {name}, and the model of that name on the hub cannot be downloaded "
         f"({first_line(error)}); check the name and the network, or give a folder `model/` of a run"
     )

@@ -14,7 +14,7 @@ from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.depth import layer_depths
+from affectnet.models.backbones import layer_depths
 
 
 class Muon(timm_muon.Muon):
