@@ -206,7 +206,7 @@ def test_preprocessing_of_the_file_overrides_the_backbones(saved):
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "told"),
+    ("changes", "kind", "message"),
     [
         ({"classes": sorted(EXPRESSIONS)}, RunError, "order is neutral, happiness"),
         ({"classes": ["joy"]}, RunError, "joy"),
