@@ -21,7 +21,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from affectnet.evaluation.bootstrap import bootstrap, draw_counts, percentile_interval
-from affectnet.evaluation.metric_vectors import AffectFigures, ExpressionFigures
+from affectnet.evaluation.metric_vectors import AffectVector, ExpressionVector
 from affectnet.labels import EXPRESSIONS
 
 Arrays = dict[str, np.ndarray]
@@ -43,9 +43,9 @@ def draw_faces(n: int, seed: int = 0) -> Arrays:
 def ours(faces: Arrays, resamples: int, seed: int) -> tuple[list[str], np.ndarray]:
     """Return names (F,) and metrics (F, resamples)."""
     parts = [
-        ExpressionFigures(faces["y"], faces["p"].argmax(axis=1), faces["p"], EXPRESSIONS),
-        AffectFigures(faces["v"], faces["v_pred"], "valence"),
-        AffectFigures(faces["a"], faces["a_pred"], "arousal"),
+        ExpressionVector(faces["y"], faces["p"].argmax(axis=1), faces["p"], EXPRESSIONS),
+        AffectVector(faces["v"], faces["v_pred"], "valence"),
+        AffectVector(faces["a"], faces["a_pred"], "arousal"),
     ]
     prefixes = ("", "valence/", "arousal/")
     names = [

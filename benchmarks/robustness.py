@@ -22,7 +22,7 @@ from affectnet.data.augment import normalise, to_float
 from affectnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from affectnet.data.images import decode_image, resize
 from affectnet.data.store import Split, open_split
-from affectnet.evaluation.point_metrics import ccc
+from affectnet.evaluation.metrics import affect_metrics
 from affectnet.models.affect_model import AffectModel
 
 BATCH = 256
@@ -82,7 +82,7 @@ def score(
     for name, predicted in (("valence", valence), ("arousal", arousal)):
         labels = getattr(split, name)[rows]
         known = np.isfinite(labels)
-        metrics[name] = float(ccc(labels[known], predicted[known]) or np.nan)
+        metrics[name] = float(affect_metrics(labels[known], predicted[known])["ccc"] or np.nan)
     return metrics
 
 

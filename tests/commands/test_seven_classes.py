@@ -109,7 +109,7 @@ def test_the_flag_trains_on_eight_class_data(drawn: Path, tmp_path: Path, capsys
 
 
 def independent(folder: Path) -> dict[str, float]:
-    """The figures of predictions.parquet without contempt, by scikit-learn."""
+    """The metrics of predictions.parquet without contempt, by scikit-learn."""
     table = pq.read_table(folder / "predictions.parquet").to_pandas()
     table = table[table.expression != CONTEMPT]
     p = table[list(PROBABILITY_COLUMNS[:CONTEMPT])].to_numpy(np.float64)
@@ -148,7 +148,7 @@ def test_a_model_of_seven_on_eight_class_data_leaves_contempt_out(
     expected = independent(folder)
     assert expected["n"] == 42
     check(metrics, expected)
-    said = "the predictions know no contempt): 6 faces of contempt are in no figure"
+    said = "the predictions have no contempt): 6 faces of contempt are in no metric"
     assert said in " ".join(metrics["protocol"]["notes"])
     assert "seven classes (without contempt)" in capsys.readouterr().out
     table = pq.read_table(folder / "predictions.parquet")

@@ -1,4 +1,4 @@
-"""Reference figures from scikit-learn, scipy and krippendorff, and predictions to score."""
+"""Reference metrics from scikit-learn, scipy and krippendorff, and predictions to score."""
 
 import warnings
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def make_faces() -> Callable[..., Faces]:
 
 @pytest.fixture(scope="session")
 def reference_expression() -> Reference:
-    """Every expression figure from the reference packages, NaN where it is undefined."""
+    """Every expression metric from the reference packages, NaN where it is undefined."""
     return _expression
 
 

@@ -12,7 +12,7 @@ from affectnet.evaluation.bootstrap import (
     percentile_interval,
     point,
 )
-from affectnet.evaluation.metric_vectors import AffectFigures, ExpressionFigures, ShareFigure
+from affectnet.evaluation.metric_vectors import AffectVector, ExpressionVector, FractionVector
 from affectnet.labels import EXPRESSIONS
 
 
@@ -50,8 +50,8 @@ def test_draws_are_uniform():
 
 def test_bootstrap_of_a_mean_has_its_standard_error():
     holds = np.random.default_rng(0).random(400) < 0.3
-    figures = ShareFigure("share", holds, "")
-    samples = bootstrap(figures, 400, 4000, seed=0)
+    metrics = FractionVector("share", holds, "")
+    samples = bootstrap(metrics, 400, 4000, seed=0)
     p = holds.mean()
     assert samples.std() == pytest.approx(np.sqrt(p * (1 - p) / 400), rel=0.05)
     assert samples.mean() == pytest.approx(p, abs=0.002)
@@ -65,7 +65,7 @@ def skewed_sample():
 
 
 def test_percentile_interval_equals_scipy(skewed_sample):
-    samples = bootstrap(AffectFigures(*skewed_sample, "valence"), 80, 500, seed=0)
+    samples = bootstrap(AffectVector(*skewed_sample, "valence"), 80, 500, seed=0)
     low, high = percentile_interval(samples)
     assert (low, high) == (
         pytest.approx(np.percentile(samples, 2.5, axis=1)),
@@ -73,18 +73,18 @@ def test_percentile_interval_equals_scipy(skewed_sample):
     )
 
 
-@pytest.mark.parametrize("figure", [0, 1, 2, 3, 4])
-def test_bca_interval_equals_scipy(skewed_sample, figure):
+@pytest.mark.parametrize("metric", [0, 1, 2, 3, 4])
+def test_bca_interval_equals_scipy(skewed_sample, metric):
     x, y = skewed_sample
-    figures = AffectFigures(x, y, "valence")
-    samples = bootstrap(figures, 80, 999, seed=0)
-    low, high = bca_interval(point(figures, 80), samples, jackknife(figures, 80, seed=0))
+    metrics = AffectVector(x, y, "valence")
+    samples = bootstrap(metrics, 80, 999, seed=0)
+    low, high = bca_interval(point(metrics, 80), samples, jackknife(metrics, 80, seed=0))
 
     def statistic(a, b):
-        return AffectFigures(a, b, "valence")(np.ones((len(a), 1)))[figure, 0]
+        return AffectVector(a, b, "valence")(np.ones((len(a), 1)))[metric, 0]
 
     class Earlier:
-        bootstrap_distribution = samples[figure]
+        bootstrap_distribution = samples[metric]
 
     # With no resamples of its own scipy takes the given distribution, and adds its own z0 and a.
     theirs = scipy.stats.bootstrap(
@@ -96,7 +96,7 @@ def test_bca_interval_equals_scipy(skewed_sample, figure):
         bootstrap_result=Earlier(),
         method="BCa",
     ).confidence_interval
-    assert (low[figure], high[figure]) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert (low[metric], high[metric]) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
 def test_grouped_jackknife_finds_the_same_skewness():
@@ -104,11 +104,11 @@ def test_grouped_jackknife_finds_the_same_skewness():
     rng = np.random.default_rng(5)
     x = rng.uniform(-1, 1, 3000)
     y = x + rng.exponential(1.0, 3000) ** 2 * 0.05
-    figures = AffectFigures(x, y, "valence")
-    grouped = jackknife(figures, 3000, seed=0)
+    metrics = AffectVector(x, y, "valence")
+    grouped = jackknife(metrics, 3000, seed=0)
     assert grouped.shape == (5, 1000)
     weights = 1.0 - np.eye(3000)[:, :]
-    single = np.concatenate([figures(weights[:, i : i + 500]) for i in range(0, 3000, 500)], axis=1)
+    single = np.concatenate([metrics(weights[:, i : i + 500]) for i in range(0, 3000, 500)], axis=1)
 
     def acceleration(values):
         away = values.mean() - values
@@ -154,8 +154,8 @@ def coverage(n, trials, resamples):
         cell = rng.choice(64, n, p=law.ravel())
         x = rng.normal(0, SPREAD, n)
         y = SLOPE * x + SHIFT + rng.normal(0, NOISE, n)
-        label = ExpressionFigures(cell // 8, cell % 8, None, EXPRESSIONS, with_skew=False)
-        affect = AffectFigures(x, y, "valence")
+        label = ExpressionVector(cell // 8, cell % 8, None, EXPRESSIONS, with_skew=False)
+        affect = AffectVector(x, y, "valence")
         chosen = [label.names.index("accuracy"), label.names.index("f1_macro")]
 
         def both(weights, label=label, affect=affect, chosen=chosen):

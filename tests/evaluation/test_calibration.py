@@ -12,7 +12,7 @@ from affectnet.evaluation.calibration import (
     fit_temperature,
     log_probabilities,
 )
-from affectnet.evaluation.point_metrics import expected_calibration_error
+from affectnet.evaluation.metrics import Calibration
 from affectnet.evaluation.predictions import Predictions
 
 
@@ -33,8 +33,9 @@ def test_no_other_temperature_has_a_lower_log_loss(make_faces):
         for t in (best, best * 0.98, best * 1.02, 1.0)
     }
     assert min(losses, key=losses.get) == best
-    before = expected_calibration_error(faces.expression, softmax(logits, axis=1))
-    after = expected_calibration_error(faces.expression, softmax(logits / best, axis=1))
+    weights = np.ones((len(faces.expression), 1))
+    before = Calibration(faces.expression, softmax(logits, axis=1))(weights)[0]
+    after = Calibration(faces.expression, softmax(logits / best, axis=1))(weights)[0]
     assert after < before / 2
 
 

@@ -25,11 +25,11 @@ def worse(faces, share, seed=0):
 
 def test_the_better_one_is_named(faces):
     found = compare(faces.truth(), worse(faces, 0.4), faces.predictions(), names=("old", "new"))
-    accuracy = found.figures["expression"]["accuracy"]
+    accuracy = found.metrics["expression"]["accuracy"]
     assert accuracy["difference"] == pytest.approx(accuracy["b"] - accuracy["a"])
     assert accuracy["better"] == "new"
-    assert found.figures["expression"]["log_loss"]["better"] == "new"
-    assert found.figures["valence"]["ccc"]["better"] == "new"
+    assert found.metrics["expression"]["log_loss"]["better"] == "new"
+    assert found.metrics["valence"]["ccc"]["better"] == "new"
     assert found.verdict.startswith("new is better than old by more than chance")
     assert found.verdict.count(".") == found.verdict.rstrip(".").count(".") + 1
     assert found.verdict in found.table().replace("\n", " ")
@@ -39,29 +39,29 @@ def test_turning_the_two_round_turns_the_difference(faces):
     pair = (worse(faces, 0.4), faces.predictions())
     there = compare(faces.truth(), *pair, resamples=100)
     back = compare(faces.truth(), *pair[::-1], resamples=100)
-    one, other = there.figures["expression"]["accuracy"], back.figures["expression"]["accuracy"]
+    one, other = there.metrics["expression"]["accuracy"], back.metrics["expression"]["accuracy"]
     assert one["difference"] == -other["difference"]
     assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
 
 
 def test_a_small_difference_is_no_more_than_chance(faces):
     found = compare(faces.truth(), worse(faces, 0.02), faces.predictions())
-    assert found.figures["expression"]["accuracy"]["better"] is None
+    assert found.metrics["expression"]["accuracy"]["better"] is None
     assert "no more than chance" in found.verdict
 
 
 def test_equal_predictions(faces):
     found = compare(faces.truth(), faces.predictions(), faces.predictions(), resamples=50)
     assert "equally accurate" in found.verdict
-    assert found.figures["mcnemar"]["p_exact"] == 1.0
-    assert found.figures["mcnemar"]["chi2"] is None
-    assert found.figures["expression"]["accuracy"]["low"] == 0.0
+    assert found.metrics["mcnemar"]["p_exact"] == 1.0
+    assert found.metrics["mcnemar"]["chi2"] is None
+    assert found.metrics["expression"]["accuracy"]["low"] == 0.0
 
 
 def test_pairing_makes_the_interval_narrower(faces):
     """The interval of the difference is that of paired faces, not of two independent samples."""
     other = worse(faces, 0.05)
-    entry = compare(faces.truth(), other, faces.predictions()).figures["expression"]["accuracy"]
+    entry = compare(faces.truth(), other, faces.predictions()).metrics["expression"]["accuracy"]
     widths = [
         s["expression"]["accuracy"]["high"] - s["expression"]["accuracy"]["low"]
         for s in (
@@ -79,8 +79,8 @@ def test_only_faces_that_both_have(faces):
     first = {name: values[:400] for name, values in said.items()}
     second = {name: values[:99:-1] for name, values in said.items()}
     found = compare(truth, first, second, resamples=20, stratified=True)
-    assert found.figures["n"] == 300
-    assert found.figures["expression"]["accuracy"]["difference"] == 0
+    assert found.metrics["n"] == 300
+    assert found.metrics["expression"]["accuracy"]["difference"] == 0
     with pytest.raises(DataError, match="no id in common"):
         compare(truth, first, {name: values[400:] for name, values in said.items()})
 
@@ -90,8 +90,8 @@ def test_faces_that_lack_one_target(faces):
     truth["expression"] = np.where(np.arange(600) % 3 == 0, -1, faces.expression).astype(float)
     truth["expression"][truth["expression"] < 0] = np.nan
     found = compare(truth, worse(faces, 0.3), faces.predictions(), resamples=50, stratified=True)
-    assert found.figures["expression"]["n"] == 400
-    assert found.figures["valence"]["n"] == 600
+    assert found.metrics["expression"]["n"] == 400
+    assert found.metrics["valence"]["n"] == 600
 
 
 def test_valence_and_arousal_alone(faces):
@@ -101,11 +101,11 @@ def test_valence_and_arousal_alone(faces):
     found = compare(truth, good, poor, names=("good", "poor"))
     assert "valence: good is better by more than chance" in found.verdict
     assert "arousal: no more than chance" in found.verdict
-    assert found.figures["mcnemar"] is None
+    assert found.metrics["mcnemar"] is None
 
 
 def test_nothing_to_compare():
-    with pytest.raises(DataError, match="no prediction of the same thing"):
+    with pytest.raises(DataError, match="no prediction of the same target"):
         compare(
             {"expression": [1], "valence": [0.1]}, {"expression_pred": [1]}, {"valence_pred": [0.1]}
         )

@@ -1,4 +1,4 @@
-"""Every figure of every resample equals the reference packages on the resampled faces, to 1e-9."""
+"""Every metric of every resample equals the reference packages on the resampled faces, to 1e-9."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from affectnet.evaluation.bootstrap import draw_counts, point
-from affectnet.evaluation.metric_vectors import AffectFigures, ExpressionFigures
-from affectnet.evaluation.metrics import AFFECT_FIGURES, ZERO_RULES
+from affectnet.evaluation.metric_vectors import AffectVector, ExpressionVector
+from affectnet.evaluation.metrics import AFFECT_METRICS, ZERO_RULES
 from affectnet.labels import EXPRESSIONS
 
 TOLERANCE = 1e-9
@@ -25,14 +25,14 @@ def assert_same(names, values, expected):
 
 
 def check(y, p, reference, resamples=4):
-    figures = ExpressionFigures(y, p.argmax(axis=1), p, EXPRESSIONS)
-    assert_same(figures.names, point(figures, len(y)), reference(y, p.argmax(axis=1), p))
+    vector = ExpressionVector(y, p.argmax(axis=1), p, EXPRESSIONS)
+    assert_same(vector.names, point(vector, len(y)), reference(y, p.argmax(axis=1), p))
     weights = np.concatenate(list(draw_counts(len(y), resamples, seed=1)), axis=1)
-    values = figures(weights)
+    values = vector(weights)
     for r in range(resamples):
         rows = np.repeat(np.arange(len(y)), weights[:, r].astype(int))
         expected = reference(y[rows], p[rows].argmax(axis=1), p[rows])
-        assert_same(figures.names, values[:, r], expected)
+        assert_same(vector.names, values[:, r], expected)
 
 
 @pytest.mark.parametrize("places", [None, 2, 1])
@@ -80,12 +80,12 @@ def test_wild_predictions(reference_expression, data):
 def test_affect_of_every_resample(make_faces, reference_affect, zero_rule):
     faces = make_faces(500, seed=7)
     x, y = faces.valence, faces.valence_pred
-    figures = AffectFigures(x, y, "valence", zero_rule)
+    vector = AffectVector(x, y, "valence", zero_rule)
     weights = np.concatenate(list(draw_counts(500, 20, seed=2)), axis=1)
-    values = figures(weights)
+    values = vector(weights)
     for r in range(20):
         rows = np.repeat(np.arange(500), weights[:, r].astype(int))
-        assert_same(AFFECT_FIGURES, values[:, r], reference_affect(x[rows], y[rows], zero_rule))
+        assert_same(AFFECT_METRICS, values[:, r], reference_affect(x[rows], y[rows], zero_rule))
 
 
 AFFECT_VALUES = st.one_of(
@@ -101,16 +101,16 @@ def test_wild_affect(reference_affect, data):
     x = data.draw(arrays(np.float64, n, elements=AFFECT_VALUES))
     y = data.draw(arrays(np.float64, n, elements=AFFECT_VALUES))
     zero_rule = data.draw(st.sampled_from(ZERO_RULES))
-    figures = AffectFigures(x, y, "valence", zero_rule)
+    vector = AffectVector(x, y, "valence", zero_rule)
     weights = np.concatenate([np.ones((n, 1)), *draw_counts(n, 4, seed=3)], axis=1)
-    values = figures(weights)
+    values = vector(weights)
     for r in range(weights.shape[1]):
         rows = np.repeat(np.arange(n), weights[:, r].astype(int))
         expected = reference_affect(x[rows], y[rows], zero_rule)
         # Where values differ only in their last digits no two formulas agree on a correlation.
         if 0 < np.ptp(x[rows]) < 1e-4 or 0 < np.ptp(y[rows]) < 1e-4:
             continue
-        assert_same(AFFECT_FIGURES, values[:, r], expected)
+        assert_same(AFFECT_METRICS, values[:, r], expected)
 
 
 def test_a_resample_without_the_one_face_that_differs(reference_affect):
@@ -118,14 +118,14 @@ def test_a_resample_without_the_one_face_that_differs(reference_affect):
     y = np.full(50, 0.1)
     y[7] = 0.9
     x = np.linspace(-1, 1, 50)
-    figures = AffectFigures(x, y, "arousal")
+    vector = AffectVector(x, y, "arousal")
     weights = np.concatenate(list(draw_counts(50, 30, seed=4)), axis=1)
-    values = figures(weights)
+    values = vector(weights)
     assert np.isnan(values[2]).any()
     assert not np.isnan(values[2]).all()
     for r in range(30):
         rows = np.repeat(np.arange(50), weights[:, r].astype(int))
-        assert_same(AFFECT_FIGURES, values[:, r], reference_affect(x[rows], y[rows]))
+        assert_same(AFFECT_METRICS, values[:, r], reference_affect(x[rows], y[rows]))
 
 
 def test_seven_classes_equal_the_reference(make_faces, reference_expression):
@@ -134,6 +134,6 @@ def test_seven_classes_equal_the_reference(make_faces, reference_expression):
     p = faces.probabilities[kept, :7]
     p = p / p.sum(axis=1, keepdims=True)
     y = faces.expression[kept]
-    figures = ExpressionFigures(y, p.argmax(axis=1), p, EXPRESSIONS[:7])
+    vector = ExpressionVector(y, p.argmax(axis=1), p, EXPRESSIONS[:7])
     expected = reference_expression(y, p.argmax(axis=1), p, EXPRESSIONS[:7])
-    assert_same(figures.names, point(figures, len(y)), expected)
+    assert_same(vector.names, point(vector, len(y)), expected)

@@ -44,7 +44,7 @@ def file(ferplus, tmp_path_factory):
     return path
 
 
-def test_figures_equal_the_reference(file, reference_expression, reference_affect):
+def test_metrics_equal_the_reference(file, reference_expression, reference_affect):
     table = pq.read_table(file)
     column = {name: table.column(name).to_numpy() for name in table.column_names}
     y, preds = column["expression"].astype(int), column["expression_pred"].astype(int)
@@ -57,14 +57,14 @@ def test_figures_equal_the_reference(file, reference_expression, reference_affec
         assert entry["value"] == pytest.approx(want[name], abs=1e-9)
         assert entry["low"] <= entry["value"] <= entry["high"] or name == "ece"
     for name in EXPRESSIONS:
-        for figure in ("precision", "recall", "f1", "auc_roc", "auc_pr"):
-            value = scores["expression"]["per_class"][name][figure]["value"]
-            expected = want[f"per_class/{name}/{figure}"]
+        for metric in ("precision", "recall", "f1", "auc_roc", "auc_pr"):
+            value = scores["expression"]["per_class"][name][metric]["value"]
+            expected = want[f"per_class/{name}/{metric}"]
             assert value is None if np.isnan(expected) else abs(value - expected) < 1e-9
     for name in ("valence", "arousal"):
         x, x_pred = (column[key].astype(float) for key in (name, f"{name}_pred"))
-        for figure, value in reference_affect(x, x_pred).items():
-            assert scores[name][figure]["value"] == pytest.approx(value, abs=1e-9)
+        for metric, value in reference_affect(x, x_pred).items():
+            assert scores[name][metric]["value"] == pytest.approx(value, abs=1e-9)
     # Real faces are told apart better than by the commonest class, even from their pixels.
     majority = scores["baselines"]["majority class"]["expression"]["accuracy"]["value"]
     assert scores["expression"]["accuracy"]["low"] > majority

@@ -1,4 +1,4 @@
-"""metrics.json: its layout, its figures against the reference, and what is undefined."""
+"""metrics.json: its layout, its metrics against the reference, and what is undefined."""
 
 import json
 
@@ -49,30 +49,30 @@ def scores(faces):
 
 
 def test_metrics_json_has_what_design_promises(scores, faces):
-    figures = scores.to_dict()
-    assert figures["n"] == 500
+    metrics = scores.to_dict()
+    assert metrics["n"] == 500
     for name in SCALARS:
-        assert {"value", "low", "high"} <= figures["expression"][name].keys()
+        assert {"value", "low", "high"} <= metrics["expression"][name].keys()
     for dimension in ("valence", "arousal"):
-        assert set(AFFECT) <= figures[dimension].keys()
-    assert list(figures["expression"]["per_class"]) == list(EXPRESSIONS)
-    assert np.array(figures["expression"]["confusion"]).shape == (8, 8)
-    assert np.sum(figures["expression"]["confusion"]) == 500
-    assert [figures["expression"]["per_class"][name]["n"] for name in EXPRESSIONS] == np.bincount(
+        assert set(AFFECT) <= metrics[dimension].keys()
+    assert list(metrics["expression"]["per_class"]) == list(EXPRESSIONS)
+    assert np.array(metrics["expression"]["confusion"]).shape == (8, 8)
+    assert np.sum(metrics["expression"]["confusion"]) == 500
+    assert [metrics["expression"]["per_class"][name]["n"] for name in EXPRESSIONS] == np.bincount(
         faces.expression, minlength=8
     ).tolist()
-    assert {"baselines", "protocol"} <= figures.keys()
+    assert {"baselines", "protocol"} <= metrics.keys()
 
 
-def test_figures_equal_the_reference(scores, faces, reference_expression, reference_affect):
+def test_metrics_equal_the_reference(scores, faces, reference_expression, reference_affect):
     want = reference_expression(faces.expression, faces.preds, faces.probabilities)
     block = scores["expression"]
     for name in SCALARS:
         assert block[name]["value"] == pytest.approx(want[name], abs=1e-9)
     for name in EXPRESSIONS:
-        for figure in ("precision", "recall", "f1", "auc_roc", "auc_pr"):
-            value = block["per_class"][name][figure]["value"]
-            expected = want[f"per_class/{name}/{figure}"]
+        for metric in ("precision", "recall", "f1", "auc_roc", "auc_pr"):
+            value = block["per_class"][name][metric]["value"]
+            expected = want[f"per_class/{name}/{metric}"]
             if np.isnan(expected):
                 assert value is None
             else:
@@ -191,7 +191,7 @@ def test_seven_probabilities_alone(faces):
             assert scores[block][name]["value"] == pytest.approx(
                 whole["expression_7"][name]["value"], abs=1e-6
             )
-    assert "the predictions know no contempt" in scores.table()
+    assert "the predictions have no contempt" in scores.table()
 
 
 def test_contempt_for_certain_leaves_seven_equal_probabilities():
@@ -205,17 +205,17 @@ def test_one_face():
         {"expression": [3], "valence": [0.2], "arousal": [0.1]},
         {"probabilities": np.eye(8)[[3]], "valence_pred": [0.3], "arousal_pred": [0.1]},
     )
-    figures = scores.to_dict()
-    assert figures["expression"]["accuracy"] == {
+    metrics = scores.to_dict()
+    assert metrics["expression"]["accuracy"] == {
         "value": 1.0,
         "low": None,
         "high": None,
         "reason": "one face gives no interval",
     }
-    assert figures["valence"]["corr"]["reason"] == "one face has no spread"
-    assert figures["valence"]["rmse"]["value"] == pytest.approx(0.1)
-    assert "every face is surprise" in figures["expression"]["cohen_kappa"]["reason"]
-    assert figures["expression"]["per_class"]["fear"]["recall"]["reason"] == (
+    assert metrics["valence"]["corr"]["reason"] == "one face has no spread"
+    assert metrics["valence"]["rmse"]["value"] == pytest.approx(0.1)
+    assert "every face is surprise" in metrics["expression"]["cohen_kappa"]["reason"]
+    assert metrics["expression"]["per_class"]["fear"]["recall"]["reason"] == (
         "no face is fear in the truth"
     )
     assert scores.table()
@@ -280,7 +280,7 @@ def test_baselines(scores, faces):
     assert base["two AffectNet annotators"]["expression"]["accuracy"]["value"] == 0.607
 
 
-def test_published_figures_have_sources():
+def test_published_metrics_have_sources():
     rows = published()
     assert len(rows) >= 10
     for row in rows:
@@ -306,8 +306,8 @@ def test_a_label_that_is_not_the_most_probable_is_told(faces):
     [
         ({"interval": "normal"}, "percentile, bca"),
         ({"zero_rule": "none"}, "sign, positive, drop"),
-        ({"resamples": -1}, "0 for none"),
-        ({"resamples": 1}, "0 for none"),
+        ({"resamples": -1}, "0 means no intervals"),
+        ({"resamples": 1}, "0 means no intervals"),
         ({"slices": ["age"]}, "no column 'age'"),
     ],
 )
@@ -327,7 +327,7 @@ def test_truth_and_predictions_of_different_things():
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_wild_input_gives_a_valid_file(data):
-    """Any mixture of missing parts: no crash, no NaN, a value or a reason for every figure."""
+    """Any mixture of missing parts: no crash, no NaN, a value or a reason for every metric."""
     n = data.draw(st.integers(1, 12))
     draw = np.random.default_rng(data.draw(st.integers(0, 10**6)))
 
@@ -355,7 +355,7 @@ def test_wild_input_gives_a_valid_file(data):
         stratified=data.draw(st.booleans()),
         slices={"group": draw.integers(0, 2, n)},
     )
-    for path, entry in entries(json.loads(json.dumps(scores.figures, allow_nan=False))):
+    for path, entry in entries(json.loads(json.dumps(scores.metrics, allow_nan=False))):
         if entry["value"] is None:
             assert entry["reason"], path
     assert scores.table()

@@ -15,7 +15,7 @@ def faces(make_faces):
     return make_faces(240, seed=4)
 
 
-def test_every_figure_is_that_of_the_faces_left(faces, reference_expression, reference_affect):
+def test_every_metric_is_that_of_the_faces_left(faces, reference_expression, reference_affect):
     scores = evaluate(faces.truth(), faces.predictions(), resamples=0, without_contempt=True)
     kept = faces.expression != 7
     y = faces.expression[kept]
@@ -37,8 +37,8 @@ def test_every_figure_is_that_of_the_faces_left(faces, reference_expression, ref
     for name in ("valence", "arousal"):
         x, pred = getattr(faces, name)[kept], getattr(faces, f"{name}_pred")[kept]
         assert scores[name]["n"] == kept.sum()
-        for figure, value in reference_affect(x, pred).items():
-            assert scores[name][figure]["value"] == pytest.approx(value, abs=1e-9), figure
+        for metric, value in reference_affect(x, pred).items():
+            assert scores[name][metric]["value"] == pytest.approx(value, abs=1e-9), metric
     shares = np.bincount(y) / len(y)
     majority = scores["baselines"]["majority class"]["expression"]
     assert majority["accuracy"]["value"] == pytest.approx(shares.max())
@@ -51,7 +51,7 @@ def test_the_protocol_says_so(faces):
     assert protocol["classes"] == list(SEVEN)
     assert protocol["without_contempt"] is True
     assert protocol["n_contempt"] == left_out
-    assert any(f"{left_out:,} faces of contempt are in no figure" in n for n in protocol["notes"])
+    assert any(f"{left_out:,} faces of contempt are in no metric" in n for n in protocol["notes"])
     assert "seven classes (without contempt)" in scores.table()
     eight = evaluate(faces.truth(), faces.predictions(), resamples=0)
     assert eight["protocol"]["classes"] == list(EXPRESSIONS)
@@ -92,7 +92,7 @@ def test_comparison_leaves_contempt_out_of_both(faces):
     columns = {f"p_{name}": seven_probabilities(p)[:, c] for c, name in enumerate(SEVEN)}
     found = compare(
         {"expression": faces.expression}, {"probabilities": p}, columns, resamples=0
-    ).figures
+    ).metrics
     assert found["classes"] == list(SEVEN)
     assert found["n"] == (faces.expression != 7).sum()
     assert found["expression"]["accuracy"]["difference"] == 0

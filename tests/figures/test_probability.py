@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from affectnet.evaluation.point_metrics import reliability_curve
+from affectnet.evaluation.metrics import Calibration
 from affectnet.figures import precision_recall_curves, reliability_diagram, roc_curves
 from affectnet.figures.probability import precision_recall_points, roc_points
 from affectnet.labels import EXPRESSIONS
@@ -89,7 +89,7 @@ def test_no_labels_or_no_probabilities_are_said(scored):
 def test_reliability_agrees_with_the_calibration_error(scored):
     right = scored.preds == scored.truth
     figure = reliability_diagram(scored.confidence, right)
-    bins = [row for row in reliability_curve(scored.truth, scored.probabilities) if row["n"]]
+    bins = [row for row in Calibration(scored.truth, scored.probabilities).curve() if row["n"]]
     above, below = figure.axes
     dots = above.collections[-1].get_offsets()
     np.testing.assert_allclose(dots[:, 0], [row["confidence"] for row in bins])

@@ -7,7 +7,7 @@ import torch
 from affectnet.data.images import decode_image
 from affectnet.data.store import open_split
 from affectnet.errors import DataError
-from affectnet.evaluation.point_metrics import log_loss
+from affectnet.evaluation.metrics import surprise
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
@@ -72,7 +72,7 @@ def test_a_temperature_is_fitted_and_used(drawn):
     temperature = calibrate(model, drawn, "val", **SETTINGS)
     after = predict_split(model, drawn, "val", **SETTINGS)
     truth = truth_of(before).expression
-    losses = [log_loss(truth, predictions_of(t).probabilities) for t in (before, after)]
+    losses = [surprise(truth, predictions_of(t).probabilities).mean() for t in (before, after)]
     assert model.temperature == temperature > 1
     assert losses[1] < losses[0]
     assert before.column("expression_pred") == after.column("expression_pred")

@@ -98,7 +98,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
             slices=config.slices,
             without_contempt=config.without_contempt,
         )
-        console.print(f"\n[bold]{subject.name}[/bold]", *tables(scores.figures), sep="\n")
+        console.print(f"\n[bold]{subject.name}[/bold]", *tables(scores.metrics), sep="\n")
         where = _write(subject, scores, config)
         if where:
             console.print(f"scores: {where}", soft_wrap=True)
@@ -109,10 +109,10 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         found.append(scores)
     compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
     for comparison in compared:
-        console.print(comparison_table(comparison.figures))
+        console.print(comparison_table(comparison.metrics))
     if compared and config.out and config.out.suffix != ".json":
         with write_beside(config.out / COMPARISON_NAME) as new:
-            new.write_text(json.dumps([one.figures for one in compared], indent=2) + "\n")
+            new.write_text(json.dumps([one.metrics for one in compared], indent=2) + "\n")
     return found
 
 
@@ -360,6 +360,6 @@ def _write(subject: Subject, scores: Scores, config: EvaluateConfig) -> Path | N
         write_predictions(table, predictions)
     if config.data is not None:
         # Where the faces are, for galleries: the report may be made from another folder.
-        scores.figures["protocol"]["data"] = str(config.data.resolve())
+        scores.metrics["protocol"]["data"] = str(config.data.resolve())
     scores.write(path)
     return path

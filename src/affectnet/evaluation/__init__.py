@@ -1,4 +1,4 @@
-"""Scoring without torch: `evaluate(truth, preds)` gives every AffectNet figure."""
+"""Scoring without torch: `evaluate(truth, preds)` computes every AffectNet metric."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

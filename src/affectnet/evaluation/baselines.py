@@ -1,4 +1,4 @@
-"""What costs nothing, what people reach, and what was published: printed beside every score."""
+"""Baselines of a score: constant predictions, agreement of annotators, published results."""
 
 import csv
 from collections.abc import Sequence
@@ -7,17 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from affectnet.evaluation.metric_vectors import CLASS_FIGURES
+from affectnet.evaluation.bootstrap import BootstrapSettings, nested, scored
+from affectnet.evaluation.metric_vectors import (
+    CLASS_METRICS,
+    MetricGroup,
+    affect_group,
+    expression_groups,
+)
 from affectnet.evaluation.metrics import ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
-from affectnet.evaluation.sections import (
-    Section,
-    Setting,
-    affect_section,
-    expression_sections,
-    nested,
-    scored,
-)
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
 ANNOTATOR_AGREEMENT: Final = 0.607
@@ -30,29 +28,33 @@ ANNOTATORS: Final = "two AffectNet annotators"
 
 
 def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict[str, Any]:
-    """The baselines on these faces, each laid out as a score, and the published figures as a list.
+    """The baselines on these faces, each with the layout of a score, and the published metrics.
 
-    `majority class`: every face gets the class shares of the truth as its probabilities, and so
-    the commonest class as its label. `constant mean`: every face gets the mean valence and arousal
-    of the truth, the best constant by RMSE. Both see the truth that they are scored on, so they
-    are as good as a constant can be. `expression` is of `classes`.
+    `majority class`: every face gets the class fractions of the truth as its probabilities, and so
+    the most frequent class as its label. `constant mean`: every face gets the mean valence and
+    arousal of the truth, the best constant by RMSE. Both use the truth that they are scored on, so
+    they are as good as a constant can be. `expression` is of `classes`.
     """
     found: dict[str, Any] = {}
     labelled = truth.expression >= 0
     if labelled.any():
-        shares = np.bincount(truth.expression[labelled], minlength=N_EXPRESSIONS) / labelled.sum()
-        guess = _guess(truth, probabilities=np.tile(shares, (len(truth), 1)))
-        found[MAJORITY] = _score(truth, expression_sections(truth, guess, classes))
-        found[MAJORITY]["says"] = EXPRESSIONS[int(shares.argmax())]
+        fractions = (
+            np.bincount(truth.expression[labelled], minlength=N_EXPRESSIONS) / labelled.sum()
+        )
+        guess = _constant(truth, probabilities=np.tile(fractions, (len(truth), 1)))
+        found[MAJORITY] = _score(truth, expression_groups(truth, guess, classes))
+        found[MAJORITY]["says"] = EXPRESSIONS[int(fractions.argmax())]
     means = {
         name: float(np.nanmean(getattr(truth, name)))
         for name in ("valence", "arousal")
         if not np.isnan(getattr(truth, name)).all()
     }
     if means:
-        guess = _guess(truth, **{name: np.full(len(truth), mean) for name, mean in means.items()})
+        guess = _constant(
+            truth, **{name: np.full(len(truth), mean) for name, mean in means.items()}
+        )
         found[CONSTANT] = _score(
-            truth, [affect_section(truth, guess, name, zero_rule) for name in means]
+            truth, [affect_group(truth, guess, name, zero_rule) for name in means]
         )
         found[CONSTANT]["says"] = means
     found[ANNOTATORS] = {
@@ -64,9 +66,10 @@ def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict
 
 
 def published() -> list[dict[str, Any]]:
-    """Published AffectNet figures: model, classes, figure, value, source, and whether reproduced.
+    """Published AffectNet metrics: model, classes, figure, value, source, and whether reproduced.
 
-    `checked` says whether the figure was read at its source or is quoted second hand.
+    `figure` is the metric. `checked` states whether it was read at its source or is quoted second
+    hand.
     """
     text = files("affectnet.evaluation").joinpath("anchors.csv").read_text(encoding="utf-8")
     return [
@@ -80,7 +83,7 @@ def published() -> list[dict[str, Any]]:
     ]
 
 
-def _guess(truth: Truth, **given: Any) -> Predictions:
+def _constant(truth: Truth, **given: Any) -> Predictions:
     blank = np.full(len(truth), np.nan)
     return Predictions(
         ids=truth.ids,
@@ -91,14 +94,14 @@ def _guess(truth: Truth, **given: Any) -> Predictions:
     )
 
 
-def _score(truth: Truth, sections: Sequence[Section]) -> dict[str, Any]:
+def _score(truth: Truth, groups: Sequence[MetricGroup]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    plain = Setting(resamples=0, seed=0, interval="percentile", stratified=False)
-    for section, entries in scored(sections, plain, truth.expression):
+    plain = BootstrapSettings(resamples=0, seed=0, interval="percentile", stratified=False)
+    for group, entries in scored(groups, plain, truth.expression):
         kept = {
             name: entry
             for name, entry in entries.items()
-            if not (name.startswith("per_class/") and name.rsplit("/", 1)[1] in CLASS_FIGURES)
+            if not (name.startswith("per_class/") and name.rsplit("/", 1)[1] in CLASS_METRICS)
         }
-        nested(section.key, kept, out)
+        nested(group.key, kept, out)
     return out

@@ -1,27 +1,27 @@
 """The bootstrap over faces as matrix products, its intervals, and the jackknife behind BCa.
 
-A resample of n faces is the vector of how often each face was drawn. All figures are functions of
-weighted sums, so a block of resamples is one matrix (n, B) and a figure of all of them a few
+A resample of n faces is the vector of how often each face was drawn. All metrics are functions of
+weighted sums, so a block of resamples is one matrix (n, B), and a metric of all of them needs a few
 products, with values equal to those of a loop over resampled arrays.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Literal, TypeAlias, get_args
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 from tqdm import tqdm
 
-from affectnet.evaluation.metrics import Floats, Ints
-from affectnet.threads import cores
+from affectnet.evaluation.metric_vectors import MetricGroup
+from affectnet.evaluation.metrics import Floats, Ints, none_if_undefined
+from affectnet.threads import cores, ordered_map
 
 IntervalKind: TypeAlias = Literal["percentile", "bca"]
 INTERVAL_KINDS: Final[tuple[str, ...]] = get_args(IntervalKind)
 LEVEL: Final = 0.95
 MAX_UNDEFINED: Final = 1 - LEVEL
-"""An interval is given only where a figure is undefined in at most this share of resamples."""
+"""A metric gets an interval only where at most this fraction of resamples leaves it undefined."""
 
 _BLOCK_BYTES: Final = 2**20
 _LEAST_BLOCK: Final = 12
@@ -37,20 +37,22 @@ def draw_counts(
 ) -> Iterator[Floats]:
     """Yield blocks (n, B) of how often each face is drawn; column r is the r-th resample.
 
-    The same seed gives the same columns whatever the block size.
+    The same seed gives the same columns for every block size.
 
     Args:
         n: faces.
         resamples: columns in all.
         seed: of NumPy's PCG64.
-        strata: (n,) group of each face; the size of each group is then kept in every resample.
-        block: columns a block; by default what fits 1 MiB, and at least 12.
+        strata: (n,) group of each face; every resample then keeps the size of each group.
+        block: columns per block; by default what fits 1 MiB, and at least 12.
     """
     rng = np.random.default_rng(seed)
-    block = block or max(_LEAST_BLOCK, _BLOCK_BYTES // (8 * max(n, 1)))
-    groups = _members(n, strata)
+    block = block or _block_size(n)
+    groups = [np.arange(n)]
+    if strata is not None:
+        groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
     for start in range(0, resamples, block):
-        # Built a row a resample and turned over: counting is fast along a row.
+        # Built with one row per resample and transposed, because counting is fast along a row.
         counts = np.zeros((min(block, resamples - start), n))
         for row in counts:
             for members in groups:
@@ -63,81 +65,64 @@ def draw_counts(
         yield np.ascontiguousarray(counts.T)
 
 
-def _members(n: int, strata: Ints | None) -> list[Ints]:
-    if strata is None:
-        return [np.arange(n)]
-    return [np.flatnonzero(strata == value) for value in np.unique(strata)]
+def _block_size(n: int) -> int:
+    return max(_LEAST_BLOCK, _BLOCK_BYTES // (8 * max(n, 1)))
 
 
-def point(figures: Evaluate, n: int) -> Floats:
-    """The figures (F,) of the faces as they are."""
-    return figures(np.ones((n, 1)))[:, 0]
+def point(metrics: Evaluate, n: int) -> Floats:
+    """The metrics (F,) of the faces as they are."""
+    return metrics(np.ones((n, 1)))[:, 0]
 
 
 def bootstrap(
-    figures: Evaluate,
+    metrics: Evaluate,
     n: int,
     resamples: int,
     seed: int,
     strata: Ints | None = None,
     block: int | None = None,
 ) -> Floats:
-    """The figures of every resample, (F, resamples); NaN where one is undefined."""
-    return _over_blocks(figures, draw_counts(n, resamples, seed, strata, block), n, resamples)
+    """The metrics of every resample, (F, resamples); NaN where one is undefined."""
+    return _over_blocks(metrics, draw_counts(n, resamples, seed, strata, block), n, resamples)
 
 
-def _over_blocks(figures: Evaluate, blocks: Iterator[Floats], n: int, columns: int) -> Floats:
-    """The figures of all blocks in their order; many faces are shared out over the cores."""
+def _over_blocks(metrics: Evaluate, blocks: Iterator[Floats], n: int, columns: int) -> Floats:
+    """The metrics of all blocks in their order; with many faces the blocks run on all cores."""
     large = n >= _LARGE
     threads = min(cores(), 8) if large else 1
-    done: list[Floats] = []
-    bar = tqdm(
-        total=columns,
-        desc="bootstrap",
-        unit="resample",
-        leave=False,
-        disable=None if large else True,
+    results = (
+        ordered_map(metrics, blocks, threads, threads + 1) if threads > 1 else map(metrics, blocks)
     )
-
-    def finish(values: Floats) -> None:
-        done.append(values)
-        bar.update(values.shape[1])
-
-    with bar, ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Floats]] = deque()
-        for weights in blocks:
-            if threads == 1:
-                finish(figures(weights))
-                continue
-            waiting.append(pool.submit(figures, weights))
-            if len(waiting) > threads:
-                finish(waiting.popleft().result())
-        while waiting:
-            finish(waiting.popleft().result())
+    done: list[Floats] = []
+    hide = None if large else True
+    with tqdm(total=columns, desc="bootstrap", unit="resample", leave=False, disable=hide) as bar:
+        for values in results:
+            done.append(values)
+            bar.update(values.shape[1])
     return np.concatenate(done, axis=1)
 
 
-def jackknife(figures: Evaluate, n: int, seed: int) -> Floats:
-    """The figures with each group of faces left out in turn, (F, groups).
+def jackknife(metrics: Evaluate, n: int, seed: int) -> Floats:
+    """The metrics with each group of faces left out in turn, (F, groups).
 
-    One face a group up to 1,000 faces; 1,000 random groups of near equal size above. The
-    acceleration of BCa is the skewness of these values, which grouping leaves the same in
-    expectation, and it costs 1,000 evaluations whatever n is.
+    A group is one face for up to 1,000 faces; above that there are 1,000 random groups of almost
+    equal size. The acceleration of BCa is the skewness of these values, which grouping leaves the
+    same in expectation, and it costs at most 1,000 evaluations.
     """
     groups = min(n, _JACKKNIFE_GROUPS)
     group = np.random.default_rng(seed).permutation(n) % groups
-    block = max(_LEAST_BLOCK, _BLOCK_BYTES // (8 * max(n, 1)))
+    block = _block_size(n)
     blocks = (
         (group[:, None] != np.arange(start, min(start + block, groups))).astype(np.float64)
         for start in range(0, groups, block)
     )
-    return _over_blocks(figures, blocks, n, groups)
+    return _over_blocks(metrics, blocks, n, groups)
 
 
 def percentile_interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """The (1 - level) / 2 and (1 + level) / 2 quantiles of `samples` (F, R), each (F,).
 
-    Undefined resamples are left out; see `undefined_share`.
+    Undefined resamples are left out; see `undefined_fraction`.
     """
     tail = np.full(len(samples), (1 - level) / 2)
     return _quantiles(samples, tail, 1 - tail)
@@ -148,14 +133,14 @@ def bca_interval(
 ) -> tuple[Floats, Floats]:
     """Bias-corrected and accelerated interval (Efron, 1987), each (F,).
 
-    z0 = Phi^-1(share of resamples below the point, ties one half); a = sum d^3 / (6 (sum
-    d^2)^1.5) over the jackknife values' distances d below their mean. The quantiles taken are
-    Phi(z0 + (z0 +- z) / (1 - a (z0 +- z))). Where z0 is infinite (all resamples on one side) the
-    percentile interval is given.
+    z0 = Phi^-1(fraction of resamples below the point, where ties count one half); a = sum d^3 / (6
+    (sum d^2)^1.5) over the distances d of the jackknife values below their mean. The bounds are the
+    quantiles Phi(z0 + (z0 +- z) / (1 - a (z0 +- z))), or the percentile interval where z0 is
+    infinite (all resamples on one side).
 
     Args:
-        points: (F,) figures of the faces as they are.
-        samples: (F, R) figures of the resamples.
+        points: (F,) metrics of the faces as they are.
+        samples: (F, R) metrics of the resamples.
         left_out: (F, G) jackknife values.
     """
     low, high = np.empty(len(points)), np.empty(len(points))
@@ -166,17 +151,17 @@ def bca_interval(
         if len(row) == 0 or len(jack) == 0:
             continue
         z0 = ndtri(((row < value).sum() + 0.5 * (row == value).sum()) / len(row))
-        away = jack.mean() - jack
-        spread = (away**2).sum() ** 1.5
-        acceleration = (away**3).sum() / (6 * spread) if spread > 0 else 0.0
+        distance = jack.mean() - jack
+        spread = (distance**2).sum() ** 1.5
+        acceleration = (distance**3).sum() / (6 * spread) if spread > 0 else 0.0
         if np.isfinite(z0):
             low[f] = ndtr(z0 + (z0 - z) / (1 - acceleration * (z0 - z)))
             high[f] = ndtr(z0 + (z0 + z) / (1 - acceleration * (z0 + z)))
     return _quantiles(samples, low, high)
 
 
-def undefined_share(samples: Floats) -> Floats:
-    """The share (F,) of resamples in which each figure is undefined."""
+def undefined_fraction(samples: Floats) -> Floats:
+    """The fraction (F,) of resamples in which each metric is undefined."""
     return np.asarray(np.isnan(samples).mean(axis=1), dtype=np.float64)
 
 
@@ -187,3 +172,97 @@ def _quantiles(samples: Floats, low: Floats, high: Floats) -> tuple[Floats, Floa
         if len(defined):
             bounds[:, f] = np.quantile(defined, [low[f], high[f]])
     return bounds[0], bounds[1]
+
+
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """How intervals are computed: see `scores.evaluate`."""
+
+    resamples: int
+    seed: int
+    interval: IntervalKind
+    stratified: bool
+
+
+def scored(
+    groups: Sequence[MetricGroup], settings: BootstrapSettings, strata: Ints
+) -> Iterator[tuple[MetricGroup, dict[str, dict[str, Any]]]]:
+    """Yield each group with {metric name: {value, low, high, and reason where undefined}}.
+
+    Groups over the same faces share their resamples.
+
+    Args:
+        groups: over the same n faces.
+        settings: of the bootstrap.
+        strata: (n,) class of each face, used where the settings are stratified.
+    """
+    together: dict[bytes, list[MetricGroup]] = {}
+    for group in groups:
+        together.setdefault(group.rows.tobytes(), []).append(group)
+    for same_rows in together.values():
+        rows = same_rows[0].rows
+        n = int(rows.sum())
+        usable = [group for group in same_rows if n and not group.refused]
+        found = _intervals(usable, n, settings, strata[rows])
+        start = 0
+        for group in same_rows:
+            names = group.metrics.names
+            if group.refused or not n:
+                nothing = np.full(4, np.nan)
+                columns = [nothing] * len(names)
+            else:
+                columns = list(found.T[start : start + len(names)])
+                start += len(names)
+            yield (
+                group,
+                {name: _entry(group, name, n, c) for name, c in zip(names, columns, strict=True)},
+            )
+
+
+def _intervals(
+    groups: Sequence[MetricGroup], n: int, settings: BootstrapSettings, strata: Ints
+) -> Floats:
+    """Value, low, high and the fraction of undefined resamples of all metrics together, (4, F)."""
+    if not groups:
+        return np.zeros((4, 0))
+
+    def stacked(weights: Floats) -> Floats:
+        return np.concatenate([group.metrics(weights) for group in groups])
+
+    values = point(stacked, n)
+    nothing = np.full(len(values), np.nan)
+    if settings.resamples == 0 or n == 1:
+        return np.stack([values, nothing, nothing, np.zeros(len(values))])
+    given = strata if settings.stratified else None
+    samples = bootstrap(stacked, n, settings.resamples, settings.seed, given)
+    if settings.interval == "bca":
+        low, high = bca_interval(values, samples, jackknife(stacked, n, settings.seed))
+    else:
+        low, high = percentile_interval(samples)
+    undefined = undefined_fraction(samples)
+    hidden = undefined > MAX_UNDEFINED
+    return np.stack([values, *np.where(hidden, np.nan, [low, high]), undefined])
+
+
+def _entry(group: MetricGroup, name: str, n: int, found: Floats) -> dict[str, Any]:
+    """One entry of metrics.json from value, low, high and fraction undefined."""
+    value, low, high = map(none_if_undefined, found[:3])
+    entry: dict[str, Any] = {"value": value, "low": low, "high": high}
+    if value is None:
+        return entry | {"reason": group.refused or group.metrics.why(name)}
+    if n == 1:
+        return entry | {"reason": "one face gives no interval"}
+    if found[3] > MAX_UNDEFINED:
+        reason = f"undefined in {found[3]:.0%} of the resamples, so no interval"
+        return entry | {"reason": reason}
+    return entry
+
+
+def nested(key: str, entries: dict[str, dict[str, Any]], into: dict[str, Any]) -> None:
+    """Put `entries`, whose names may have levels joined by `/`, under `key` of `into`."""
+    for name, entry in entries.items():
+        place = into
+        *path, last = [*key.split("/"), *name.split("/")]
+        for level in path:
+            place = place.setdefault(level, {})
+        place[last] = entry

@@ -1,4 +1,4 @@
-"""Two sets of predictions on the same faces: is the difference more than chance?"""
+"""Compare two sets of predictions on the same faces: is the difference more than chance?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,42 +14,47 @@ from affectnet.evaluation.bootstrap import (
     bootstrap,
     percentile_interval,
     point,
-    undefined_share,
+    undefined_fraction,
 )
-from affectnet.evaluation.metric_vectors import LABEL_FIGURES, PROBABILITY_FIGURES
+from affectnet.evaluation.metric_vectors import (
+    LABEL_METRICS,
+    PROBABILITY_METRICS,
+    MetricGroup,
+    affect_group,
+    expression_group,
+)
 from affectnet.evaluation.metrics import Bools, Floats, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Predictions, Truth, join, leave_out_contempt
-from affectnet.evaluation.sections import Section, affect_section, expression_section
 from affectnet.seven import classes_for
 
-EXPRESSION_COMPARED: Final = frozenset((*LABEL_FIGURES, *PROBABILITY_FIGURES))
+EXPRESSION_COMPARED: Final = frozenset((*LABEL_METRICS, *PROBABILITY_METRICS))
 LOWER_IS_BETTER: Final = frozenset(("rmse", "mae", "log_loss", "ece"))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `figures` is plain data.
+    """The result of `compare`; `metrics` is plain data.
 
-    `figures["expression" | "valence" | "arousal"][figure]` holds `a`, `b`, `difference` (b - a),
-    `low`, `high` of the difference, and `better`: which of the two names is better with the
-    interval all on its side, or None. `figures["mcnemar"]` holds the test, `figures["verdict"]`
+    `metrics["expression" | "valence" | "arousal"][metric]` holds `a`, `b`, `difference` (b - a),
+    `low`, `high` of the difference, and `better`: the name of the better one, or None where the
+    interval includes zero. `metrics["mcnemar"]` holds the test, `metrics["verdict"]`
     the sentence.
     """
 
     names: tuple[str, str]
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
 
     @property
     def verdict(self) -> str:
         """One sentence: whether the difference is more than chance."""
-        return str(self.figures["verdict"])
+        return str(self.metrics["verdict"])
 
     def table(self) -> str:
-        """The comparison as a table for a terminal, the verdict under it."""
+        """The comparison as a table for a terminal, followed by the verdict."""
         from affectnet.evaluation.terminal import comparison_table, to_text
 
-        return to_text([comparison_table(self.figures)])
+        return to_text([comparison_table(self.metrics)])
 
 
 def compare(
@@ -66,13 +71,13 @@ def compare(
 ) -> Comparison:
     """Compare two sets of predictions on the faces that both have.
 
-    The same resamples of faces go to both (paired bootstrap), and the percentile interval is of
-    the difference. McNemar's test asks whether, of the faces that only one names right, more than
-    chance go to one of them.
+    Both are scored on the same resamples of faces (paired bootstrap), and the percentile interval
+    is that of the difference. McNemar's test uses the faces that exactly one of them predicts
+    correctly.
 
     Args:
         truth, a, b: as for `evaluate`.
-        names: what to call the two.
+        names: of the two in tables and sentences.
         resamples, seed, stratified, zero_rule: as for `evaluate`.
         without_contempt: as for `evaluate`; always so where one of the two has seven classes.
 
@@ -103,15 +108,15 @@ def compare(
         "seed": seed,
         "stratified": stratified,
     }
-    for key, (faces, *sections) in _paired_sections(shared, pair, zero_rule).items():
+    for key, (faces, *groups) in _paired_groups(shared, pair, zero_rule).items():
         strata = faces.expression if stratified else None
-        found[key] = _differences(sections, names, resamples, seed, strata)
+        found[key] = _differences(groups, names, resamples, seed, strata)
     right = [preds.expression == shared.expression for preds in pair]
     labelled = (shared.expression >= 0) & (pair[0].expression >= 0) & (pair[1].expression >= 0)
     found["mcnemar"] = mcnemar(right[0][labelled], right[1][labelled])
     if not any(found[key] for key in ("expression", "valence", "arousal")):
         raise DataError(
-            f"{names[0]} and {names[1]} have no prediction of the same thing for the same face"
+            f"{names[0]} and {names[1]} have no prediction of the same target for the same face"
         )
     found["verdict"] = _verdict(found)
     return Comparison(names, found)
@@ -121,10 +126,10 @@ def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:
     """McNemar's test of two classifiers on the same faces; None without faces.
 
     Args:
-        a_right, b_right: (n,) whether each is right.
+        a_right, b_right: (n,) whether each predicts correctly.
 
     Returns:
-        `only_a`, `only_b`: faces that one alone has right; `p_exact`: two-sided binomial;
+        `only_a`, `only_b`: faces that only one predicts correctly; `p_exact`: two-sided binomial;
         `chi2` and `p_chi2`: (|only_a - only_b| - 1)^2 / (only_a + only_b), one degree of freedom
         (Edwards, 1948), None where the two never differ.
     """
@@ -142,14 +147,14 @@ def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:
     }
 
 
-def _paired_sections(
+def _paired_groups(
     truth: Truth, pair: tuple[Predictions, Predictions], zero_rule: ZeroRule
-) -> dict[str, tuple[Truth, Section, Section]]:
-    """The faces that truth and both predictions know, and the two sections over them."""
-    makers: dict[str, Callable[[Truth, Predictions], Section]] = {
-        "expression": lambda t, p: expression_section(t, p, with_skew=False),
-        "valence": lambda t, p: affect_section(t, p, "valence", zero_rule),
-        "arousal": lambda t, p: affect_section(t, p, "arousal", zero_rule),
+) -> dict[str, tuple[Truth, MetricGroup, MetricGroup]]:
+    """The faces that truth and both predictions have, and the two groups over them."""
+    makers: dict[str, Callable[[Truth, Predictions], MetricGroup]] = {
+        "expression": lambda t, p: expression_group(t, p, with_skew=False),
+        "valence": lambda t, p: affect_group(t, p, "valence", zero_rule),
+        "arousal": lambda t, p: affect_group(t, p, "arousal", zero_rule),
     }
     found = {}
     for key, make in makers.items():
@@ -160,20 +165,20 @@ def _paired_sections(
 
 
 def _differences(
-    sections: Sequence[Section],
+    groups: Sequence[MetricGroup],
     names: tuple[str, str],
     resamples: int,
     seed: int,
     strata: Any,
 ) -> dict[str, Any]:
-    n = int(sections[0].rows.sum())
+    n = int(groups[0].rows.sum())
     if n == 0:
         return {}
-    first, second = (section.figures for section in sections)
+    first, second = (group.metrics for group in groups)
     kept = [
         f
         for f, name in enumerate(first.names)
-        if name in EXPRESSION_COMPARED or sections[0].key != "expression"
+        if name in EXPRESSION_COMPARED or groups[0].key != "expression"
     ]
 
     def both(weights: Floats) -> Floats:
@@ -185,7 +190,7 @@ def _differences(
         samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(kept), -1)
         apart = samples[1] - samples[0]
         low, high = percentile_interval(apart)
-        hidden = undefined_share(apart) > MAX_UNDEFINED
+        hidden = undefined_fraction(apart) > MAX_UNDEFINED
         low, high = np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
     found: dict[str, Any] = {"n": n}
     for i, f in enumerate(kept):
@@ -205,12 +210,12 @@ def _plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _better(entry: dict[str, Any], figure: str, names: tuple[str, str]) -> str | None:
+def _better(entry: dict[str, Any], metric: str, names: tuple[str, str]) -> str | None:
     low, high = entry["low"], entry["high"]
     if low is None or high is None or low <= 0 <= high:
         return None
     b_is_more = low > 0
-    return names[1] if b_is_more != (figure in LOWER_IS_BETTER) else names[0]
+    return names[1] if b_is_more != (metric in LOWER_IS_BETTER) else names[0]
 
 
 def _verdict(found: dict[str, Any]) -> str:
@@ -237,25 +242,25 @@ def _verdict(found: dict[str, Any]) -> str:
             return f"{a} and {b} are equally accurate: {measured}."
         if p < 1 - LEVEL:
             return f"{better} is better than {worse} by more than chance: {measured}."
-        return f"{better} is ahead of {worse}, but by no more than chance gives: {measured}."
+        return f"{better} is ahead of {worse}, but by no more than chance: {measured}."
     parts = []
     for dimension in ("valence", "arousal"):
         entry = found[dimension].get("ccc") if found[dimension] else None
         if not entry or entry["difference"] is None:
             continue
         who = entry["better"]
-        said = f"{who} is better by more than chance" if who else "no more than chance"
+        result = f"{who} is better by more than chance" if who else "no more than chance"
         interval = (
             f", {LEVEL:.0%} interval {entry['low']:+.3f} to {entry['high']:+.3f}"
             if entry["low"] is not None
             else ""
         )
-        parts.append(f"{dimension}: {said} (CCC {entry['difference']:+.3f}{interval})")
-    return f"{b} against {a}, {'; '.join(parts) or 'no figure is defined for both'}."
+        parts.append(f"{dimension}: {result} (CCC {entry['difference']:+.3f}{interval})")
+    return f"{b} against {a}, {'; '.join(parts) or 'no metric is defined for both'}."
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}".replace("-0.0", "0.0")
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.1f}".replace("-0.0", "0.0")
 
 
 def _p(p: float) -> str:

@@ -1,19 +1,9 @@
-"""Array types of the scoring code, and division that marks the undefined.
+"""The metrics themselves, for many weightings of the faces at once.
 
-Inside `affectnet.evaluation` a figure of one resample is a float64, and NaN says "undefined
-here". NaN never leaves the package: point figures become None, and a score carries the reason.
-
-Figures that follow from the confusion matrix alone, for one matrix or a whole batch.
-
-Every function takes `confusion` of shape (..., K, K): the weight of the faces of true class i
-(row) predicted as class j (column). Weights are counts for plain figures and resamples, and any
-non-negative numbers for reweighted ones. Undefined entries come out as NaN.
-
-RMSE, MAE, CORR, SAGR and CCC of one dimension, for many weightings at once.
-
-Figures of class probabilities that are weighted means over faces: top-k, log loss, ECE.
-
-AUC-ROC and average precision of one class against the rest, for many weightings at once.
+Metrics of labels follow from confusion matrices (..., K, K): the weight of the faces of true class
+i (row) predicted as class j (column). Weights are counts for plain metrics and resamples, and any
+non-negative numbers for reweighted ones. A metric of one weighting is a float64, and NaN means
+undefined; outside of `affectnet.evaluation` undefined is None.
 """
 
 from typing import Final, Literal, TypeAlias, get_args
@@ -53,9 +43,25 @@ def mean_of_defined(values: Floats) -> Floats:
 
 
 def none_if_undefined(value: float | np.floating | Floats) -> float | None:
-    """Turn a 0-d figure into a Python float, or None where it is undefined."""
+    """A 0-d metric as a Python float, or None where it is undefined."""
     number = float(value)
     return None if np.isnan(number) else number
+
+
+def confusion_matrix(
+    truth: npt.ArrayLike, preds: npt.ArrayLike, n_classes: int | None = None
+) -> Floats:
+    """Count the faces of true class i (row) predicted as class j (column), (K, K).
+
+    K is one more than the highest class where `n_classes` is not given.
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1]).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    t, p = np.asarray(truth, dtype=np.int64), np.asarray(preds, dtype=np.int64)
+    k = n_classes or int(max(t.max(initial=0), p.max(initial=0))) + 1
+    counts = np.bincount(t * k + p, minlength=k * k).reshape(k, k)
+    return np.asarray(counts, dtype=np.float64)
 
 
 def _hits(confusion: Floats) -> Floats:
@@ -63,13 +69,13 @@ def _hits(confusion: Floats) -> Floats:
 
 
 def _one_class_only(confusion: Floats) -> Floats:
-    """Whether truth and prediction together hold a single class, shape (...)."""
+    """Whether truth and predictions together hold a single class, shape (...)."""
     marginal = confusion.sum(axis=-1) + confusion.sum(axis=-2)
     return np.asarray((marginal > 0).sum(axis=-1) <= 1)
 
 
 def accuracy(confusion: Floats) -> Floats:
-    """Share of faces on the diagonal, shape (...)."""
+    """Fraction of faces on the diagonal, shape (...)."""
     return ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
@@ -151,18 +157,18 @@ def equal_classes(confusion: Floats) -> Floats:
 
 ZeroRule: TypeAlias = Literal["sign", "positive", "drop"]
 ZERO_RULES: Final[tuple[str, ...]] = get_args(ZeroRule)
-AFFECT_FIGURES: Final = ("rmse", "mae", "corr", "sagr", "ccc")
+AFFECT_METRICS: Final = ("rmse", "mae", "corr", "sagr", "ccc")
 
-# Below this share of the mean square, E[x^2] - E[x]^2 has lost digits; do it in two passes.
+# Below this fraction of the mean square, E[x^2] - E[x]^2 has lost digits: two passes are needed.
 _CANCELLATION: Final = 1e-4
 
 
 def same_sign(truth: Floats, preds: Floats, zero_rule: ZeroRule) -> tuple[Bools, Bools]:
     """Whether the signs agree, and whether the face counts at all, each (n,).
 
-    `sign`: zero is a sign of its own (Kronecker's delta of the two signs, as the AffectNet paper
-    writes it). `positive`: zero counts as positive. `drop`: faces annotated exactly zero do not
-    count; a predicted zero then agrees with nothing.
+    `sign`: zero is a sign of its own (Kronecker's delta of the two signs, as in the AffectNet
+    paper). `positive`: zero counts as positive. `drop`: faces annotated exactly zero do not count,
+    and a predicted zero agrees with nothing.
     """
     if zero_rule == "positive":
         return (truth >= 0) == (preds >= 0), np.ones(len(truth), dtype=bool)
@@ -173,15 +179,15 @@ def same_sign(truth: Floats, preds: Floats, zero_rule: ZeroRule) -> tuple[Bools,
 
 
 class Moments:
-    """The five figures of one dimension: sums are linear in the weights, so one product gives all.
+    """RMSE, MAE, CORR, SAGR and CCC of one dimension, from sums that are linear in the weights.
 
     Args:
         truth, preds: (n,), finite.
-        zero_rule: what SAGR does with zero, see `same_sign`.
+        zero_rule: how SAGR treats zero, see `same_sign`.
     """
 
     def __init__(self, truth: Floats, preds: Floats, zero_rule: ZeroRule = "sign") -> None:
-        # Centred by the mean of all faces: resamples then cancel little in E[x^2] - E[x]^2.
+        # Centred by the mean of all faces, so that E[x^2] - E[x]^2 of resamples cancels little.
         self._truth, self._preds = truth, preds
         self._shift = float(truth.mean() - preds.mean()) if len(truth) else 0.0
         x, y, error = _centred(truth), _centred(preds), preds - truth
@@ -191,7 +197,7 @@ class Moments:
         )
 
     def __call__(self, weights: Floats) -> Floats:
-        """Return (5, B) figures in the order of `AFFECT_FIGURES` for `weights` (n, B)."""
+        """Return (5, B) metrics in the order of `AFFECT_METRICS` for `weights` (n, B)."""
         sums = self._rows @ weights
         total = sums[0]
         mean_x, mean_y, square_x, square_y, cross, error2, error1 = ratio(sums[1:8], total)
@@ -211,8 +217,21 @@ class Moments:
         return np.stack([np.sqrt(error2), error1, np.clip(corr, -1.0, 1.0), sagr, ccc])
 
 
+def affect_metrics(
+    truth: npt.ArrayLike, preds: npt.ArrayLike, zero_rule: ZeroRule = "sign"
+) -> dict[str, float | None]:
+    """RMSE, MAE, CORR, SAGR and CCC of one dimension over all faces; None where undefined.
+
+    >>> round(affect_metrics([-0.5, 0.0, 0.5], [0.0, 0.5, 1.0])["ccc"], 6)
+    0.571429
+    """
+    x, y = np.asarray(truth, dtype=np.float64), np.asarray(preds, dtype=np.float64)
+    values = Moments(x, y, zero_rule)(np.ones((len(x), 1)))[:, 0]
+    return dict(zip(AFFECT_METRICS, map(none_if_undefined, values), strict=True))
+
+
 def _centred(values: Floats) -> Floats:
-    # A constant must become exactly zero, so that "does not vary" is seen and not rounded away.
+    # A constant must become exactly zero, so that rounding does not hide that it does not vary.
     if len(values) == 0 or values.min() == values.max():
         return np.zeros(len(values))
     return np.asarray(values - values.mean(), dtype=np.float64)
@@ -257,7 +276,7 @@ def in_top_k(truth: Ints, probabilities: Floats, k: int) -> Bools:
 
 
 def surprise(truth: Ints, probabilities: Floats) -> Floats:
-    """-ln p(true class) of each face, (n,); p is kept away from 0 and 1 by 2.2e-16."""
+    """-ln p(true class) of each face in nats, (n,); p is clipped to 2.2e-16 and 1 - 2.2e-16."""
     own = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0]
     return np.asarray(-np.log(np.clip(own, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)))
 
@@ -272,7 +291,7 @@ def confidence_bin(confidence: Floats, bins: int = ECE_BINS) -> Ints:
 
 
 class Calibration:
-    """Expected calibration error: sum over bins of |accuracy - confidence| times the bin's share.
+    """Expected calibration error: |accuracy - confidence| of each bin, weighted by its faces.
 
     Confidence is the highest probability of a face, accuracy whether that class is right
     (Naeini et al., 2015; Guo et al., 2017, equation 3).
@@ -291,7 +310,7 @@ class Calibration:
         return ratio(np.abs(self._gaps @ weights).sum(axis=0), weights.sum(axis=0))
 
     def curve(self) -> list[dict[str, float | int | None]]:
-        """The reliability curve: a row a bin with its bounds, faces, confidence and accuracy."""
+        """The reliability curve: bounds, faces, confidence and accuracy of each bin."""
         rows: list[dict[str, float | int | None]] = []
         for index in range(self.bins):
             inside = self.bin == index
@@ -323,8 +342,8 @@ class Ranking:
 
     Faces are sorted by falling score and cut into segments: one for each score that some face of
     the class has (with every face tied to it), one for each run of other faces in between. Both
-    areas then need the weight of each segment, and of the faces of the class in it; a weighting
-    is a column of `weights`, so a sparse product gives the segments of all of them together.
+    areas need only the weight of each segment and of the faces of the class in it. A weighting is
+    a column of `weights`, so a sparse product gives the segments of all weightings together.
 
     Args:
         scores: (n,), any real numbers; higher means "more likely this class".
@@ -348,8 +367,8 @@ class Ranking:
         self._hit_segments: Ints = np.unique(segment[hit])
         rank_of_segment = np.searchsorted(self._hit_segments, segment[hit])
         self._hits = _sums_by(rank_of_segment, order[hit], len(self._hit_segments), n)
-        # Without a tie between a face of the class and another, the segments of the class hold its
-        # faces alone, and the second product falls away.
+        # Without a tie between a face of the class and another face, the segments of the class
+        # hold only its faces, and the second product is not needed.
         self._tied = len(self._hit_segments) > 0 and bool(
             (np.bincount(segment)[self._hit_segments] != np.bincount(rank_of_segment)).any()
         )
@@ -357,14 +376,15 @@ class Ranking:
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return (AUC-ROC, average precision), each (B,), for `weights` of shape (n, B).
 
-        AUC: the weighted share of (face of the class, other face) pairs in the right order, a tie
-        counting one half; undefined without either kind. Average precision: the sum over scores,
-        falling, of precision times the step in recall; undefined without a face of the class.
+        AUC: the weighted fraction of (face of the class, other face) pairs in the right order,
+        where a tie counts one half; undefined unless both kinds occur. Average precision: the sum
+        over falling scores of precision times the step in recall; undefined without a face of the
+        class.
         """
         columns = weights.shape[1]
         if len(self._hit_segments) == 0:
             return np.full(columns, np.nan), np.full(columns, np.nan)
-        # Turned over, because running sums are several times as fast along a row.
+        # Transposed, because running sums are several times as fast along a row.
         in_segment = np.ascontiguousarray((self._all @ weights).T)
         hits = in_segment[:, self._hit_segments]
         tied_others = None
@@ -384,7 +404,7 @@ class Ranking:
             right += 0.5 * np.einsum("bs,bs->b", hits, tied_others)
         auc = ratio(right, others * all_hits)
 
-        # Above the first drawn face of the class both sums are zero, and so is the step.
+        # Above the first drawn face of the class both sums are zero, and the step is zero too.
         np.maximum(above, np.finfo(np.float64).tiny, out=above)
         np.divide(hits_above, above, out=hits_above)
         average_precision = ratio(np.einsum("bs,bs->b", hits, hits_above), all_hits)

@@ -1,4 +1,4 @@
-"""Score predictions against truth: every figure, its interval, and the baselines beside it."""
+"""Score predictions against truth: every metric, its interval, and the baselines."""
 
 import json
 import platform
@@ -13,32 +13,36 @@ import scipy
 
 from affectnet.errors import ConfigError
 from affectnet.evaluation.baselines import baselines
-from affectnet.evaluation.bootstrap import INTERVAL_KINDS, LEVEL, IntervalKind
-from affectnet.evaluation.metric_vectors import ExpressionFigures
-from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
-from affectnet.evaluation.prediction_files import predictions_of, truth_of
-from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, leave_out_contempt
-from affectnet.evaluation.sections import (
-    Section,
-    Setting,
-    affect_section,
-    consistency_sections,
-    expression_sections,
+from affectnet.evaluation.bootstrap import (
+    INTERVAL_KINDS,
+    LEVEL,
+    BootstrapSettings,
+    IntervalKind,
     nested,
     scored,
 )
+from affectnet.evaluation.metric_vectors import (
+    ExpressionVector,
+    MetricGroup,
+    affect_group,
+    consistency_groups,
+    expression_groups,
+)
+from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
+from affectnet.evaluation.prediction_files import predictions_of, truth_of
+from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, leave_out_contempt
 from affectnet.evaluation.slices import score_slices
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import write_beside
 from affectnet.seven import classes_for
 from affectnet.version import __version__
 
-SHOWN_IDS = 20
+LISTED_IDS = 20
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `evaluate` found; `figures` is the content of metrics.json.
+    """The result of `evaluate`; `metrics` is the content of metrics.json.
 
     Example:
         >>> s = evaluate({"expression": [0, 1, 1]}, {"expression_pred": [0, 1, 0]}, resamples=0)
@@ -46,25 +50,25 @@ class Scores:
         0.6667
     """
 
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
 
     def __getitem__(self, key: str) -> Any:
-        return self.figures[key]
+        return self.metrics[key]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of metrics.json: plain dicts, lists, numbers, strings and None."""
-        known: dict[str, Any] = json.loads(json.dumps(self.figures, allow_nan=False))
+        known: dict[str, Any] = json.loads(json.dumps(self.metrics, allow_nan=False))
         return known
 
     def table(self) -> str:
         """The scores, their intervals and the baselines as tables for a terminal."""
         from affectnet.evaluation.terminal import tables, to_text
 
-        return to_text(tables(self.figures))
+        return to_text(tables(self.metrics))
 
     def write(self, path: Path) -> None:
         """Write metrics.json; it appears complete or not at all."""
-        text = json.dumps(self.figures, indent=2, allow_nan=False)
+        text = json.dumps(self.metrics, indent=2, allow_nan=False)
         with write_beside(path) as new:
             new.write_text(text + "\n", encoding="utf-8")
 
@@ -92,12 +96,12 @@ def evaluate(
         seed: of the bootstrap.
         interval: `percentile` or `bca`.
         stratified: resample within each true class, keeping the size of each.
-        zero_rule: SAGR's, see `moments.same_sign`.
+        zero_rule: of SAGR, see `metrics.same_sign`.
         slices: names of further columns of truth or predictions to score by, value by value; or
             columns themselves, each as long as the truth.
-        without_contempt: score seven classes: faces of contempt are in no figure, valence and
-            arousal included, and the probability of contempt is dropped and the others scaled to
-            sum to one. Predictions with probabilities for these seven alone are always scored so.
+        without_contempt: score seven classes: no metric, valence and arousal included, has faces
+            of contempt, and the other seven probabilities are scaled to sum to one. Always so for
+            predictions with probabilities for these seven alone.
 
     Raises:
         DataError: values that cannot be, ids that repeat, no id in common.
@@ -107,21 +111,21 @@ def evaluate(
     known = truth if isinstance(truth, Truth) else truth_of(truth)
     if isinstance(slices, Mapping):
         known = _with_columns(known, slices)
-    said = preds if isinstance(preds, Predictions) else predictions_of(preds)
-    joined = join(known, said)
-    setting = Setting(resamples, seed, interval, stratified)
-    seven = without_contempt or said.of_seven
+    given = preds if isinstance(preds, Predictions) else predictions_of(preds)
+    joined = join(known, given)
+    setting = BootstrapSettings(resamples, seed, interval, stratified)
+    seven = without_contempt or given.of_seven
     faces, answers = joined.truth, joined.preds
     if seven:
         faces, answers = leave_out_contempt(faces, answers)
-    sections = sections_of(faces, answers, zero_rule, classes_for(seven))
+    groups = groups_of(faces, answers, zero_rule, classes_for(seven))
 
     found: dict[str, Any] = {"n": len(faces)}
-    for section in sections:
-        found.setdefault(section.key, {})
-    for section, entries in scored(sections, setting, faces.expression):
-        nested(section.key, entries, found)
-        _describe(section, found[section.key])
+    for group in groups:
+        found.setdefault(group.key, {})
+    for group, entries in scored(groups, setting, faces.expression):
+        nested(group.key, entries, found)
+        _describe(group, found[group.key])
     found["baselines"] = baselines(faces, zero_rule, classes_for(seven))
     if slices:
         found["slices"] = score_slices(faces, answers, list(slices), setting, zero_rule)
@@ -130,47 +134,47 @@ def evaluate(
     return Scores(found)
 
 
-def sections_of(
+def groups_of(
     truth: Truth, preds: Predictions, zero_rule: ZeroRule, classes: Sequence[str] = EXPRESSIONS
-) -> list[Section]:
+) -> list[MetricGroup]:
     """Everything that a score consists of, over the same faces; `expression` is of `classes`."""
     return [
-        *expression_sections(truth, preds, classes),
-        affect_section(truth, preds, "valence", zero_rule),
-        affect_section(truth, preds, "arousal", zero_rule),
-        *consistency_sections(truth, preds),
+        *expression_groups(truth, preds, classes),
+        affect_group(truth, preds, "valence", zero_rule),
+        affect_group(truth, preds, "arousal", zero_rule),
+        *consistency_groups(truth, preds),
     ]
 
 
-def _describe(section: Section, block: dict[str, Any]) -> None:
-    """Add to a block of metrics.json what is not a figure: counts, confusion, reliability."""
-    n = int(section.rows.sum())
-    if section.key == "consistency":
-        block[section.figures.names[0]]["n"] = n
+def _describe(group: MetricGroup, block: dict[str, Any]) -> None:
+    """Add counts, confusion and reliability to a block of metrics.json."""
+    n = int(group.rows.sum())
+    if group.key == "consistency":
+        block[group.metrics.names[0]]["n"] = n
         return
     block["n"] = n
-    if not isinstance(section.figures, ExpressionFigures):
+    if not isinstance(group.metrics, ExpressionVector):
         return
-    figures = section.figures
-    usable = n > 0 and not section.refused
-    matrix = figures.confusion(np.ones((n, 1)))[0].astype(int) if usable else None
-    block["classes"] = list(figures.classes)
+    metrics = group.metrics
+    usable = n > 0 and not group.refused
+    matrix = metrics.confusion(np.ones((n, 1)))[0].astype(int) if usable else None
+    block["classes"] = list(metrics.classes)
     block["confusion"] = None if matrix is None else matrix.tolist()
-    counts = figures.support()
-    for c, name in enumerate(figures.classes):
+    counts = metrics.support()
+    for c, name in enumerate(metrics.classes):
         block["per_class"][name]["n"] = int(counts[c])
-    absent = [name for name, count in zip(figures.classes, counts, strict=True) if count == 0]
+    absent = [name for name, count in zip(metrics.classes, counts, strict=True) if count == 0]
     if usable and absent:
         block["note"] = (
             f"the truth holds no {', no '.join(absent)}; means are over the other classes"
         )
-    block["reliability"] = figures.calibration.curve() if figures.calibration and usable else None
+    block["reliability"] = metrics.calibration.curve() if metrics.calibration and usable else None
 
 
 def _protocol(
-    joined: Joined, setting: Setting, zero_rule: ZeroRule, contempt: int | None
+    joined: Joined, setting: BootstrapSettings, zero_rule: ZeroRule, contempt: int | None
 ) -> dict[str, Any]:
-    """What the figures were made by; `contempt` counts the faces left out of seven classes."""
+    """How the metrics were computed; `contempt` counts the faces that seven classes leave out."""
     truth, preds = joined.truth, joined.preds
     notes = []
     if joined.missing:
@@ -178,14 +182,14 @@ def _protocol(
             f"{len(joined.missing):,} faces of the truth have no prediction and are not scored"
         )
     if joined.extra:
-        notes.append(f"{len(joined.extra):,} predictions belong to no face of the truth")
+        notes.append(f"{len(joined.extra):,} predictions have no face in the truth")
     if preds.probabilities is not None:
         known = ~np.isnan(preds.probabilities[:, 0])
         other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)
         if other.any() and contempt is None:
             notes.append(
-                f"{int(other.sum()):,} predicted labels are not the most probable class; accuracy "
-                "and its like go by the label, the rest by the probabilities"
+                f"{int(other.sum()):,} predicted labels are not the most probable class; metrics "
+                "of labels use the label, all others the probabilities"
             )
     uncovered = [n for n in preds.uncovered if contempt is None or n != "contempt"]
     if uncovered:
@@ -198,8 +202,8 @@ def _protocol(
         "n_truth": len(truth) + len(joined.missing),
         "n_missing": len(joined.missing),
         "n_extra": len(joined.extra),
-        "missing_ids": list(joined.missing[:SHOWN_IDS]),
-        "extra_ids": list(joined.extra[:SHOWN_IDS]),
+        "missing_ids": list(joined.missing[:LISTED_IDS]),
+        "extra_ids": list(joined.extra[:LISTED_IDS]),
         "classes": list(classes_for(contempt is not None)),
         "without_contempt": contempt is not None,
         "n_contempt": contempt or 0,
@@ -221,9 +225,9 @@ def _protocol(
 
 
 def _seven_note(left_out: int, knows_only_seven: bool) -> str:
-    why = "the predictions know no contempt" if knows_only_seven else "contempt dropped"
+    why = "the predictions have no contempt" if knows_only_seven else "contempt dropped"
     return (
-        f"seven classes ({why}): {left_out:,} faces of contempt are in no figure, valence and "
+        f"seven classes ({why}): {left_out:,} faces of contempt are in no metric, valence and "
         "arousal included"
         + ("" if knows_only_seven else "; the other seven probabilities are scaled to sum to one")
     )
@@ -231,11 +235,13 @@ def _seven_note(left_out: int, knows_only_seven: bool) -> str:
 
 def _check(resamples: int, interval: str, zero_rule: str) -> None:
     if resamples < 0 or resamples == 1:
-        raise ConfigError(f"{resamples} resamples give no interval; 1,000 are usual, 0 for none")
+        raise ConfigError(
+            f"{resamples} resamples give no interval; 1,000 are usual, 0 means no intervals"
+        )
     if interval not in INTERVAL_KINDS:
-        raise ConfigError(f"interval {interval!r}: it is one of {', '.join(INTERVAL_KINDS)}")
+        raise ConfigError(f"interval {interval!r} is not one of {', '.join(INTERVAL_KINDS)}")
     if zero_rule not in ZERO_RULES:
-        raise ConfigError(f"zero rule {zero_rule!r}: it is one of {', '.join(ZERO_RULES)}")
+        raise ConfigError(f"zero rule {zero_rule!r} is not one of {', '.join(ZERO_RULES)}")
 
 
 def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:

@@ -1,4 +1,4 @@
-"""Scores by the values of a column, the worst slice named."""
+"""Scores for each value of a column, and the worst slice."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,15 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from affectnet.errors import ConfigError, suggest
+from affectnet.evaluation.bootstrap import BootstrapSettings, nested, scored
+from affectnet.evaluation.metric_vectors import affect_group, label_group
 from affectnet.evaluation.metrics import Bools, ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
-from affectnet.evaluation.sections import Setting, affect_section, label_section, nested, scored
 
 MOST_VALUES: Final = 12
-"""A column of numbers with more distinct values than this is cut into quarters."""
+"""A column of numbers with more distinct values than this is split into quarters."""
 FEWEST_FACES: Final = 30
-"""The worst slice is sought among slices of at least this many faces."""
-SLICE_FIGURES: Final = {
+"""The worst slice is chosen from slices of at least this many faces."""
+SLICE_METRICS: Final = {
     "expression": ("accuracy", "f1_macro"),
     "valence": ("rmse", "ccc"),
     "arousal": ("rmse", "ccc"),
@@ -26,17 +27,17 @@ def score_slices(
     truth: Truth,
     preds: Predictions,
     columns: Sequence[str],
-    setting: Setting,
+    setting: BootstrapSettings,
     zero_rule: ZeroRule,
 ) -> dict[str, Any]:
     """Score each value of each column: {column: {"slices": [...], "worst": {...}}}.
 
-    A slice holds its name, its number of faces, and the figures of `SLICE_FIGURES` with their
+    A slice holds its name, its number of faces, and the metrics of `SLICE_METRICS` with their
     intervals. The worst is the one of lowest accuracy, or, without expression, of lowest mean CCC,
-    among slices of at least 30 faces (of any size where there is none).
+    among slices of at least 30 faces (of any size where no slice is that large).
 
     Raises:
-        ConfigError: no such column, or one of text with a different value on every face.
+        ConfigError: no such column, or a column of text with a different value for every face.
     """
     return {name: _score_column(truth, preds, name, setting, zero_rule) for name in columns}
 
@@ -44,29 +45,29 @@ def score_slices(
 def slice_masks(name: str, values: npt.NDArray[Any]) -> dict[str, Bools]:
     """The faces of each slice of a column, by the slice's name.
 
-    Text, booleans and up to 12 distinct numbers: a slice a value. More numbers: quarters of near
-    equal size. Missing values are a slice of their own.
+    Text, booleans and up to 12 distinct numbers: one slice per value. More numbers: quarters of
+    almost equal size. Missing values are a slice of their own.
 
     Raises:
-        ConfigError: text that differs on every face.
+        ConfigError: text that differs for every face.
     """
     if values.dtype.kind in "iuf":
         numbers = values.astype(np.float64)
         missing = np.isnan(numbers)
-        distinct = np.unique(numbers[~missing])
-        if len(distinct) > MOST_VALUES:
+        values = np.unique(numbers[~missing])
+        if len(values) > MOST_VALUES:
             return _quarters(numbers, missing)
-        masks = {f"{value:g}": numbers == value for value in distinct}
+        masks = {f"{value:g}": numbers == value for value in values}
     else:
         words = np.array(["" if _is_missing(value) else str(value) for value in values], object)
         missing = words == ""
-        distinct_words = sorted(set(words[~missing]))
-        if len(distinct_words) > max(MOST_VALUES, len(words) // 2):
+        distinct = sorted(set(words[~missing]))
+        if len(distinct) > max(MOST_VALUES, len(words) // 2):
             raise ConfigError(
-                f"--slices {name}: {len(distinct_words):,} different values over {len(words):,} "
-                "faces are no slices; choose a column that groups faces"
+                f"--slices {name}: {len(distinct):,} different values for {len(words):,} faces are "
+                "too many for slices; choose a column that groups faces"
             )
-        masks = {word: words == word for word in distinct_words}
+        masks = {word: words == word for word in distinct}
     return masks | ({"(missing)": missing} if missing.any() else {})
 
 
@@ -85,7 +86,7 @@ def _quarters(numbers: npt.NDArray[np.float64], missing: Bools) -> dict[str, Boo
 
 
 def _score_column(
-    truth: Truth, preds: Predictions, name: str, setting: Setting, zero_rule: ZeroRule
+    truth: Truth, preds: Predictions, name: str, setting: BootstrapSettings, zero_rule: ZeroRule
 ) -> dict[str, Any]:
     known = {**preds.extra, **truth.extra}
     if name not in known:
@@ -96,28 +97,28 @@ def _score_column(
     slices = []
     for value, mask in slice_masks(name, np.asarray(known[name])).items():
         faces = np.flatnonzero(mask)
-        some, said = truth.rows(faces), preds.rows(faces)
+        some, some_preds = truth.rows(faces), preds.rows(faces)
         block: dict[str, Any] = {"slice": value, "n": len(faces)}
-        sections = [
-            label_section(some, said),
-            affect_section(some, said, "valence", zero_rule),
-            affect_section(some, said, "arousal", zero_rule),
+        groups = [
+            label_group(some, some_preds),
+            affect_group(some, some_preds, "valence", zero_rule),
+            affect_group(some, some_preds, "arousal", zero_rule),
         ]
-        for section, entries in scored(sections, setting, some.expression):
-            wanted = SLICE_FIGURES[section.key]
-            nested(section.key, {k: v for k, v in entries.items() if k in wanted}, block)
+        for group, entries in scored(groups, setting, some.expression):
+            wanted = SLICE_METRICS[group.key]
+            nested(group.key, {k: v for k, v in entries.items() if k in wanted}, block)
         slices.append(block)
     return {"slices": slices, "worst": _worst(slices)}
 
 
 def _worst(slices: list[dict[str, Any]]) -> dict[str, Any] | None:
     large = [block for block in slices if block["n"] >= FEWEST_FACES] or slices
-    for figure, merit in (("accuracy", _accuracy), ("mean CCC", _mean_ccc)):
+    for metric, merit in (("accuracy", _accuracy), ("mean CCC", _mean_ccc)):
         judged = [(merit(block), block) for block in large]
         known = [(value, block) for value, block in judged if value is not None]
         if known:
             value, block = min(known, key=lambda pair: pair[0])
-            return {"slice": block["slice"], "n": block["n"], "by": figure, "value": value}
+            return {"slice": block["slice"], "n": block["n"], "by": metric, "value": value}
     return None
 
 

@@ -37,49 +37,49 @@ CLASS_COLUMNS: Final = {
 }
 
 
-def tables(figures: dict[str, Any]) -> list[RenderableType]:
-    """The tables of one metrics.json: expression, affect, classes, slices, and what to know."""
-    shown: list[RenderableType] = []
-    if figures["expression"]["n"]:
-        shown += [_expression(figures), _classes(figures["expression"])]
-    if figures["valence"]["n"] or figures["arousal"]["n"]:
-        shown.append(_affect(figures))
-    shown += [_slices(name, block) for name, block in figures.get("slices", {}).items()]
-    published = figures["baselines"]["published"]
-    return [*shown, *([_published(published)] if shown else []), _notes(figures)]
+def tables(metrics: dict[str, Any]) -> list[RenderableType]:
+    """The tables of one metrics.json: expression, affect, classes, slices, and the notes."""
+    found: list[RenderableType] = []
+    if metrics["expression"]["n"]:
+        found += [_expression(metrics), _classes(metrics["expression"])]
+    if metrics["valence"]["n"] or metrics["arousal"]["n"]:
+        found.append(_affect(metrics))
+    found += [_slices(name, block) for name, block in metrics.get("slices", {}).items()]
+    published = metrics["baselines"]["published"]
+    return [*found, *([_published(published)] if found else []), _notes(metrics)]
 
 
-def comparison_table(figures: dict[str, Any]) -> RenderableType:
-    """Two sets of predictions side by side, their differences, and the verdict."""
-    a, b = figures["names"]
-    title = f"{b} against {a}, {figures['n']:,} faces"
-    if lacks_contempt(figures.get("classes", EXPRESSIONS)):
+def comparison_table(metrics: dict[str, Any]) -> RenderableType:
+    """Two sets of predictions next to each other, their differences, and the verdict."""
+    a, b = metrics["names"]
+    title = f"{b} against {a}, {metrics['n']:,} faces"
+    if lacks_contempt(metrics.get("classes", EXPRESSIONS)):
         title += ", seven classes"
-    table = _grid(title, ["figure", a, b, "difference", "better"])
-    for section, rows in (
+    table = _grid(title, ["metric", a, b, "difference", "better"])
+    for group, rows in (
         ("expression", EXPRESSION_ROWS),
         ("valence", AFFECT_ROWS),
         ("arousal", AFFECT_ROWS),
     ):
         for key, label in rows.items():
-            entry = figures[section].get(key)
+            entry = metrics[group].get(key)
             if entry is None or entry["difference"] is None:
                 continue
             apart = {"value": entry["difference"], "low": entry["low"], "high": entry["high"]}
             table.add_row(
-                label if section == "expression" else f"{section} {label}",
+                label if group == "expression" else f"{group} {label}",
                 cell({"value": entry["a"]}),
                 cell({"value": entry["b"]}),
                 cell(apart),
                 entry["better"] or "",
             )
-    return Group(table, Text(figures["verdict"]))
+    return Group(table, Text(metrics["verdict"]))
 
 
-def to_text(parts: Sequence[RenderableType]) -> str:
+def to_text(found: Sequence[RenderableType]) -> str:
     """Render to plain text, 100 columns wide."""
     console = Console(file=StringIO(), width=WIDTH, color_system=None, highlight=False)
-    console.print(Group(*parts))
+    console.print(Group(*found))
     file = console.file
     assert isinstance(file, StringIO)
     return file.getvalue()
@@ -96,22 +96,22 @@ def cell(entry: dict[str, Any] | None, places: int = 3, interval: bool = True) -
 
 
 def _number(value: float, places: int) -> str:
-    """Without the zero before the point, as papers print shares: the tables stay narrow."""
+    """Without the zero before the point, as in papers, so that the tables stay narrow."""
     text = f"{value:.{places}f}"
     if float(text) == 0:
         text = text.removeprefix("-")
     return text.replace("0.", ".", 1) if text.removeprefix("-").startswith("0.") else text
 
 
-def _expression(figures: dict[str, Any]) -> Table:
-    eight, seven = figures["expression"], figures["expression_7"]
-    base = figures["baselines"]
+def _expression(metrics: dict[str, Any]) -> Table:
+    eight, seven = metrics["expression"], metrics["expression_7"]
+    base = metrics["baselines"]
     only_seven = lacks_contempt(eight["classes"])
     title = f"Expression, {eight['n']:,} faces"
-    columns = ["figure", "eight classes", "equal classes", "seven classes", "majority", "people"]
+    columns = ["metric", "eight classes", "equal classes", "seven classes", "majority", "people"]
     if only_seven:
         title += ", seven classes (without contempt)"
-        columns = ["figure", "seven classes", "equal classes", "majority", "people"]
+        columns = ["metric", "seven classes", "equal classes", "majority", "people"]
     else:
         title += f" ({seven['n']:,} for seven classes)"
     table = _grid(title, columns)
@@ -138,30 +138,30 @@ def _classes(block: dict[str, Any]) -> Table:
     return table
 
 
-def _affect(figures: dict[str, Any]) -> Table:
-    constant = figures["baselines"].get(CONSTANT, {})
+def _affect(metrics: dict[str, Any]) -> Table:
+    constant = metrics["baselines"].get(CONSTANT, {})
     table = _grid(
-        f"Valence, {figures['valence']['n']:,} faces, and arousal, {figures['arousal']['n']:,}",
-        ["figure", "valence", "constant", "arousal", "constant"],
+        f"Valence, {metrics['valence']['n']:,} faces, and arousal, {metrics['arousal']['n']:,}",
+        ["metric", "valence", "constant", "arousal", "constant"],
     )
     for key, label in AFFECT_ROWS.items():
         row = [label]
         for name in ("valence", "arousal"):
-            row += [cell(figures[name][key]), cell(constant.get(name, {}).get(key))]
+            row += [cell(metrics[name][key]), cell(constant.get(name, {}).get(key))]
         table.add_row(*row)
     return table
 
 
 def _published(rows: Sequence[dict[str, Any]]) -> Table:
-    """The published figures, a row a model."""
+    """The published metrics, one row per model."""
     table = _grid(
-        "Published on AffectNet's test faces, as their authors give them (none reproduced here)",
+        "Published for AffectNet's test faces, as their authors report them (none reproduced here)",
         ["model", "8 cl.", "7 cl.", "V CCC", "V RMSE", "A CCC", "A RMSE", "source"],
     )
     models: dict[str, dict[str, Any]] = {}
     for row in rows:
-        figure = f"{row['figure']} {row['classes'] or ''}".strip()
-        models.setdefault(row["model"], {"source": _author(row)})[figure] = row
+        metric = f"{row['figure']} {row['classes'] or ''}".strip()
+        models.setdefault(row["model"], {"source": _author(row)})[metric] = row
     columns = ("accuracy 8", "accuracy 7", "valence ccc", "valence rmse", "arousal ccc")
     for model, known in models.items():
         table.add_row(
@@ -180,44 +180,46 @@ def _slices(column: str, block: dict[str, Any]) -> Table:
         f"By {column}", ["slice", "faces", "accuracy", "F1", "valence CCC", "arousal CCC"]
     )
     worst = (block["worst"] or {}).get("slice")
-    for part in block["slices"]:
+    for one in block["slices"]:
         table.add_row(
-            part["slice"] + ("  (worst)" if part["slice"] == worst else ""),
-            f"{part['n']:,}",
-            cell(part["expression"]["accuracy"], 2),
-            cell(part["expression"]["f1_macro"], 2),
-            cell(part["valence"]["ccc"], 2),
-            cell(part["arousal"]["ccc"], 2),
+            one["slice"] + ("  (worst)" if one["slice"] == worst else ""),
+            f"{one['n']:,}",
+            cell(one["expression"]["accuracy"], 2),
+            cell(one["expression"]["f1_macro"], 2),
+            cell(one["valence"]["ccc"], 2),
+            cell(one["arousal"]["ccc"], 2),
         )
     return table
 
 
-def _notes(figures: dict[str, Any]) -> Text:
-    protocol = figures["protocol"]
+def _notes(metrics: dict[str, Any]) -> Text:
+    protocol = metrics["protocol"]
     lines = []
-    said = figures["consistency"]["predicted"]
-    if said["value"] is not None:
-        annotated = cell(figures["consistency"]["annotated"])
-        lines.append(f"Expression fits valence and arousal: {cell(said)}; annotations: {annotated}")
+    predicted = metrics["consistency"]["predicted"]
+    if predicted["value"] is not None:
+        annotated = cell(metrics["consistency"]["annotated"])
+        lines.append(
+            f"Expression agrees with valence and arousal: {cell(predicted)}; annotations: {annotated}"
+        )
     if protocol["resamples"]:
         lines.append(
             f"In brackets: {protocol['level']:.0%} {protocol['interval']} bootstrap interval, "
             f"{protocol['resamples']:,} resamples"
             + (" within each class" if protocol["stratified"] else "")
         )
-    for name, part in figures.get("slices", {}).items():
-        if worst := part["worst"]:
+    for name, block in metrics.get("slices", {}).items():
+        if worst := block["worst"]:
             lines.append(
                 f"Worst slice by {name}: {worst['slice']} ({worst['n']:,} faces), "
                 f"{worst['by']} {worst['value']:.3f}"
             )
     lines += [f"Note: {note}" for note in protocol["notes"]]
     reasons: dict[str, list[str]] = {}
-    for section in ("expression", "expression_7", "valence", "arousal"):
-        for key, entry in figures[section].items():
-            if isinstance(entry, dict) and entry.get("reason") and figures[section]["n"]:
+    for group in ("expression", "expression_7", "valence", "arousal"):
+        for key, entry in metrics[group].items():
+            if isinstance(entry, dict) and entry.get("reason") and metrics[group]["n"]:
                 names = reasons.setdefault(entry["reason"], [])
-                name = "seven classes" if section == "expression_7" else key
+                name = "seven classes" if group == "expression_7" else key
                 names += [name] if name not in names else []
     lines += [f"No value or interval, {', '.join(names)}: {why}" for why, names in reasons.items()]
     return Text("\n".join(lines))

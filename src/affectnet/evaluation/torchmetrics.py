@@ -1,7 +1,7 @@
-"""The AffectNet figures as torchmetrics classes, for use in anybody's training loop.
+"""The AffectNet metrics as torchmetrics classes, for use in any training loop.
 
-They keep sums, not faces, so memory does not grow with the data, and several processes add theirs
-up. `compute()` equals the functions of `affectnet.evaluation.point_metrics` on all faces together.
+They keep sums, not faces, so memory does not grow with the data, and the sums of several processes
+are added. `compute()` equals `affectnet.evaluation.evaluate` on all faces together.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from affectnet.evaluation import metrics as on
-from affectnet.evaluation.metric_vectors import LABEL_FIGURES
-from affectnet.evaluation.metrics import AFFECT_FIGURES, ZERO_RULES, ZeroRule
+from affectnet.evaluation import metrics as of_confusion
+from affectnet.evaluation.metric_vectors import LABEL_METRICS
+from affectnet.evaluation.metrics import AFFECT_METRICS, ZERO_RULES, ZeroRule
 from affectnet.labels import N_EXPRESSIONS
 
 
@@ -22,7 +22,7 @@ class ExpressionMetrics(Metric):
 
     `update(preds, target)`: preds (B,) class indices, or (B, K) logits or probabilities; target
     (B,) class indices, -1 where missing. `compute()` returns a dict of float64 scalars, NaN where
-    undefined, as torchmetrics has it.
+    undefined, as in torchmetrics.
     """
 
     full_state_update = False
@@ -43,11 +43,11 @@ class ExpressionMetrics(Metric):
         self.confusion += counts.reshape(self.num_classes, self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of all batches so far."""
+        """The metrics of all batches so far."""
         matrix = self.confusion.cpu().numpy().astype(np.float64)
         return {
-            name: torch.tensor(float(getattr(on, name)(matrix)), dtype=torch.float64)
-            for name in LABEL_FIGURES
+            name: torch.tensor(float(getattr(of_confusion, name)(matrix)), dtype=torch.float64)
+            for name in LABEL_METRICS
         }
 
 
@@ -85,19 +85,19 @@ class AffectMetrics(Metric):
         self.sums += torch.stack([row.double().sum() for row in rows])
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of all batches so far."""
+        """The metrics of all batches so far."""
         n, sx, sy, sxx, syy, sxy, squared, absolute, agreed, counted = self.sums
         var_x, var_y = sxx / n - (sx / n) ** 2, syy / n - (sy / n) ** 2
-        # A constant leaves rounding here, not zero; valence and arousal are of the order of one.
+        # A constant leaves a rounding error here; valence and arousal are of the order of one.
         var_x, var_y = (torch.where(var < 1e-14, 0.0, var) for var in (var_x, var_y))
         covariance = sxy / n - sx * sy / n**2
         covariance = torch.where(var_x * var_y > 0, covariance, 0.0)
         spread = var_x + var_y + ((sx - sy) / n) ** 2
-        figures = (
+        metrics = (
             torch.sqrt(squared / n),
             absolute / n,
             covariance / torch.sqrt(var_x * var_y),
             agreed / counted,
             2 * covariance / spread,
         )
-        return dict(zip(AFFECT_FIGURES, figures, strict=True))
+        return dict(zip(AFFECT_METRICS, metrics, strict=True))

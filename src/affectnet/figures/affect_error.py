@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from numpy.typing import NDArray
 
-from affectnet.evaluation.point_metrics import ccc, rmse
+from affectnet.evaluation.metrics import affect_metrics
 from affectnet.figures.circumplex import LIMIT
 from affectnet.figures.style import (
     FULL_WIDTH,
@@ -131,11 +131,8 @@ def error_by_region(
     ):
         usable = placed & known(preds)
         region = region_of(valence[usable], arousal[usable])
-        for axes, figure_name, score in (
-            (panels[first], "RMSE", rmse),
-            (panels[first + 1], "CCC", ccc),
-        ):
-            axes.set_title(f"{figure_name} of {name}")
+        for axes, metric in ((panels[first], "rmse"), (panels[first + 1], "ccc")):
+            axes.set_title(f"{metric.upper()} of {name}")
             if not usable.any():
                 say(axes, f"no face has annotated valence and arousal\nand a predicted {name}")
                 continue
@@ -143,9 +140,9 @@ def error_by_region(
             for index in range(len(values)):
                 inside = region == index
                 if inside.sum() >= FEWEST:
-                    known_score = score(truth[usable][inside], preds[usable][inside])
-                    values[index] = np.nan if known_score is None else known_score
-            _wheel(axes, values, worst_is_high=figure_name == "RMSE")
+                    value = affect_metrics(truth[usable][inside], preds[usable][inside])[metric]
+                    values[index] = np.nan if value is None else value
+            _wheel(axes, values, worst_is_high=metric == "rmse")
     return figure
 
 

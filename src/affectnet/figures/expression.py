@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from affectnet.evaluation import point_metrics as evaluation
+from affectnet.evaluation import metrics
 from affectnet.figures.style import (
     CLASS_COLOURS,
     FULL_WIDTH,
@@ -132,5 +132,5 @@ def _cell_texts(count: float, share: float, show: str) -> tuple[str, str]:
 def confusion_counts(truth: NDArray[Any], preds: NDArray[Any]) -> NDArray[np.int64]:
     """Count the faces (8, 8) of true class i predicted as class j; -1 marks a missing label."""
     both = (truth >= 0) & (preds >= 0)
-    matrix = evaluation.confusion_matrix(truth[both], preds[both], N_EXPRESSIONS)
+    matrix = metrics.confusion_matrix(truth[both], preds[both], N_EXPRESSIONS)
     return matrix.astype(np.int64)

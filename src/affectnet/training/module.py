@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from affectnet.data.augment import Mixing, augment, mix, normalise, step_generator, to_float
 from affectnet.data.augmentation import Augmentation
 from affectnet.data.dataset import Batch
-from affectnet.evaluation import point_metrics as metrics
+from affectnet.evaluation.metrics import (
+    affect_metrics,
+    confusion_matrix,
+    f1_macro,
+    none_if_undefined,
+)
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
 from affectnet.training.distillation import Distillation
@@ -259,11 +264,11 @@ def epoch_figures(rows: dict[str, np.ndarray]) -> dict[str, float]:
     if labelled.any():
         truth, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
         figures["accuracy"] = float((truth == preds).mean())
-        figures["f1_macro"] = metrics.f1_macro(truth, preds)
+        figures["f1_macro"] = none_if_undefined(f1_macro(confusion_matrix(truth, preds)))
     for name in ("valence", "arousal"):
         known = np.isfinite(rows[name])
         if known.any():
             truth, preds = rows[name][known], rows[f"{name}_pred"][known]
-            figures[f"{name}_ccc"] = metrics.ccc(truth, preds)
-            figures[f"{name}_rmse"] = metrics.rmse(truth, preds)
+            found = affect_metrics(truth, preds)
+            figures |= {f"{name}_{metric}": found[metric] for metric in ("ccc", "rmse")}
     return {name: value for name, value in figures.items() if value is not None}
