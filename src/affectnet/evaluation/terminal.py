@@ -197,10 +197,8 @@ def _notes(metrics: dict[str, Any]) -> Text:
     lines = []
     predicted = metrics["consistency"]["predicted"]
     if predicted["value"] is not None:
-        annotated = cell(metrics["consistency"]["annotated"])
-        lines.append(
-            f"Expression agrees with valence and arousal: {cell(predicted)}; annotations: {annotated}"
-        )
+        values = f"{cell(predicted)}; annotations: {cell(metrics['consistency']['annotated'])}"
+        lines.append(f"Expression agrees with valence and arousal: {values}")
     if protocol["resamples"]:
         lines.append(
             f"In brackets: {protocol['level']:.0%} {protocol['interval']} bootstrap interval, "
