@@ -1,4 +1,4 @@
-"""The command line: help without torch, one line for each mistake, YAML and flags together."""
+"""The command line: help without torch, one line per mistake, YAML and flags together."""
 
 import dataclasses
 import subprocess

@@ -1,9 +1,10 @@
-"""`affectnet benchmark`: what it refuses, what it passes on, and that a failure ends nothing.
+"""`affectnet benchmark`: what it refuses, what it passes on, and that the rest survives a failure.
 
-Being killed is held by `tests/test_kills.py`.
+`tests/test_kills.py` tests that it can be killed.
 """
 
 import dataclasses
+import fcntl
 import json
 from pathlib import Path
 
@@ -11,11 +12,10 @@ import pytest
 import yaml
 
 from affectnet.commands import benchmark as module
-from affectnet.commands.benchmark import Job, benchmark, recipe_flags
+from affectnet.commands.benchmark import Job, benchmark, list_jobs, recipe_flags, run_python
 from affectnet.config import BenchmarkConfig
 from affectnet.errors import ConfigError, RunError
 from affectnet.models.backbones import BASELINES
-from affectnet.run import RunFolder
 
 
 def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
@@ -32,10 +32,10 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
 def test_backbones_and_seeds_are_lists_with_commas(drawn: Path, tmp_path: Path) -> None:
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet,vgg19",))
     config = dataclasses.replace(config, seeds=("0,1", "2"))
-    jobs = module._jobs(config)
+    jobs = list_jobs(config)
     assert len(jobs) == 6
     assert jobs[:3] == [Job("cvnet", 0), Job("vgg19", 0), Job("cvnet", 1)]
-    everything = module._jobs(dataclasses.replace(config, backbones=(), seeds=()))
+    everything = list_jobs(dataclasses.replace(config, backbones=(), seeds=()))
     assert [job.backbone for job in everything] == ["cvnet", *BASELINES]
 
 
@@ -50,13 +50,15 @@ def test_recipes_by_each_models_name() -> None:
 
 def test_a_foreign_folder_is_refused(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(RunError, match="holds no benchmark"):
+    with pytest.raises(RunError, match="does not hold a benchmark"):
         benchmark(BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",)))
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_failure_ends_nothing_and_other_settings_are_refused(drawn: Path, tmp_path: Path) -> None:
-    """Two trainings that fail at once: CVNet takes no faces of 32 pixels."""
+def test_the_rest_survives_a_failure_and_other_settings_are_refused(
+    drawn: Path, tmp_path: Path
+) -> None:
+    """Both trainings fail immediately, because CVNet does not accept faces of 32 pixels."""
     config = BenchmarkConfig(
         data=(drawn,),
         out=tmp_path / "b",
@@ -73,49 +75,60 @@ def test_a_failure_ends_nothing_and_other_settings_are_refused(drawn: Path, tmp_
         benchmark(dataclasses.replace(config, image_size=48))
 
 
-def test_the_leaderboard_keeps_what_earlier_calls_scored(drawn: Path, tmp_path: Path) -> None:
-    figures = {"expression": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
-    scored = [Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0)]
-    for job in scored:
-        run = RunFolder(tmp_path / "runs" / job.name)
-        home = run.evaluation("test")
-        home.mkdir(parents=True)
-        (home / "metrics.json").write_text(json.dumps(figures))
+METRICS = {"expression": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+
+
+def finish(out: Path, *jobs: Job) -> None:
+    """Write the files of finished jobs into the benchmark's folder, so that nothing is run."""
+    (out / "costs").mkdir(parents=True)
+    (out / ".lock").touch()
+    for job in jobs:
+        run = job.run(out)
+        run.evaluation("test").mkdir(parents=True)
+        (run.evaluation("test") / "metrics.json").write_text(json.dumps(METRICS))
         run.config.write_text(f"backbone: {job.backbone}\nseed: {job.seed}\n")
+        (out / "costs" / f"{job.backbone}.json").write_text("{}")
+
+
+def test_the_leaderboard_keeps_what_earlier_calls_scored(drawn: Path, tmp_path: Path) -> None:
+    finish(tmp_path, Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0))
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",), seeds=("1",))
-    jobs = module._jobs(config)
-    module._tell(config, jobs, {}, set(), {})
+    assert benchmark(config) == 0
     text = (tmp_path / "leaderboard.md").read_text()
     assert "| cvnet | 0.500 ± 0.000 |" in text
     assert r"| resnet18.a1_in1k | 0.500 \[0.400, 0.600\] |" in text
     assert "Not tried yet" not in text
 
 
-def test_a_benchmark_older_than_a_setting_is_gone_on_with(drawn: Path, tmp_path: Path) -> None:
-    config = BenchmarkConfig(data=(drawn,), out=tmp_path)
-    module._begin(config)
+def test_a_benchmark_older_than_a_setting_is_continued(drawn: Path, tmp_path: Path) -> None:
+    finish(tmp_path, Job("cvnet", 0))
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",))
+    assert benchmark(config) == 0
     file = tmp_path / module.SETTINGS
-    known = yaml.safe_load(file.read_text())
-    assert known.pop("flip") is False
-    file.write_text(yaml.safe_dump(known))
-    module._begin(config)
+    settings = yaml.safe_load(file.read_text())
+    assert settings.pop("flip") is False
+    file.write_text(yaml.safe_dump(settings))
+    assert benchmark(config) == 0
     with pytest.raises(ConfigError, match=r"flip \(was False, now True\)"):
-        module._begin(dataclasses.replace(config, flip=True))
+        benchmark(dataclasses.replace(config, flip=True))
 
 
-def test_two_benchmarks_never_work_in_one_folder(tmp_path: Path) -> None:
-    with (
-        module._only_one(tmp_path / "b"),
-        pytest.raises(RunError, match="another benchmark works"),
-        module._only_one(tmp_path / "b", wait=0.1),
-    ):
-        pass
+def test_two_benchmarks_never_run_in_one_folder(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
+    finish(tmp_path, Job("cvnet", 0))
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",))
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another benchmark is running"):
+            benchmark(config)
+    assert benchmark(config) == 0
 
 
-def test_a_killed_child_is_told(tmp_path: Path) -> None:
+def test_the_error_of_a_child_process_is_reported(tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert "killed by SIGKILL, perhaps for want of memory" in module._child(
-        ["-c", code], tmp_path / "log"
-    )
-    assert module._child(["-c", "1/0"], tmp_path / "log").startswith("ZeroDivisionError")
-    assert module._child(["-c", ""], tmp_path / "log") == ""
+    error = run_python(["-c", code], tmp_path / "log")
+    assert "killed by SIGKILL, possibly out of memory" in error
+    assert run_python(["-c", "1/0"], tmp_path / "log").startswith("ZeroDivisionError")
+    assert run_python(["-c", ""], tmp_path / "log") == ""

@@ -1,4 +1,4 @@
-"""`affectnet demo`: the whole way, offline; and it never replaces what is there unasked."""
+"""`affectnet demo`: every step, offline; it replaces an earlier demo only with --overwrite."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from affectnet.config import DemoConfig
 from affectnet.errors import RunError
 
 
-def test_the_demo_goes_all_the_way(
+def test_the_demo_runs_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "TRAIN_PER_CLASS", 10)
@@ -31,7 +31,7 @@ def test_the_demo_goes_all_the_way(
         scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
         assert scores["n"] == 32
         assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
-    # The shipped model, on a real photo and on drawn ones.
+    # The shipped model, on a photo and on drawn faces.
     assert "astronaut.jpg" in said
     assert len(list((out / "marked").glob("*.jpg"))) == 9
     with pytest.raises(RunError, match="--overwrite"):

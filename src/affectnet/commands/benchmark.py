@@ -1,8 +1,8 @@
-"""`affectnet benchmark`: every model trained and scored over the seeds, and a leaderboard.
+"""`affectnet benchmark`: train and score every model with every seed, and write a leaderboard.
 
-Each training, each evaluation and each measurement is a process of its own, so that nothing that
-happens to one of them ends the rest. What is finished is known by the files that it left, so that a
-benchmark that was killed goes on by the same command.
+Each training, evaluation and measurement is a process of its own, so that the others continue when
+one fails. Finished work is recognised by its files, so that the same command continues a benchmark
+that was stopped.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 import yaml
+from filelock import FileLock, Timeout
 
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
@@ -33,19 +33,14 @@ SETTINGS: Final = "benchmark.yaml"
 FREE_TO_CHANGE: Final = {"backbones", "seeds", "out", "workers", "cache", "accelerator", "devices"}
 """What another call on the same folder may change: more models and seeds, and where it runs."""
 PASSED_ON: Final = (
-    "epochs",
-    "image_size",
-    "freeze",
-    "batch_size",
-    "cache",
-    "precision",
-    "accelerator",
-    "devices",
-    "workers",
+    *("epochs", "image_size", "freeze", "batch_size", "cache", "precision"),
+    *("accelerator", "devices", "workers"),
 )
-"""Settings that go to `affectnet train` where they were given."""
-_GRACE: Final = 60.0
-"""Seconds that a child has to stop before it is killed."""
+"""Settings that are passed to `affectnet train` if they are given."""
+LOCK_WAIT: Final = 30.0
+"""Seconds to wait for another benchmark in the same folder, which may be stopping."""
+GRACE: Final = 60.0
+"""Seconds that a child process has to stop before it is killed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,50 +50,46 @@ class Job:
     backbone: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """What the run is called."""
-        return f"{folder_name(self.backbone)}-seed{self.seed}"
+    def run(self, out: Path) -> RunFolder:
+        """Run folder of the job in the benchmark's folder `out`."""
+        return RunFolder(out / "runs" / f"{folder_name(self.backbone)}-seed{self.seed}")
 
 
 def benchmark(config: BenchmarkConfig) -> int:
-    """Train, evaluate and measure what is missing under `config.out`; write the leaderboard.
+    """Train, evaluate and measure what is missing in `config.out`, and write the leaderboard.
 
     Returns:
-        0 when every model is scored, 1 when any failed.
+        0 if every model is scored, 1 if any failed.
 
     Raises:
-        ConfigError: a setting is wrong, or is not that of the benchmark begun in the folder.
-        RunError: the folder holds something else, or another benchmark works in it.
-        Stopped: a signal came; the same command goes on.
+        ConfigError: a setting is wrong, or differs from that of the benchmark in the folder.
+        RunError: the folder holds something else, or another benchmark is running in it.
+        Stopped: a signal was received; the same command continues.
     """
-    jobs = _jobs(config)
-    with _only_one(config.out), _stopping():
-        settings = _begin(config)
+    jobs = list_jobs(config)
+    with _locked(config.out), _stop_on_signals():
+        settings = _settings(config)
         failed: dict[Job, str] = {}
-        tried: set[Job] = set()
-        _tell(config, jobs, failed, tried, settings)
         for number, job in enumerate(jobs):
-            run = RunFolder(config.out / "runs" / job.name)
-            tried.add(job)
-            if not _complete(config, run):
-                print(f"[{number + 1}/{len(jobs)}] {job.name}", flush=True)
-                why = _work(config, job, run)
-                if why:
-                    failed[job] = why
-                    print(f"    failed: {why}", flush=True)
-            _tell(config, jobs, failed, tried, settings)
-    scored = sum(
-        _metrics(config, RunFolder(config.out / "runs" / j.name)) is not None for j in jobs
-    )
+            _write_leaderboard(config, jobs, failed, jobs[number:], settings)
+            run, steps = job.run(config.out), _missing_steps(config, job)
+            if steps:
+                print(f"[{number + 1}/{len(jobs)}] {run.name}", flush=True)
+            for step, args in steps:
+                if error := run_python(args, config.out / "logs" / f"{run.name}.log"):
+                    failed[job] = f"{step}: {error}"
+                    print(f"    failed: {failed[job]}", flush=True)
+                    break
+        _write_leaderboard(config, jobs, failed, [], settings)
+    scored = sum(_metrics(config, job) is not None for job in jobs)
     print(f"{scored} of {len(jobs)} runs scored; open {config.out / 'leaderboard.html'}")
     return 1 if failed else 0
 
 
-def _jobs(config: BenchmarkConfig) -> list[Job]:
+def list_jobs(config: BenchmarkConfig) -> list[Job]:
     """Every backbone with every seed, in the order given.
 
-    Raises `ConfigError` that lists all that is wrong.
+    Raises `ConfigError` that lists everything that is wrong.
     """
     faults = []
     given = [name for item in config.backbones for name in item.split(",") if name] or ["all"]
@@ -108,7 +99,7 @@ def _jobs(config: BenchmarkConfig) -> list[Job]:
             resolve_name(name)
         except AffectNetError as error:
             faults.append(str(error))
-    seeds = [part for item in config.seeds for part in item.split(",") if part] or ["0"]
+    seeds = [seed for item in config.seeds for seed in item.split(",") if seed] or ["0"]
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         faults.append(f"--seeds has {', '.join(wrong)}, allowed are whole numbers from 0")
     if config.recipe not in ("none", "notebook", "default"):
@@ -125,12 +116,15 @@ def _jobs(config: BenchmarkConfig) -> list[Job]:
     ]
     if faults:
         raise ConfigError("; ".join(faults))
-    # Seed by seed: a benchmark that is looked at early has every model in it.
+    # All models of one seed come first, so that an unfinished leaderboard has every model.
     return list(dict.fromkeys(Job(b, int(seed)) for seed in seeds for b in backbones))
 
 
-def _begin(config: BenchmarkConfig) -> dict[str, object]:
-    """Write benchmark.yaml, or check that the one there is of the same benchmark."""
+def _settings(config: BenchmarkConfig) -> dict[str, object]:
+    """Write benchmark.yaml, or check that the existing one has the same settings.
+
+    Returns the settings that the leaderboard shows.
+    """
     now = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     now["data"] = [str(path.resolve()) for path in config.data]
     now["dataset"] = [DatasetInfo.read(path).content_hash for path in config.data]
@@ -140,14 +134,14 @@ def _begin(config: BenchmarkConfig) -> dict[str, object]:
         changed = [
             f"{name} (was {was}, now {value})"
             for name, value in now.items()
-            # A benchmark older than a setting was run at its default.
+            # A benchmark that is older than a setting used the default of the setting.
             if name not in FREE_TO_CHANGE | {"data"}
             and (was := before.get(name, getattr(BenchmarkConfig, name, None))) != value
         ]
         if changed:
             raise ConfigError(
-                f"{config.out} holds a benchmark with other settings: {', '.join(changed)}; leave "
-                "them as they were to go on with it, or choose another --out"
+                f"{config.out} holds a benchmark with other settings: {', '.join(changed)}; use "
+                "the same settings to continue it, or choose another --out"
             )
     with write_beside(file) as new:
         new.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
@@ -155,55 +149,50 @@ def _begin(config: BenchmarkConfig) -> dict[str, object]:
     return {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in shown.items()}
 
 
-def _work(config: BenchmarkConfig, job: Job, run: RunFolder) -> str:
-    """Bring one run to its scores; return why that failed, or nothing."""
-    log = config.out / "logs" / f"{job.name}.log"
-    cost = _cost_file(config, job.backbone)
-    evaluate = ["-m", "affectnet", "evaluate", str(run.path), "--data", str(config.data[0])]
-    evaluate += ["--split", config.split, "--accelerator", config.accelerator, "--overwrite"]
-    evaluate += ["--flip"] * config.flip
-    measure = ["-m", "affectnet.training.cost", str(run.model), str(cost), config.accelerator]
-    trained = run.model.is_dir() and not run.start.is_dir()
-    steps = [
-        ("train", trained, ["-m", "affectnet", *_train_flags(config, job, run)]),
-        (
-            "evaluate",
-            _metrics(config, run) is not None,
-            [*evaluate, "--no-figures", "--no-card"],
-        ),
-        ("measure", cost.is_file(), measure),
-    ]
-    for name, done, args in steps:
-        if not done and (why := _child(args, log)):
-            return f"{name}: {why}"
-    return ""
+def _missing_steps(config: BenchmarkConfig, job: Job) -> list[tuple[str, list[str]]]:
+    """Name and Python arguments of the steps between a job and its scores and costs."""
+    run, cost = job.run(config.out), _cost_file(config, job.backbone)
+    scored, measured = _metrics(config, job) is not None, cost.is_file()
+    steps = []
+    if not (scored and measured) and (run.start.is_dir() or not run.model.is_dir()):
+        steps.append(("train", ["-m", "affectnet", *_train_command(config, job)]))
+    if not scored:
+        evaluate = ["-m", "affectnet", "evaluate", str(run.path), "--data", str(config.data[0])]
+        evaluate += ["--split", config.split, "--accelerator", config.accelerator, "--overwrite"]
+        evaluate += ["--flip"] * config.flip
+        steps.append(("evaluate", [*evaluate, "--no-figures", "--no-card"]))
+    if not measured:
+        measure = ["-m", "affectnet.training.cost", str(run.model), str(cost), config.accelerator]
+        steps.append(("measure", measure))
+    return steps
 
 
-def _train_flags(config: BenchmarkConfig, job: Job, run: RunFolder) -> list[str]:
-    where = ["train", "--runs", str(run.path.parent), "--name", job.name]
+def _train_command(config: BenchmarkConfig, job: Job) -> list[str]:
+    run = job.run(config.out)
+    command = ["train", "--runs", str(run.path.parent), "--name", run.name]
     if run.config.is_file():
-        return [*where, "--resume"]
-    flags = [*where, "--backbone", job.backbone, "--seed", str(job.seed)]
-    flags += [part for path in config.data for part in ("--data", str(path))]
-    flags += recipe_flags(config.recipe, job.backbone)
+        return [*command, "--resume"]
+    command += ["--backbone", job.backbone, "--seed", str(job.seed)]
+    command += [arg for path in config.data for arg in ("--data", str(path))]
+    command += recipe_flags(config.recipe, job.backbone)
     for name in PASSED_ON:
         value = getattr(config, name)
         if value is not None:
-            flags += [f"--{name.replace('_', '-')}", str(value)]
+            command += [f"--{name.replace('_', '-')}", str(value)]
     if not config.pretrained:
-        flags.append("--no-pretrained")
+        command.append("--no-pretrained")
     for item in config.set:
         name, _, value = item.partition("=")
         switch = {"true": f"--{name}", "false": f"--no-{name}"}.get(value.lower())
-        flags += [switch] if switch else [f"--{name}", value]
-    return [*flags, "--overwrite"] if run.used() else flags
+        command += [switch] if switch else [f"--{name}", value]
+    return [*command, "--overwrite"] if run.used() else command
 
 
 def recipe_flags(recipe: str, backbone: str) -> list[str]:
     """Flags of `affectnet train` for a recipe: none, notebook or default, or one by its name.
 
-    A backbone without a recipe of its own takes the ResNet's for `notebook`, and the
-    defaults of `affectnet train` for `default`.
+    A backbone without a recipe of its own takes the ResNet's for `notebook`, and the defaults of
+    `affectnet train` for `default`.
     """
     own = backbone in (CVNET, *BASELINES)
     if recipe == "none" or (recipe == "default" and not own):
@@ -212,8 +201,12 @@ def recipe_flags(recipe: str, backbone: str) -> list[str]:
     return ["--recipe", named.get(recipe, recipe)]
 
 
-def _child(args: list[str], log: Path) -> str:
-    """Run Python with `args`, its output going to `log`; return what went wrong, or nothing."""
+def run_python(args: list[str], log: Path) -> str:
+    """Run Python with `args` and append its output to `log`; return its error, or an empty string.
+
+    The process is stopped with this one: it gets SIGTERM, and SIGKILL after `GRACE` seconds. If
+    this process is killed, Linux kills it too.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         start = out.tell()
@@ -225,37 +218,37 @@ def _child(args: list[str], log: Path) -> str:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            close_fds=False,  # it holds the folder's lock too, should it outlive the benchmark
+            close_fds=False,  # where it outlives a killed benchmark, it keeps the folder locked
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         try:
             status = process.wait()
         except BaseException:
-            _end(process)
+            _stop(process)
             raise
     if status == 0:
         return ""
-    said = log.read_bytes()[start:].decode(errors="replace").splitlines()
+    output = log.read_bytes()[start:].decode(errors="replace").splitlines()
     if status < 0:
         name = signal.Signals(-status).name
-        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        hint = ", possibly out of memory" if name == "SIGKILL" else ""
         return f"killed by {name}{hint} (see {log})"
-    errors = [line.partition("error: ")[2] for line in said if ": error: " in line]
-    last = errors[-1] if errors else next((s for s in reversed(said) if s.strip()), "")
+    errors = [line.partition("error: ")[2] for line in output if ": error: " in line]
+    last = errors[-1] if errors else next((s for s in reversed(output) if s.strip()), "")
     return f"{last[:400] or f'exit status {status}'} (see {log})"
 
 
 def _die_with_parent() -> None:
-    """Let the kernel kill this child when the benchmark is killed (Linux)."""
+    """Ask the kernel to kill this child process when the benchmark dies (Linux)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a child and its own children to stop; kill them when they do not."""
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a child process and its own children; kill them if they do not stop."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(_GRACE)
+        process.wait(GRACE)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -263,14 +256,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """Make SIGTERM and SIGUSR1 stop the child and then the benchmark."""
+def _stop_on_signals() -> Iterator[None]:
+    """Raise `Stopped` on SIGTERM and SIGUSR1."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise Stopped(
             number,
-            f"stopped by {signal.Signals(number).name}; what is finished is kept, and the same "
-            "command goes on",
+            f"stopped by {signal.Signals(number).name}; finished work is kept, and the same "
+            "command continues",
         )
 
     before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGUSR1)}
@@ -282,99 +275,84 @@ def _stopping() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_one(out: Path, wait: float = 30.0) -> Iterator[None]:
-    """Hold the folder for this benchmark.
+def _locked(out: Path) -> Iterator[None]:
+    """Create the folder and lock it for this benchmark.
 
     Raises:
-        RunError: the folder holds something else, or another benchmark works in it.
+        RunError: the folder holds something else, or another benchmark is running in it.
     """
-    import fcntl
-
     lock = out / ".lock"
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file; choose another folder")
     known = lock.is_file() or (out / SETTINGS).is_file()
     if out.is_dir() and not known and any(out.iterdir()):
         raise RunError(
-            f"--out {out} is not empty and holds no benchmark; choose an empty or a new folder"
+            f"--out {out} is not empty and does not hold a benchmark; choose an empty or a new "
+            "folder"
         )
     out.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        os.set_inheritable(file.fileno(), True)
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise RunError(
-                        f"another benchmark works in {out}; wait for it, or choose another --out"
-                    ) from None
-                time.sleep(0.2)
-        yield
+    try:
+        with FileLock(lock, LOCK_WAIT, on_acquired=lambda file: os.set_inheritable(file, True)):
+            yield
+    except Timeout:
+        raise RunError(
+            f"another benchmark is running in {out}; wait for it, or choose another --out"
+        ) from None
 
 
-def _tell(
+def _write_leaderboard(
     config: BenchmarkConfig,
     jobs: list[Job],
     failed: dict[Job, str],
-    tried: set[Job],
+    waiting: Collection[Job],
     settings: dict[str, object],
 ) -> None:
-    """Write the leaderboard as it stands, with what earlier calls scored in the same folder."""
+    """Write the leaderboard with the scores so far, including those of earlier calls."""
     entries = []
-    jobs = [*jobs, *_earlier(config, jobs)]
+    jobs = [*jobs, *(job for job in _scored_jobs(config) if job not in jobs)]
     for backbone in dict.fromkeys(job.backbone for job in jobs):
         own = [job for job in jobs if job.backbone == backbone]
-        runs = {job: RunFolder(config.out / "runs" / job.name) for job in own}
-        scores = {job: _metrics(config, run) for job, run in runs.items()}
-        costs = dict(_read(_cost_file(config, backbone)) or {})
-        peaks = [
-            cost["peak_memory"] for run in runs.values() if (cost := _read(run.path / "cost.json"))
-        ]
-        if peaks:
+        metrics = {job: found for job in own if (found := _metrics(config, job)) is not None}
+        costs = _read_json(_cost_file(config, backbone)) or {}
+        runs = [_read_json(job.run(config.out).path / "cost.json") for job in own]
+        if peaks := [cost["peak_memory"] for cost in runs if cost]:
             costs["peak_memory"] = max(peaks)
         entries.append(
             Entry(
                 backbone,
-                {job.seed: known for job, known in scores.items() if known is not None},
+                {job.seed: found for job, found in metrics.items()},
                 costs,
                 {job.seed: failed[job] for job in own if job in failed},
-                [j.seed for j in own if scores[j] is None and j not in failed and j not in tried],
+                [j.seed for j in own if j in waiting and j not in metrics],
             )
         )
     names = " and ".join(path.resolve().name for path in config.data)
     write_leaderboard(config.out, entries, f"Benchmark on {names}, {config.split} split", settings)
 
 
-def _earlier(config: BenchmarkConfig, jobs: list[Job]) -> list[Job]:
-    """Scored runs in the folder that this call does not ask for."""
-    found = []
+def _scored_jobs(config: BenchmarkConfig) -> Iterator[Job]:
+    """Jobs with scores in the folder, from this call and earlier ones."""
     for path in sorted((config.out / "runs").glob("*-seed*")):
         run = RunFolder(path)
-        if _metrics(config, run) is not None and run.config.is_file():
+        if run.config.is_file():
             settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-            found.append(Job(settings["backbone"], settings["seed"]))
-    return [job for job in found if job not in jobs]
+            job = Job(settings["backbone"], settings["seed"])
+            if _metrics(config, job) is not None:
+                yield job
 
 
-def _complete(config: BenchmarkConfig, run: RunFolder) -> bool:
-    backbone_cost = _cost_file(config, run.name.rpartition("-seed")[0])
-    return _metrics(config, run) is not None and backbone_cost.is_file()
-
-
-def _metrics(config: BenchmarkConfig, run: RunFolder) -> dict[str, Any] | None:
-    return _read(run.evaluation(config.split) / "metrics.json")
+def _metrics(config: BenchmarkConfig, job: Job) -> dict[str, Any] | None:
+    return _read_json(job.run(config.out).evaluation(config.split) / "metrics.json")
 
 
 def _cost_file(config: BenchmarkConfig, backbone: str) -> Path:
     return config.out / "costs" / f"{folder_name(backbone)}.json"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """Content of a file, or None if it does not exist."""
     try:
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return known
+    return content

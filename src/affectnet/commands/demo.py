@@ -1,4 +1,4 @@
-"""`affectnet demo`: the whole way on drawn faces, offline, in two minutes on two CPU cores."""
+"""`affectnet demo`: every step on drawn faces, offline, in two minutes on two CPU cores."""
 
 import shutil
 import time
@@ -25,7 +25,7 @@ TRAIN_PER_CLASS = 160
 TEST_PER_CLASS = 40
 SIZE = 64
 BACKBONES = {"cvnet": 7, "resnet10t": 9}
-"""Backbone and epochs: our own network, and a small timm one, both from a random start."""
+"""Backbones and epochs: our own network and a small one from timm, from random weights."""
 
 
 def demo(config: DemoConfig) -> None:
@@ -34,7 +34,7 @@ def demo(config: DemoConfig) -> None:
     Everything is written under `config.out`.
 
     Raises:
-        RunError: when `config.out` exists and --overwrite was not given.
+        RunError: `config.out` exists and --overwrite was not given.
     """
     refuse_existing(config.out, config.overwrite)
     if config.overwrite and config.out.exists():
@@ -66,7 +66,7 @@ def demo(config: DemoConfig) -> None:
                 runs=config.out / "runs",
                 batch_size=32,
                 lr=2e-3,
-                # A few hundred steps are too few to learn what augmentation has to teach.
+                # A few hundred steps are too few to benefit from augmentation.
                 augment="none",
                 ema=0.98,
             )
@@ -89,7 +89,7 @@ def demo(config: DemoConfig) -> None:
 
 
 def _photos(folder: Path) -> Path:
-    """A real photo and a few drawn ones, for the model that the package ships."""
+    """Write a photo and a few drawn faces for the model that the package ships."""
     folder.mkdir()
     shutil.copy(PHOTO, folder)
     for face in draw_faces(1, seed=3, size=224):
