@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from drawn import write_faces
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,7 @@ from torchvision import transforms
 from affectnet.data.augment import AUGMENTATIONS, Augmentation, augment, normalise, step_generator
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import DatasetInfo, SplitWriter
+from affectnet.data.store import DatasetInfo
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,7 +69,7 @@ def main() -> int:
     torch.set_num_threads(1)
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        count, size = write_faces(Path(folder), options.faces)
+        count, size = write_twice(Path(folder), options.faces)
         ways = make_ways(Path(folder))
         rates = measure(ways, count, options.repeats)
     console.print(
@@ -93,22 +94,19 @@ def main() -> int:
     return int(options.check and missed)
 
 
-def write_faces(folder: Path, wanted: int) -> tuple[int, float]:
+def write_twice(folder: Path, wanted: int) -> tuple[int, float]:
     """Write the same faces as a dataset and as loose files; return their number and mean size."""
     loose = folder / "loose"
     loose.mkdir()
-    count = size = 0
-    with SplitWriter(folder / "train.arrow") as writer:
-        for face in draw_faces(-(-wanted // 8), seed=0, size=SIZE):
-            writer.write(face)
-            (loose / f"{face.id}.jpg").write_bytes(face.image)
-            count += 1
-            size += len(face.image)
+    faces = list(draw_faces(-(-wanted // 8), seed=0, size=SIZE))
+    write_faces(folder / "train.arrow", faces)
+    for face in faces:
+        (loose / f"{face.id}.jpg").write_bytes(face.image)
     info = DatasetInfo(
         source=[], release="drawn", counts={}, dropped={}, content_hash="", version=""
     )
     info.write(folder)
-    return count, size / count
+    return len(faces), sum(len(face.image) for face in faces) / len(faces)
 
 
 def make_ways(folder: Path) -> list[Way]:

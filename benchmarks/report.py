@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drawn import write_faces
 
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import DatasetInfo, Face, SplitWriter, open_split
+from affectnet.data.store import DatasetInfo, Face, open_split
 from affectnet.evaluation import evaluate, predictions_table, write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
@@ -44,10 +45,10 @@ def make_run(folder: Path, faces: int, distinct: int, side: int) -> Path:
     data, run = folder / "dataset", folder / "run"
     data.mkdir()
     counts = {"test": dict.fromkeys(EXPRESSIONS, 0)}
-    with SplitWriter(data / "test.arrow") as writer:
-        for face in repeated(distinct, faces, side):
-            writer.write(face)
-            counts["test"][EXPRESSIONS[face.expression]] += 1
+    made = list(repeated(distinct, faces, side))
+    write_faces(data / "test.arrow", made)
+    for face in made:
+        counts["test"][EXPRESSIONS[face.expression]] += 1
     DatasetInfo(["drawn"], "folder", counts, {}, "0" * 64, "0").write(data)
     split = open_split(data, "test")
     rng = np.random.default_rng(0)

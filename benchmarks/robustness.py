@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from affectnet.data.augment import normalise, to_float
-from affectnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from affectnet.data.images import decode_image, resize
 from affectnet.data.store import Split, open_split
 from affectnet.evaluation.metrics import affect_metrics

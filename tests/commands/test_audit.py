@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import write_faces
 from PIL import Image
 
 from affectnet import cli
 from affectnet.commands.audit import audit
 from affectnet.config import AuditConfig
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import DatasetInfo, Face, SplitWriter, open_split
+from affectnet.data.store import DatasetInfo, Face, open_split
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 
@@ -22,9 +23,7 @@ def write_dataset(folder: Path, splits: dict[str, list[Face]], release: str = "f
     folder.mkdir()
     counts = {}
     for name, faces in splits.items():
-        with SplitWriter(folder / f"{name}.arrow") as writer:
-            for face in faces:
-                writer.write(face)
+        write_faces(folder / f"{name}.arrow", faces)
         known = [face.expression for face in faces if face.expression is not None]
         n = np.bincount(known, minlength=8).tolist()
         counts[name] = dict(zip(EXPRESSIONS, n, strict=True))
@@ -141,7 +140,7 @@ def test_mistakes_are_refused_before_any_work(clean: Path, tmp_path: Path) -> No
     assert there.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(ConfigError, match=r"a page is \.html, all findings \.json"):
         audit(AuditConfig(data=clean, out=tmp_path / "audit.pdf"))
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match="is not a dataset"):
         audit(AuditConfig(data=tmp_path / "nowhere"))
     with pytest.raises(DataError, match="no split 'val'"):
         audit(AuditConfig(data=clean, split="val"))

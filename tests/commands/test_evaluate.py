@@ -315,7 +315,7 @@ def test_what_does_not_go_together(make_run, drawn, tmp_path):
         (EvaluateConfig(runs=(run,)), RunError, "give --data DIR"),
         (EvaluateConfig(runs=(tmp_path / "none",), data=drawn), RunError, "there is no run folder"),
         (EvaluateConfig(runs=(tmp_path,), data=drawn), RunError, "no finished epoch"),
-        (EvaluateConfig(runs=(run,), data=tmp_path), DataError, "is no dataset"),
+        (EvaluateConfig(runs=(run,), data=tmp_path), DataError, "is not a dataset"),
         (
             EvaluateConfig(runs=(run, tmp_path), out=tmp_path / "a.json"),
             ConfigError,

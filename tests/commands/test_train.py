@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from drawn import write_faces
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from affectnet.commands.train import train
 from affectnet.commands.train_settings import augmentation, check
 from affectnet.config import TrainConfig
-from affectnet.data.store import SplitWriter, open_split
+from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import Branches
@@ -167,9 +168,10 @@ def without(source: Path, out: Path, column: str) -> Path:
     (out / "dataset.json").write_text((source / "dataset.json").read_text())
     for name in ("train", "val", "test"):
         split = open_split(source, name)
-        with SplitWriter(out / f"{name}.arrow") as writer:
-            for row in range(len(split)):
-                writer.write(dataclasses.replace(split.face(row), **{column: None}))
+        write_faces(
+            out / f"{name}.arrow",
+            (dataclasses.replace(split.face(row), **{column: None}) for row in range(len(split))),
+        )
     return out
 
 

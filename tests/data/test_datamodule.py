@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from drawn import write_faces
 
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.images import decode_image
 from affectnet.data.samplers import TrainBatches
-from affectnet.data.store import DatasetInfo, Face, SplitWriter
+from affectnet.data.store import DatasetInfo, Face
 from affectnet.errors import ConfigError, DataError
 
 
@@ -36,9 +37,7 @@ def face(i: int, *, size: int = 32, broken: bool = False) -> Face:
 def write(folder: Path, **splits: list[Face]) -> Path:
     folder.mkdir(parents=True)
     for name, faces in splits.items():
-        with SplitWriter(folder / f"{name}.arrow") as writer:
-            for one in faces:
-                writer.write(one)
+        write_faces(folder / f"{name}.arrow", faces)
     DatasetInfo(
         source=[], release="test", counts={}, dropped={}, content_hash="", version="0"
     ).write(folder)

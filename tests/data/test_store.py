@@ -3,12 +3,24 @@ import json
 import multiprocessing
 import pickle
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from drawn import write_faces
+from PIL import Image, ImageFilter
 
-from affectnet.data.store import SCHEMA, DatasetInfo, Face, Split, SplitWriter, open_split
+from affectnet.data.store import (
+    SCHEMA,
+    DatasetInfo,
+    Face,
+    Split,
+    brightness,
+    image_columns,
+    open_split,
+    sharpness,
+)
+from affectnet.data.writer import SplitWriter
 from affectnet.errors import DataError
 
 
@@ -38,9 +50,7 @@ def faces(n: int) -> list[Face]:
 
 
 def write(path, rows):
-    with SplitWriter(path) as writer:
-        for face in rows:
-            writer.write(face)
+    write_faces(path, rows)
     return Split(path)
 
 
@@ -88,13 +98,12 @@ def test_batches_of_odd_lengths_are_found(tmp_path):
     whole = write(tmp_path / "whole.arrow", rows)
     table = pa.table({name: whole.column(name) for name in SCHEMA.names}, schema=SCHEMA)
     batch = table.combine_chunks().to_batches()[0]
-    with SplitWriter(tmp_path / "parts.arrow") as writer:
+    with SplitWriter(tmp_path / "pieces.arrow") as writer:
         for start, stop in [(0, 1), (1, 1), (1, 30), (30, 31), (31, 60)]:
             writer.write_batch(batch.slice(start, stop - start))
-    assert writer.rows == 60
-    parts = Split(tmp_path / "parts.arrow")
-    assert all(same(parts.face(i), rows[i]) for i in range(60))
-    np.testing.assert_array_equal(parts.soft, whole.soft)
+    pieces = Split(tmp_path / "pieces.arrow")
+    assert all(same(pieces.face(i), rows[i]) for i in range(60))
+    np.testing.assert_array_equal(pieces.soft, whole.soft)
 
 
 def test_rows_outside_the_split_are_refused(tmp_path):
@@ -145,26 +154,6 @@ def test_extra_columns_stay_readable(tmp_path):
     assert split.column("age").to_pylist() == [30, None, 50]
     with pytest.raises(DataError, match="no column 'valense'; did you mean 'valence'"):
         split.column("valense")
-
-
-def write_then(path, rows, error=None):
-    with SplitWriter(path) as writer:
-        for face in rows:
-            writer.write(face)
-        if error:
-            raise error
-
-
-def test_an_id_comes_once(tmp_path):
-    with pytest.raises(DataError, match="'face0' comes twice"):
-        write_then(tmp_path / "t", faces(1) * 2)
-    assert not (tmp_path / "t").exists()
-
-
-def test_a_failed_writer_leaves_no_file(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write_then(tmp_path / "train.arrow", faces(1), KeyboardInterrupt())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_files_are_data_errors(tmp_path):
@@ -228,3 +217,30 @@ def test_damaged_dataset_json_is_a_data_error(tmp_path):
         (tmp_path / "dataset.json").write_text(text, encoding="latin-1")
         with pytest.raises(DataError):
             DatasetInfo.read(tmp_path)
+
+
+def test_brightness_is_that_of_pillow_in_grey():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=float)
+    assert brightness(image) == pytest.approx(grey.mean() / 255, abs=0.003)
+    assert brightness(np.full((5, 5, 3), 255, np.uint8)) == pytest.approx(1.0)
+
+
+def test_sharpness_is_that_of_opencv_and_falls_with_blur():
+    image = np.random.default_rng(1).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    theirs = cv2.Laplacian(grey, cv2.CV_64F)[1:-1, 1:-1].var()
+    assert sharpness(image) == pytest.approx(theirs)
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+    assert sharpness(blurred) < sharpness(image) / 10
+    assert sharpness(np.zeros((2, 2, 3), np.uint8)) == 0.0
+
+
+def test_columns_follow_the_rows(drawn):
+    split = open_split(drawn, "test")
+    columns = image_columns(split, ["brightness", "sharpness"])
+    assert list(columns) == ["brightness", "sharpness"]
+    assert all(column.shape == (len(split),) for column in columns.values())
+    assert ((columns["brightness"] > 0) & (columns["brightness"] < 1)).all()
+    assert np.ptp(columns["sharpness"]) > 0
+    assert image_columns(split, []) == {}

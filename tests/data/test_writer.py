@@ -6,12 +6,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from affectnet.data import writer as writing
 from affectnet.data.readers.archive import Spool
 from affectnet.data.readers.part import Part
-from affectnet.data.store import SCHEMA, Split, SplitWriter
-from affectnet.data.writer import content_hash, write_splits
+from affectnet.data.store import SCHEMA, Split
+from affectnet.data.writer import (
+    SplitWriter,
+    content_hash,
+    known,
+    numbers,
+    numbers_column,
+    text_column,
+    write_splits,
+)
 from affectnet.errors import DataError
 
 
@@ -96,7 +106,7 @@ def test_splits_without_rows_get_no_file(tmp_path, part):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train.arrow"]
 
 
-def test_hash_can_be_had_from_the_files_and_forgets_batches(tmp_path, part, monkeypatch):
+def test_hash_of_the_files_is_the_same_for_any_batches(tmp_path, part, monkeypatch):
     splits = {"train": (part, np.arange(2000)), "val": (part, np.arange(2000, 2500))}
     first = write_splits(tmp_path, splits, lambda _: None)
     assert content_hash(tmp_path) == first
@@ -168,3 +178,49 @@ def test_a_full_disk_is_an_os_error_and_leaves_no_file(tmp_path, limit):
     code = FULL_DISK.format(folder=folder, out=str(tmp_path), limit=limit)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == f"{errno.EFBIG} []", done.stderr
+
+
+def test_a_failed_writer_leaves_no_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), SplitWriter(tmp_path / "train.arrow"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_columns_of_text(texts):
+    column = text_column(texts)
+    column.validate(full=True)
+    assert column.equals(pa.array(texts, pa.string()))
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.float32(), pa.float64(), pa.int64()])
+@settings(deadline=None)
+@given(values=st.lists(st.none() | st.integers(-100, 100)), begin=st.integers(0, 20))
+def test_columns_of_numbers(kind, values, begin):
+    absent = np.array([value is None for value in values], bool)
+    filled = np.array([value or 0 for value in values], kind.to_pandas_dtype())
+    column = numbers_column(kind, filled, absent)
+    column.validate(full=True)
+    assert column.equals(pa.array(values, kind))
+    assert column.null_count == absent.sum()
+    for made in (column, pa.array(values, kind)):
+        piece = made.slice(begin)
+        np.testing.assert_array_equal(known(piece), ~absent[begin:])
+        np.testing.assert_array_equal(numbers(piece)[known(piece)], filled[begin:][~absent[begin:]])
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.lists(st.integers(0, 9), min_size=3, max_size=3)), st.integers(0, 5))
+def test_columns_of_lists(rows, begin):
+    kind = pa.list_(pa.float32(), 3)
+    absent = np.array([row is None for row in rows], bool)
+    filled = np.array([row or [0] * 3 for row in rows], np.float32).reshape(-1, 3)
+    column = numbers_column(kind, filled, absent)
+    column.validate(full=True)
+    assert column.to_pylist() == pa.array(rows, kind).to_pylist()
+    for made in (column, pa.array(rows, kind)):
+        piece = made.slice(begin)
+        np.testing.assert_array_equal(known(piece), ~absent[begin:])
+        assert numbers(piece).shape == (max(0, len(rows) - begin), 3)
+        np.testing.assert_array_equal(numbers(piece)[known(piece)], filled[begin:][~absent[begin:]])

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from drawn import write_faces
 
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import DatasetInfo, SplitWriter, open_split
+from affectnet.data.store import DatasetInfo, open_split
 from affectnet.evaluation import evaluate, predictions_table, write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import write_report
@@ -41,9 +42,7 @@ def browser() -> Iterator[Any]:
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder with a test split of 14 faces a class at 48 x 48."""
     folder = tmp_path_factory.mktemp("faces")
-    with SplitWriter(folder / "test.arrow") as writer:
-        for face in draw_faces(PER_CLASS, seed=5, size=48):
-            writer.write(face)
+    write_faces(folder / "test.arrow", draw_faces(PER_CLASS, seed=5, size=48))
     counts = {"test": dict.fromkeys(EXPRESSIONS, PER_CLASS)}
     DatasetInfo(["tars"], "affectnet", counts, {"duplicate id": 2}, "ab" * 32, "0.1.0").write(
         folder

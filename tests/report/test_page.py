@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from drawn import write_faces
 
-from affectnet.data.store import DatasetInfo, Split, SplitWriter, open_split
+from affectnet.data.store import DatasetInfo, Split, open_split
 from affectnet.errors import RunError
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import contents as contents_module
@@ -134,7 +135,7 @@ def test_without_the_dataset_and_some_scores_the_page_goes_on(make_run, change_m
     change_metrics(run, edit)
     text = render_page(read_runs([run], "test"))
     assert 'title="because &lt;so&gt;">–' in text
-    assert "No face can be shown: /no/such/place is no dataset" in text
+    assert "No face can be shown: /no/such/place is not a dataset" in text
     assert "The dataset was not found" in text
     assert payload_of(text)["faces"] == []
     assert Outline(text).images == []
@@ -201,9 +202,8 @@ def test_of_300000_predictions_few_images_are_decoded(make_run, faces, tmp_path,
     ids = [f"{i:06d}" for i in range(n)]
     data = tmp_path / "large"
     data.mkdir()
-    with SplitWriter(data / "test.arrow") as writer:
-        for i, row in enumerate(some.tolist()):
-            writer.write(replace(split.face(row), id=ids[i]))
+    rows = enumerate(some.tolist())
+    write_faces(data / "test.arrow", (replace(split.face(row), id=ids[i]) for i, row in rows))
     counts = {"test": dict.fromkeys(EXPRESSIONS, n // 8)}
     DatasetInfo(["drawn"], "folder", counts, {}, "0" * 64, "0").write(data)
     run = make_run("large", data=str(data))

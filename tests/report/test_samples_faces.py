@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import write_faces
 from PIL import Image
 
 from affectnet.data.images import decode_image
-from affectnet.data.store import DatasetInfo, Face, SplitWriter, open_split
+from affectnet.data.store import DatasetInfo, Face, open_split
 from affectnet.report.runs import read_run
 from affectnet.report.samples import Album, FaceSource, datasets_of, thumbnail
 
@@ -44,7 +45,7 @@ def test_thumbnails_are_small_squares_of_the_middle(shape, side):
 
 def test_a_missing_dataset_is_a_problem_in_words(tmp_path):
     source = FaceSource([tmp_path / "gone"], "test")
-    assert "gone is no dataset" in source.problem
+    assert "gone is not a dataset" in source.problem
     assert source.pixels("1") is None
     assert "neither the run nor its scores" in FaceSource([], "test").problem
 
@@ -54,9 +55,8 @@ def test_a_split_that_the_dataset_lacks(faces):
 
 
 def test_several_datasets_are_searched_in_turn(faces, tmp_path):
-    with SplitWriter(tmp_path / "test.arrow") as writer:
-        writer.write(replace(open_split(faces, "test").face(0), id="extra"))
-        writer.write(Face("bad", b"\xff\xd8 no image"))
+    extra = replace(open_split(faces, "test").face(0), id="extra")
+    write_faces(tmp_path / "test.arrow", [extra, Face("bad", b"\xff\xd8 no image")])
     DatasetInfo([], "affectnet", {}, {}, "", "").write(tmp_path)
     source = FaceSource([faces, tmp_path], "test")
     assert source.pixels("extra").shape == (48, 48, 3)

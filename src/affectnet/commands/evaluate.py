@@ -13,8 +13,14 @@ import pyarrow as pa
 from rich.console import Console
 
 from affectnet.config import EvaluateConfig
-from affectnet.data.image_columns import IMAGE_COLUMNS, image_columns
-from affectnet.data.store import SCHEMA, DatasetInfo, Split, open_split
+from affectnet.data.store import (
+    IMAGE_COLUMNS,
+    SCHEMA,
+    DatasetInfo,
+    Split,
+    image_columns,
+    open_split,
+)
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.columns import parse_classes, parse_columns

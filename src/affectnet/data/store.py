@@ -1,37 +1,25 @@
-"""The dataset on disk: one Arrow file a split, memory-mapped, and `dataset.json` beside them."""
+"""The dataset on disk: one memory-mapped Arrow file per split, next to `dataset.json`."""
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from affectnet.data.images import decode_image
 from affectnet.errors import DataError, suggest
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.seven import classes_for
 
-__all__ = [
-    "SCHEMA",
-    "SPLITS",
-    "DatasetInfo",
-    "Face",
-    "Split",
-    "SplitWriter",
-    "decode_image",
-    "open_split",
-]
-
 SPLITS: Final = ("train", "val", "test")
 N_LANDMARKS: Final = 68
-BATCH_ROWS: Final = 1024
 INFO_NAME: Final = "dataset.json"
 DROPPED_NAME: Final = "dropped.csv"
 
@@ -46,16 +34,16 @@ SCHEMA: Final = pa.schema(
         pa.field("soft", pa.list_(pa.float32(), N_EXPRESSIONS)),
     ]
 )
-"""Columns of a split. Only `id` and `image` are always there; the rest may be null."""
+"""Columns of a split. Only `id` and `image` are never null."""
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face with what is known of it; None where the release says nothing.
+    """One face and its labels; None where the release has none.
 
     `image` holds the encoded bytes, `expression` is 0-7 in the order of `labels.EXPRESSIONS`,
     `valence` and `arousal` lie in [-1, 1], `landmarks` is float32 (68, 2) in pixels, x first,
-    `soft` is float32 (8,), the share of each expression, summing to 1.
+    `soft` is float32 (8,), the vote share of each expression, summing to 1.
     """
 
     id: str
@@ -67,103 +55,12 @@ class Face:
     soft: NDArray[np.float32] | None = None
 
 
-class SplitWriter:
-    """Write the faces of one split to an Arrow file, in batches of 1024 rows.
-
-    A context manager: leaving it by an exception removes the file.
-
-    Args:
-        path: the file to write; its folder exists.
-        schema: `SCHEMA`, or `SCHEMA` with further columns behind it for `write_batch`.
-
-    Raises:
-        DataError: on `write`, when an id comes twice.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
-        self.path = path
-        self.rows = 0
-        self._pending: list[Face] = []
-        self._seen: set[str] = set()
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, schema)
-
-    def write(self, face: Face) -> None:
-        """Add one face."""
-        if face.id in self._seen:
-            raise DataError(f"the id '{face.id}' comes twice in {self.path.name}; ids are unique")
-        self._seen.add(face.id)
-        self._pending.append(face)
-        if len(self._pending) == BATCH_ROWS:
-            self._flush()
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add ready-made rows; the caller vouches that their ids are unique."""
-        self._flush()
-        self._writer.write_batch(batch)
-        self.rows += batch.num_rows
-
-    def _flush(self) -> None:
-        if self._pending:
-            pending, self._pending = self._pending, []
-            self.write_batch(_to_batch(pending))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                self._writer.close()
-            self._sink.close()
-        except BaseException:  # a disk that fills up while the footer is written, Ctrl-C
-            self.path.unlink(missing_ok=True)
-            raise
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
-
-
-def _to_batch(faces: Sequence[Face]) -> pa.RecordBatch:
-    def scalars(name: str) -> pa.Array:
-        return pa.array([getattr(face, name) for face in faces], SCHEMA.field(name).type)
-
-    return pa.record_batch(
-        [
-            scalars("id"),
-            scalars("image"),
-            scalars("expression"),
-            scalars("valence"),
-            scalars("arousal"),
-            fixed_lists([face.landmarks for face in faces], 2 * N_LANDMARKS),
-            fixed_lists([face.soft for face in faces], N_EXPRESSIONS),
-        ],
-        schema=SCHEMA,
-    )
-
-
-def fixed_lists(rows: Sequence[NDArray[np.float32] | None], width: int) -> pa.Array:
-    """Make a column of `width` float32 numbers a row, null where the row is None."""
-    values = np.zeros((len(rows), width), np.float32)
-    absent = np.ones(len(rows), bool)
-    for i, row in enumerate(rows):
-        if row is not None:
-            values[i] = np.asarray(row, np.float32).reshape(width)
-            absent[i] = False
-    return pa.FixedSizeListArray.from_arrays(values.reshape(-1), width, mask=pa.array(absent))
-
-
 class Split:
     """One split of a dataset, memory-mapped: opening costs milliseconds, rows are never copied.
 
-    Labels are read once, on first use, as NumPy arrays over the whole split; images are looked up
-    row by row. Pickling carries the path alone, so worker processes, forked or spawned, share the
-    pages of the file.
+    Labels are read once, on first use, as NumPy arrays over the whole split; images are read row
+    by row. Only the path is pickled, so worker processes, forked or spawned, share the pages of
+    the file.
 
     Raises:
         DataError: the file is missing, cut short, or lacks a column of `SCHEMA`.
@@ -213,19 +110,18 @@ class Split:
         return data[offsets[within] : offsets[within + 1]]
 
     def face(self, row: int) -> Face:
-        """Return everything known of a row; copies the image."""
+        """Return a row with all its labels; copies the image."""
         batch, within = self._locate(row)
         columns = self._batches[batch]
-        landmarks = self.landmarks(row)
         soft = columns.column("soft")[within].as_py()
         return Face(
-            id=columns.column("id")[within].as_py(),
             image=bytes(self.image_bytes(row)),
-            expression=columns.column("expression")[within].as_py(),
-            valence=columns.column("valence")[within].as_py(),
-            arousal=columns.column("arousal")[within].as_py(),
-            landmarks=landmarks,
+            landmarks=self.landmarks(row),
             soft=None if soft is None else np.array(soft, np.float32),
+            **{
+                name: columns.column(name)[within].as_py()
+                for name in ("id", "expression", "valence", "arousal")
+            },
         )
 
     def landmarks(self, row: int) -> NDArray[np.float32] | None:
@@ -238,11 +134,11 @@ class Split:
         return points.reshape(N_LANDMARKS, 2)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Go through all rows as Arrow record batches, in order."""
+        """Iterate over all rows in order, as Arrow record batches."""
         return iter(self._batches)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return any column as Arrow has it, also those that a release adds to `SCHEMA`."""
+        """Return any column as Arrow data, including those that a release adds to `SCHEMA`."""
         if name not in self.schema.names:
             raise DataError(
                 f"{self.path.name} has no column '{name}'{suggest(name, self.schema.names)}; "
@@ -274,9 +170,9 @@ class Split:
 
     @cached_property
     def soft(self) -> NDArray[np.float32]:
-        """The share of each expression in each row, float32 (n, 8), NaN where missing."""
+        """The vote share of each expression in each row, float32 (n, 8), NaN where missing."""
         result = np.full((len(self), N_EXPRESSIONS), np.nan, np.float32)
-        for start, batch in zip(self._starts, self._batches, strict=False):
+        for start, batch in zip(self._starts[:-1], self._batches, strict=True):
             column = batch.column("soft")
             known = column.is_valid().to_numpy(zero_copy_only=False)
             result[start : start + len(column)][known] = (
@@ -288,7 +184,7 @@ class Split:
         column = self.column(name)
         filled = column.fill_null(pa.scalar(missing, column.type))
         values: NDArray[Any] = filled.to_numpy()
-        # One array for all users of the split: a change by one would be seen by the others.
+        # All users of the split share this array, so none of them may change it.
         values.flags.writeable = False
         return values
 
@@ -306,12 +202,12 @@ def _binary_buffers(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What `dataset.json` says of a dataset.
+    """The content of `dataset.json`.
 
     `counts` is split -> expression name -> faces, with 'unlabelled' for faces without expression;
     `dropped` is reason -> rows; `content_hash` is a SHA-256 over ids, labels and image bytes that
-    does not depend on the order or packing of the source; `settings` are the choices made at
-    ingest, such as seed and validation fraction.
+    does not depend on the order or packing of the source; `settings` are those of ingest, such as
+    seed and validation fraction.
     """
 
     source: list[str]
@@ -329,7 +225,7 @@ class DatasetInfo:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The expressions that the dataset is about: the eight, or seven without contempt."""
+        """The expressions in the dataset: all eight, or seven without contempt."""
         return classes_for(self.without_contempt)
 
     def write(self, folder: Path) -> None:
@@ -342,11 +238,11 @@ class DatasetInfo:
         """Read `dataset.json`.
 
         Raises:
-            DataError: the folder holds no dataset, or the file is damaged.
+            DataError: the folder is not a dataset, or the file is damaged.
         """
         path = Path(folder) / INFO_NAME
         if not path.is_file():
-            raise _no_dataset(Path(folder))
+            raise _not_a_dataset(Path(folder))
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
@@ -360,24 +256,65 @@ def open_split(dataset_dir: Path, split: str) -> Split:
     """Open one split of a dataset folder.
 
     Raises:
-        DataError: the folder is no dataset, or has no such split; the message names those it has.
+        DataError: the folder is not a dataset, or has no such split; the message lists its splits.
     """
     folder = Path(dataset_dir)
     if not (folder / INFO_NAME).is_file():
-        raise _no_dataset(folder)
+        raise _not_a_dataset(folder)
     path = folder / f"{split}.arrow"
     if not path.is_file():
-        there = [name for name in SPLITS if (folder / f"{name}.arrow").is_file()]
+        existing = [name for name in SPLITS if (folder / f"{name}.arrow").is_file()]
         raise DataError(
-            f"{folder} has no split '{split}'{suggest(split, there)}; it has "
-            f"{', '.join(there) or 'none'}"
+            f"{folder} has no split '{split}'{suggest(split, existing)}; it has "
+            f"{', '.join(existing) or 'none'}"
         )
     return Split(path)
 
 
-def _no_dataset(folder: Path) -> DataError:
+def _not_a_dataset(folder: Path) -> DataError:
     state = f"has no {INFO_NAME}" if folder.is_dir() else "does not exist"
     return DataError(
-        f"{folder} is no dataset: it {state}; make one with "
+        f"{folder} is not a dataset: it {state}; make one with "
         f"`affectnet ingest SOURCE... --out {folder}`"
     )
+
+
+GREY: Final = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def brightness(image: NDArray[np.uint8]) -> float:
+    """Mean grey value of an RGB image (H, W, 3), in [0, 1]."""
+    return float((image @ GREY).mean() / 255)
+
+
+def sharpness(image: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of an RGB image's grey values, which are in [0, 255].
+
+    Low for blurred images (Pech-Pacheco et al., 2000). It grows with the size of the image, so
+    compare images of one size only; 0 where a side is under three pixels.
+    """
+    grey = image @ GREY
+    if min(grey.shape) < 3:
+        return 0.0
+    middle = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * middle).var())
+
+
+IMAGE_COLUMNS: Final[dict[str, Callable[[NDArray[np.uint8]], float]]] = {
+    "brightness": brightness,
+    "sharpness": sharpness,
+}
+
+
+def image_columns(split: Split, names: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Compute columns of `IMAGE_COLUMNS` over all rows of a split, each (n,)."""
+    columns = {name: np.empty(len(split)) for name in names}
+    if not names:
+        return {}
+    for row in tqdm(range(len(split)), desc="images", unit="face", leave=False, disable=None):
+        image = decode_image(bytes(split.image_bytes(row)))
+        for name, column in columns.items():
+            column[row] = IMAGE_COLUMNS[name](image)
+    return columns

@@ -1,16 +1,14 @@
-"""Arrow columns from NumPy arrays and back, by their buffers.
+"""Writing the parts of a release as the Arrow files of a dataset, and the hash of their content.
 
-`pyarrow.array` and `to_numpy` do the same, but import pandas first, a third of a second.
-
-From the parts of a release to the Arrow files of a dataset, and the hash over their content.
+NumPy arrays become Arrow columns, and the reverse, by their buffers: `pyarrow.array` and `to_numpy`
+would import pandas first, which takes a third of a second.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,8 @@ from numpy.typing import NDArray
 
 from affectnet.data.readers.part import Part
 from affectnet.data.readers.streams import new_memory
-from affectnet.data.store import BATCH_ROWS, SCHEMA, SPLITS, Split, SplitWriter
+from affectnet.data.store import SCHEMA, SPLITS, Split
+from affectnet.threads import Background
 
 
 def numbers_column(
@@ -70,22 +69,56 @@ def numbers(column: pa.Array) -> NDArray[np.generic]:
     return values.reshape(-1, width) if width > 1 else values
 
 
+BATCH_ROWS: Final = 1024
 BATCH_BYTES = 16 << 20
-"""A batch is closed early when its images reach this: memory stays small whatever their size."""
+"""A batch is closed early when its images reach this size, which bounds the memory."""
+
+
+class SplitWriter:
+    """Writes record batches to the Arrow file of one split.
+
+    A context manager: leaving it by an exception removes the file.
+
+    Args:
+        path: the file to write; its folder exists.
+        schema: `SCHEMA`, or `SCHEMA` followed by further columns.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
+        self.path = path
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add rows; the caller makes sure that ids are unique."""
+        self._writer.write_batch(batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._writer.close()
+            self._sink.close()
+        except BaseException:  # a disk that fills up while the footer is written, Ctrl-C
+            self.path.unlink(missing_ok=True)
+            raise
+        if kind is not None:
+            self.path.unlink(missing_ok=True)
 
 
 class ContentHash:
-    """SHA-256 over ids, labels and image bytes of a split, whatever batches they come in.
+    """SHA-256 over ids, labels and image bytes of a split, independent of its batches.
 
-    Four streams, as one buffer of a batch at a time is hashed: images, ids, numbers, and which of
-    them are null.
+    Each column has its own streams, because a batch is hashed column by column.
     """
 
     def __init__(self) -> None:
         self._streams = {name: hashlib.sha256() for name in SCHEMA.names}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Add rows; columns beyond `SCHEMA` do not count."""
+        """Add rows; columns beyond `SCHEMA` are ignored."""
         for field in SCHEMA:
             column = batch.column(field.name)
             stream = self._streams[field.name]
@@ -95,9 +128,9 @@ class ContentHash:
                 if content is not None:
                     self._content(field.name).update(content)
                 continue
-            there = known(column)
-            stream.update(there.tobytes())
-            self._content(field.name).update(numbers(column)[there].tobytes())
+            present = known(column)
+            stream.update(present.tobytes())
+            self._content(field.name).update(numbers(column)[present].tobytes())
 
     def _content(self, name: str) -> Any:
         return self._streams.setdefault(f"{name} content", hashlib.sha256())
@@ -123,7 +156,7 @@ def _texts(column: pa.Array) -> tuple[bytes, memoryview | None]:
 
 
 def combine(digests: Mapping[str, bytes]) -> str:
-    """Make the content hash of a dataset from the digests of its splits."""
+    """Return the content hash of a dataset, from the digests of its splits."""
     whole = hashlib.sha256()
     for name in sorted(digests):
         whole.update(name.encode() + b"\0" + digests[name])
@@ -148,13 +181,13 @@ def write_splits(
     splits: Mapping[str, tuple[Part, NDArray[np.int64]]],
     progress: Callable[[int], object],
 ) -> str:
-    """Write one Arrow file a split; splits without rows get none.
+    """Write one Arrow file per split that has rows.
 
     Reading, hashing and writing of successive batches overlap.
 
     Args:
-        folder: where the files go.
-        splits: name -> the part and the rows of it, in the order they shall have.
+        folder: where to write the files.
+        splits: name -> the part and its rows, in the order in which to write them.
         progress: called with each batch's number of rows.
 
     Returns:
@@ -165,61 +198,42 @@ def write_splits(
         OSError: the disk is full.
     """
     digests = {}
-    # One being filled, one being written. New ones for every batch would cost as much as the
-    # writing: the system hands out memory a page at a time, each cleared first.
-    buffers = cycle([Buffer(), Buffer()])
-    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
-        for name, (part, rows) in splits.items():
-            if not len(rows):
-                continue
-            content = ContentHash()
-            schema = pa.schema(
-                [*SCHEMA, *(pa.field(key, values.type) for key, values in part.extra.items())]
-            )
-            with SplitWriter(folder / f"{name}.arrow", schema) as writer:
-                before: list[Future[None]] = []
-                try:
-                    for batch in _batches(part, rows, buffers, schema):
-                        for task in before:
-                            task.result()
-                        before = [
-                            hashing.submit(content.update, batch),
-                            writing.submit(writer.write_batch, batch),
-                        ]
-                        progress(batch.num_rows)
-                finally:  # also after Ctrl-C: no thread may write to a closed file
-                    wait(before)
-                for task in before:
-                    task.result()
-            digests[name] = content.digest()
+    for name, (part, rows) in splits.items():
+        if not len(rows):
+            continue
+        content = ContentHash()
+        schema = pa.schema(
+            [*SCHEMA, *(pa.field(key, values.type) for key, values in part.extra.items())]
+        )
+        with (
+            SplitWriter(folder / f"{name}.arrow", schema) as writer,
+            Background(content.update, depth=0) as hashing,
+            Background(writer.write_batch, depth=0) as writing,
+        ):
+            for batch in _batches(part, rows, schema):
+                hashing.submit(batch)
+                writing.submit(batch)
+                progress(batch.num_rows)
+        digests[name] = content.digest()
     return combine(digests)
 
 
-class Buffer:
-    """Memory for the images of one batch, used again and again."""
-
-    def __init__(self) -> None:
-        self._memory = new_memory(BATCH_BYTES)
-
-    def take(self, size: int) -> memoryview:
-        """Return writable memory; what was returned before is overwritten."""
-        if len(self._memory) < size:
-            self._memory = new_memory(size)
-        return self._memory[:size]
-
-
-def _batches(
-    part: Part, rows: NDArray[np.int64], buffers: Iterator[Buffer], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows; the images of a batch live until the batch after the next is asked for."""
+def _batches(part: Part, rows: NDArray[np.int64], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows; the images of a batch live until the batch after the next is requested."""
+    # One buffer is filled while the other is written. A new one for every batch would cost as much
+    # as the writing: the system clears each page of memory that it hands out.
+    buffers = cycle([[new_memory(BATCH_BYTES)], [new_memory(BATCH_BYTES)]])
     ends = np.cumsum(part.size[rows])
     first = 0
     while first < len(rows):
         before = int(ends[first - 1]) if first else 0
         full = int(np.searchsorted(ends, before + BATCH_BYTES, "right"))
         last = min(max(full, first + 1), first + BATCH_ROWS, len(rows))
-        images = next(buffers).take(int(ends[last - 1]) - before)
-        yield _batch(part, rows[first:last], images, schema)
+        size = int(ends[last - 1]) - before
+        buffer = next(buffers)
+        if len(buffer[0]) < size:
+            buffer[0] = new_memory(size)
+        yield _batch(part, rows[first:last], buffer[0][:size], schema)
         first = last
 
 

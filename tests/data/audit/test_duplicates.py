@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import write_faces
 from PIL import Image, ImageEnhance
 
 from affectnet.data.audit.duplicates import Group, find_duplicates, likeness
 from affectnet.data.audit.scan import Rows, scan_images
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import Face, Split, SplitWriter
+from affectnet.data.store import Face, Split
 
 N = 160
 
@@ -42,9 +43,13 @@ def audit(
     """Write splits of these images, with ids that are the same in each, and find duplicates."""
     opened = {}
     for name, images in splits.items():
-        with SplitWriter(folder / f"{name}.arrow") as writer:
-            for i, image in enumerate(images):
-                writer.write(Face(f"{i}", image, labels[name][i] if labels else None))
+        write_faces(
+            folder / f"{name}.arrow",
+            (
+                Face(f"{i}", image, labels[name][i] if labels else None)
+                for i, image in enumerate(images)
+            ),
+        )
         opened[name] = Split(folder / f"{name}.arrow")
     rows = Rows.of(opened)
     return find_duplicates(scan_images(opened), rows), rows

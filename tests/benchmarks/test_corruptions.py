@@ -1,9 +1,9 @@
-"""Corruptions: for every size, the same for the same seed, and worse as they get stronger."""
+"""Corruptions: any size, the same for the same seed, and worse at higher strength."""
 
 import numpy as np
 import pytest
+from corruptions import CORRUPTIONS, STRENGTHS, corrupt
 
-from affectnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.errors import ConfigError
@@ -25,7 +25,7 @@ def test_stronger_is_farther_from_the_face(kind, face):
         for s in STRENGTHS
     ]
     assert 0 < distances[0] < distances[1] < distances[2]
-    assert (face == before).all(), "the face given must stay as it is"
+    assert (face == before).all(), "the given face must not change"
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
@@ -39,7 +39,7 @@ def test_every_size_keeps_its_shape_and_seed_decides(kind, shape):
         assert (first == corrupt(face, kind, strength, seed=5)).all()
 
 
-def test_low_light_keeps_the_share_of_the_light(face):
+def test_low_light_keeps_the_fraction_of_light(face):
     for strength, light in ((1, 0.5), (2, 0.25), (3, 0.14)):
         dark = corrupt(face, "low_light", strength, seed=1)
         assert dark.mean() == pytest.approx(face.mean() * light, rel=0.05)
@@ -60,7 +60,7 @@ def test_yaw_moves_the_nose_by_the_sine_of_its_angle():
         assert abs(x) == pytest.approx(np.sin(np.radians(degrees)), abs=0.02)
 
 
-def test_what_there_is_not_is_named():
+def test_unknown_kinds_and_strengths_are_refused():
     with pytest.raises(ConfigError, match=r"blurr.*low_light"):
         corrupt(np.zeros((8, 8, 3), np.uint8), "blurr", 1)
     with pytest.raises(ConfigError, match="strength is 4"):

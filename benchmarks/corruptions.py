@@ -1,7 +1,7 @@
-"""Faults of photos as they come, at three strengths, for measuring how a model bears them.
+"""Common faults of photos at three strengths, to measure how robust a model is.
 
 After the idea of Hendrycks and Dietterich (2019, arXiv:1903.12261): fixed corruptions at fixed
-strengths, applied to test images only. Every size below is a share of the face's side, so that a
+strengths, applied to test images only. Every size below is a fraction of the face's side, so a
 strength means the same at 48 and at 224 pixels.
 """
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 STRENGTHS: Final = (1, 2, 3)
 
 _EYES: Final = ((0.31, 0.40), (0.69, 0.40))
-"""Where the eyes are in a cropped upright face, as (x, y) shares of its side."""
+"""The eyes in a cropped upright face, as (x, y) fractions of its side."""
 
 
 def corrupt(face: Pixels, kind: str, strength: int, seed: int = 0) -> Pixels:
@@ -28,7 +28,7 @@ def corrupt(face: Pixels, kind: str, strength: int, seed: int = 0) -> Pixels:
         face: (H, W, 3), RGB, a cropped upright face.
         kind: one of `CORRUPTIONS`.
         strength: 1 (slight) to 3 (heavy).
-        seed: decides noise, and the side to which a head turns.
+        seed: of the noise, and of the side to which a head turns.
 
     Raises:
         ConfigError: there is no such corruption or strength.
@@ -49,7 +49,7 @@ def blur(face: Pixels, level: int, _rng: np.random.Generator) -> Pixels:
 
 
 def motion(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    """Moved while exposed: smeared over 6, 12, 18% of the side, in any direction."""
+    """Motion blur over 6, 12, 18% of the side, in any direction."""
     length = max(3, round((0.06, 0.12, 0.18)[level] * max(face.shape)))
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1
@@ -110,7 +110,7 @@ def glasses(face: Pixels, level: int, _rng: np.random.Generator) -> Pixels:
 
 
 def roll(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    """Head tilted by 10, 20, 30 degrees to either side, in the plane of the picture."""
+    """Head tilted by 10, 20, 30 degrees to either side, in the image plane."""
     height, width = face.shape[:2]
     angle = (10, 20, 30)[level] * rng.choice((-1, 1))
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), float(angle), 1)
@@ -120,8 +120,8 @@ def roll(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 def yaw(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     """Head turned by 10, 20, 30 degrees to either side, as if painted on an upright cylinder.
 
-    The cylinder is as wide as the picture. A column at x (-1 to 1) stands at the angle asin(x) and
-    shows what stood at asin(x) - yaw; what was out of sight is filled with the edge.
+    The cylinder is as wide as the image. A column at x (-1 to 1) stands at the angle asin(x) and
+    shows what stood at asin(x) - yaw; what was hidden is filled with the edge.
     """
     height, width = face.shape[:2]
     angle = np.deg2rad((10, 20, 30)[level]) * rng.choice((-1, 1))
@@ -141,11 +141,11 @@ def yaw(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
 
 
 def shifted_crop(face: Pixels, level: int, rng: np.random.Generator) -> Pixels:
-    """A detector's looser or tighter box: off by 5, 10, 15% of the side in place and in size."""
+    """A looser or tighter box: off by 5, 10, 15% of the side in place and in size."""
     height, width = face.shape[:2]
-    share = (0.05, 0.10, 0.15)[level]
-    size = 1 + share * rng.choice((-1, 1))
-    right, down = share * rng.choice((-1, 1), 2)
+    fraction = (0.05, 0.10, 0.15)[level]
+    size = 1 + fraction * rng.choice((-1, 1))
+    right, down = fraction * rng.choice((-1, 1), 2)
     matrix = np.array(
         [
             [1 / size, 0, width / 2 * (1 - 1 / size) + right * width],
