@@ -39,10 +39,10 @@ import affectnet
 from affectnet.data.drawn.release import draw_faces, render
 from affectnet.data.images import decode_image
 from affectnet.inference.classifiers import ClassifierLike, OnnxClassifier
-from affectnet.inference.detector import _model_file
-from affectnet.inference.onnx_export import Exported, _write, export_onnx, quantise, quiet
+from affectnet.inference.detector import yunet_file
+from affectnet.inference.onnx_export import Exported, export_onnx, quantise, quiet, write_graph
 from affectnet.inference.predictor import Predictor
-from affectnet.inference.torch_classifier import Classifier
+from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
 
 TARGET, MEMORY_TARGET = 3.0, 1.1
@@ -106,11 +106,11 @@ def speeds(
         plain, small = folder / f"{backbone}.onnx", folder / f"{backbone}-int8.onnx"
         export_onnx(model, plain, faces[:8], inside=True)
         with quiet():
-            _write(Exported(model, inside=True, half=False).eval(), small, inside=True)
+            write_graph(Exported(model, inside=True, half=False).eval(), small)
             quantise(small, faces)
         small = with_metadata(plain, small)
         ways: dict[str, tuple[ClassifierLike, Path | None]] = {
-            "PyTorch": (Classifier(model, "cpu"), None),
+            "PyTorch": (TorchClassifier(model, "cpu"), None),
             "ONNX Runtime": (OnnxClassifier(plain, "cpu"), plain),
             "ONNX Runtime, int8": (OnnxClassifier(small, "cpu"), small),
         }
@@ -158,7 +158,7 @@ def photos(
     """Print whole photos per second; return the ratio to the simple loop."""
     files = write_photos(folder / "photos", options.photos)
     size = sum(file.stat().st_size for file in files) / len(files) / 1e3
-    ours = Predictor(Classifier(model, "cpu"))
+    ours = Predictor(TorchClassifier(model, "cpu"))
     start = time.perf_counter()
     naive_faces = naive(model, files)
     naive_rate = len(files) / (time.perf_counter() - start)
@@ -233,7 +233,7 @@ def naive_image(model: AffectModel, image: NDArray[np.uint8]) -> int:
     prep = model.preprocessing
     mean, std = torch.tensor(prep.mean).view(3, 1, 1), torch.tensor(prep.std).view(3, 1, 1)
     height, width = image.shape[:2]
-    detector = cv2.FaceDetectorYN.create(str(_model_file()), "", (width, height), 0.7)
+    detector = cv2.FaceDetectorYN.create(str(yunet_file()), "", (width, height), 0.7)
     _, rows = detector.detect(image)
     for x, y, w, h in [] if rows is None else rows[:, :4].astype(int):
         crop = image[max(0, y) : y + h, max(0, x) : x + w]
@@ -253,7 +253,7 @@ def videos(
     """Print frames per second; return the ratio of peak memory of a long and a short video."""
     frames = 60 if options.quick else 300
     film = write_video(folder / "film.avi", frames, 25, (640, 480))
-    ours = Predictor(Classifier(model, "cpu"))
+    ours = Predictor(TorchClassifier(model, "cpu"))
     start = time.perf_counter()
     count = sum(1 for _ in ours.video(film))
     rate = count / (time.perf_counter() - start)

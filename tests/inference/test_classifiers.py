@@ -108,7 +108,7 @@ def test_files_that_cannot_be_used(onnx_file: Path, tmp_path: Path) -> None:
         onnx.save(model, str(tmp_path / "m.onnx"))
         return tmp_path / "m.onnx"
 
-    with pytest.raises(WeightsError, match="does not say what it was trained on"):
+    with pytest.raises(WeightsError, match="does not contain the model's configuration"):
         OnnxClassifier(stripped(**{CONFIG_KEY: ""}))
     with pytest.raises(RunError, match="no config"):
         OnnxClassifier(stripped(**{CONFIG_KEY: "{}"}))
@@ -117,7 +117,7 @@ def test_files_that_cannot_be_used(onnx_file: Path, tmp_path: Path) -> None:
     data = onnx_file.read_bytes()
     for damaged in (b"", b"no model", data[: len(data) // 2]):
         (tmp_path / "m.onnx").write_bytes(damaged)
-        with pytest.raises(WeightsError, match="no whole ONNX model"):
+        with pytest.raises(WeightsError, match="not a whole ONNX model"):
             OnnxClassifier(tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="cuda"):
         OnnxClassifier(onnx_file, "cuda")
@@ -128,7 +128,7 @@ def test_weights_in_other_files_are_not_read(onnx_file: Path, tmp_path: Path) ->
     model = onnx.load(str(onnx_file))
     onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.bin")
     assert (tmp_path / "w.bin").is_file()
-    with pytest.raises(WeightsError, match="no whole ONNX model"):
+    with pytest.raises(WeightsError, match="not a whole ONNX model"):
         OnnxClassifier(tmp_path / "m.onnx")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from affectnet.inference.classifiers import Scores, WithoutContempt
+from affectnet.inference.classifiers import ModelOutput, WithoutContempt
 from affectnet.labels import EXPRESSIONS
 from affectnet.seven import SEVEN
 
@@ -19,7 +19,9 @@ class Fixed:
 
     def __call__(self, crops):
         n = len(crops)
-        return Scores(self.probabilities[:n], np.full(n, 0.5, np.float32), np.zeros(n, np.float32))
+        return ModelOutput(
+            self.probabilities[:n], np.full(n, 0.5, np.float32), np.zeros(n, np.float32)
+        )
 
 
 def test_contempt_is_dropped_and_the_rest_add_to_one():

@@ -11,9 +11,9 @@ from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.inference import onnx_export as export
-from affectnet.inference.classifiers import OnnxClassifier, Scores
+from affectnet.inference.classifiers import ModelOutput, OnnxClassifier
 from affectnet.inference.onnx_export import compare, export_onnx
-from affectnet.inference.torch_classifier import Classifier
+from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
 
 
@@ -56,7 +56,7 @@ def test_int8_is_smaller_and_close(model, drawn_crops, tmp_path: Path, uint8_fil
         calibration=drawn_crops[:32],
         precision="int8",
     )
-    assert 1e-5 < found.mean < export.MEAN_DIFFERENCE["int8"]
+    assert 1e-5 < found.mean < export.MAX_MEAN_DIFFERENCE["int8"]
     assert found.agreement >= 0.9
     size = (tmp_path / "m.onnx").stat().st_size
     assert size < 0.35 * uint8_file.stat().st_size
@@ -66,7 +66,7 @@ def test_int8_is_smaller_and_close(model, drawn_crops, tmp_path: Path, uint8_fil
 
 def test_fp16_is_half_the_size(model, drawn_crops, tmp_path: Path, uint8_file: Path) -> None:
     found = export_onnx(model, tmp_path / "m.onnx", drawn_crops, precision="fp16", inside=False)
-    assert 0 < found.largest < export.LARGEST_DIFFERENCE["fp16"]
+    assert 0 < found.largest < export.MAX_DIFFERENCE["fp16"]
     assert (tmp_path / "m.onnx").stat().st_size < 0.6 * uint8_file.stat().st_size
     assert model.heads.expression.weight.dtype == torch.float32
 
@@ -75,7 +75,7 @@ def test_a_file_that_predicts_otherwise_is_not_kept(
     model, drawn_crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "m.onnx").write_text("the old one")
-    monkeypatch.setitem(export.MEAN_DIFFERENCE, "fp16", 1e-12)
+    monkeypatch.setitem(export.MAX_MEAN_DIFFERENCE, "fp16", 1e-12)
     with pytest.raises(
         WeightsError, match=r"mean difference .* at most 1e-12.*nothing was written"
     ):
@@ -84,9 +84,9 @@ def test_a_file_that_predicts_otherwise_is_not_kept(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def scores(probabilities: list[list[float]], valence: list[float]) -> Scores:
+def scores(probabilities: list[list[float]], valence: list[float]) -> ModelOutput:
     values = np.array(valence, np.float32)
-    return Scores(np.array(probabilities, np.float32), values, values)
+    return ModelOutput(np.array(probabilities, np.float32), values, values)
 
 
 def test_comparison_counts_what_it_says() -> None:
@@ -123,7 +123,7 @@ def test_every_kind_of_backbone(backbone: str, size: int, tmp_path: Path) -> Non
     for inside in (True, False):
         found = export_onnx(model, tmp_path / "m.onnx", faces, inside=inside, overwrite=True)
         assert found.largest < 1e-4
-        loaded, ours = OnnxClassifier(tmp_path / "m.onnx"), Classifier(model, "cpu")
+        loaded, ours = OnnxClassifier(tmp_path / "m.onnx"), TorchClassifier(model, "cpu")
         for n in (1, 3, 8):
             for a, b in zip(loaded(faces[:n]), ours(faces[:n]), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-4)

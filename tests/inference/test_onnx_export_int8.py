@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from affectnet.inference.onnx_export import Exported, _write, quantise, quiet
+from affectnet.inference.onnx_export import Exported, quantise, quiet, write_graph
 from affectnet.models.affect_model import AffectModel
 
 
@@ -23,7 +23,7 @@ def test_the_kind_follows_from_where_the_weights_are(
     path = tmp_path / "m.onnx"
     faces = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
     with quiet():
-        _write(Exported(model, inside=True, half=False).eval(), path, inside=True)
+        write_graph(Exported(model, inside=True, half=False).eval(), path)
         before = path.stat().st_size
         quantise(path, faces)
     assert path.stat().st_size < before

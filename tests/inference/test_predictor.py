@@ -20,7 +20,7 @@ from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.results import PictureResult, Results
-from affectnet.inference.torch_classifier import Classifier
+from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.models.affect_model import AffectModel
 
@@ -91,7 +91,7 @@ def test_the_result_is_what_the_parts_give(predictor: Predictor, photo: np.ndarr
     """Independent of the predictor's own way: detect, crop, normalise, forward, softmax."""
     (found,) = predictor.detector.detect(photo)
     crop = crop_face(photo, found.box, 48, margin=DEFAULT_MARGIN)
-    assert isinstance(predictor.classifier, Classifier)
+    assert isinstance(predictor.classifier, TorchClassifier)
     model, prep = predictor.classifier.model, predictor.classifier.model.preprocessing
     image = (crop / 255 - np.array(prep.mean)) / np.array(prep.std)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_own_boxes_are_taken(predictor: Predictor, photo: np.ndarray) -> None:
     several = predictor.predict([photo, photo], boxes=[[found.box], None])
     assert several[0].faces[0].score is None
     assert several[1].faces[0].score == found.score
-    with pytest.raises(DataError, match="2 pictures and boxes for 1"):
+    with pytest.raises(DataError, match="2 images and boxes for 1"):
         predictor.predict([photo, photo], boxes=[[found.box]])
     with pytest.raises(DataError, match=r"\(n, 4\)"):
         predictor.predict(photo, boxes=[1, 2, 3, 4])
@@ -132,7 +132,7 @@ def test_a_picture_without_a_face_has_none(predictor: Predictor) -> None:
 
 
 def test_one_unreadable_picture_is_told_or_kept(predictor: Predictor, photo: np.ndarray) -> None:
-    with pytest.raises(DataError, match="picture 1: "):
+    with pytest.raises(DataError, match="image 1: "):
         predictor.predict([photo, b"nothing", photo])
     with pytest.raises(DataError, match=r"no\.jpg: the file cannot be read"):
         predictor.predict("no.jpg")
@@ -209,6 +209,6 @@ def test_results_draw_themselves(predictor: Predictor, photo_file: Path, tmp_pat
         figure.savefig(tmp_path / f"{name}.png")
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 10
     unnamed = predictor.predict(photo_file.read_bytes())
-    with pytest.raises(DataError, match="give it"):
+    with pytest.raises(DataError, match="pass it"):
         unnamed.plot()
     assert unnamed.plot(photo_file).axes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from affectnet.errors import DataError
-from affectnet.inference.sources import Source, find_sources, unique_names
+from affectnet.inference.sources import InputSource, find_sources, unique_names
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_folder_is_searched_to_the_bottom(album: Path) -> None:
 
 def test_files_that_are_named_are_taken_whatever_their_name(album: Path) -> None:
     notes = str(album / "notes.txt")
-    assert find_sources([notes]) == [Source("image", notes, "notes.txt")]
+    assert find_sources([notes]) == [InputSource("image", notes, "notes.txt")]
     film = album / "sub" / "film"
     (album / "sub" / "film.mp4").rename(film)
     assert find_sources([str(film)])[0].kind == "video"
@@ -54,7 +54,7 @@ def test_globs_are_expanded_and_nothing_comes_twice(album: Path) -> None:
 
 def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_sources(["0"]) == [Source("camera", "0", "camera-0")]
+    assert find_sources(["0"]) == [InputSource("camera", "0", "camera-0")]
     Path("0").write_bytes(b"GIF89a")
     assert find_sources(["0"])[0].kind == "image"
 
@@ -62,13 +62,13 @@ def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeyp
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'no\.jpg', .*nothing\*', 'a\\x00b'"):
         find_sources(["no.jpg", str(tmp_path / "nothing*"), "a\0b"])
-    with pytest.raises(DataError, match="no picture and no video"):
+    with pytest.raises(DataError, match="no image and no video"):
         find_sources([str(tmp_path)])
 
 
 def test_names_of_outputs_are_never_shared() -> None:
     paths = ("a.jpg", "a.png", "A.jpg", "sub/a.jpg", "a-2.jpg")
-    sources = [Source("image", str(i), name) for i, name in enumerate(paths)]
+    sources = [InputSource("image", str(i), name) for i, name in enumerate(paths)]
     names = unique_names(sources)
     assert len({name.casefold() for name in names}) == len(paths)
     assert names[0] == "a"

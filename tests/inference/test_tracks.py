@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectnet.data.crop import Box
-from affectnet.inference.tracks import REACH, Ema, OneEuro, Smoother, Tracker, overlap
+from affectnet.inference.tracks import ENLARGEMENT, Ema, OneEuro, Smoother, Tracker, overlap
 
 
 def at(x: float, y: float, side: float = 100) -> Box:
@@ -74,7 +74,9 @@ def test_overlap_counts_pixels() -> None:
     grid = np.mgrid[-300:600, -300:600].astype(float) + 0.5
 
     def mask(box: np.ndarray) -> np.ndarray:
-        inside = [np.abs(grid[1 - axis] - box[axis]) < box[2 + axis] * REACH / 2 for axis in (0, 1)]
+        inside = [
+            np.abs(grid[1 - axis] - box[axis]) < box[2 + axis] * ENLARGEMENT / 2 for axis in (0, 1)
+        ]
         return inside[0] & inside[1]
 
     for i in range(3):

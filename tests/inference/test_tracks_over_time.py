@@ -5,7 +5,7 @@ import pytest
 
 from affectnet.data.crop import Box
 from affectnet.inference.results import FaceResult, PictureResult
-from affectnet.inference.tracks import MOST_BINS, MOST_TRACKS, OverTime
+from affectnet.inference.tracks import MAX_BINS, MAX_TRACKS, OverTime
 from affectnet.labels import EXPRESSIONS
 
 
@@ -40,7 +40,7 @@ def test_a_long_video_is_averaged_in_bounded_memory() -> None:
     for i, value in enumerate(values):
         over_time.add(frame(i, 10, (1, value, 0.5, 3)))
     (course,) = over_time.courses()
-    assert MOST_BINS / 2 <= len(course.time) <= MOST_BINS + 1
+    assert MAX_BINS / 2 <= len(course.time) <= MAX_BINS + 1
     bins = (np.arange(30_000) / 10 / over_time.width).astype(int)
     expected = np.bincount(bins, values) / np.bincount(bins)
     np.testing.assert_allclose(course.valence, expected, atol=1e-9)
@@ -49,9 +49,9 @@ def test_a_long_video_is_averaged_in_bounded_memory() -> None:
 
 def test_of_very_many_persons_the_longest_seen_are_kept() -> None:
     over_time = OverTime()
-    for i in range(5 * MOST_TRACKS):
+    for i in range(5 * MAX_TRACKS):
         over_time.add(frame(i, 25, (1, 0.1, 0.1, 0), (i + 2, 0.2, 0.2, 1)))
     courses = over_time.courses()
-    assert len(courses) <= 2 * MOST_TRACKS + 1
+    assert len(courses) <= 2 * MAX_TRACKS + 1
     assert courses[0].track == 1
-    assert courses[0].frames == 5 * MOST_TRACKS
+    assert courses[0].frames == 5 * MAX_TRACKS

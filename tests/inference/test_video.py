@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from affectnet.errors import ConfigError, DataError
+from affectnet.inference.drawing import AnnotatedVideo
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.video import VideoReader, predict_video
-from affectnet.inference.video_writer import AnnotatedVideo
 
 
 def test_every_frame_has_a_result_with_its_time(predictor: Predictor, walk: Path) -> None:
@@ -94,12 +94,12 @@ def test_what_is_no_video_is_refused_with_the_reason(tmp_path: Path, photo_file:
     (tmp_path / "hollow.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(500))
     for path, says in (
         (tmp_path / "empty.mp4", "empty"),
-        (tmp_path / "pipe.mp4", "no regular file"),
-        (tmp_path / "list.mp4", "no video"),
-        (tmp_path / "concat.mp4", "no video"),
+        (tmp_path / "pipe.mp4", "not a regular file"),
+        (tmp_path / "list.mp4", "not a video"),
+        (tmp_path / "concat.mp4", "not a video"),
         (tmp_path / "hollow.mp4", "cannot be opened"),
         (tmp_path / "missing.mp4", "No such file"),
-        (photo_file, "no video"),
+        (photo_file, "not a video"),
         (99, "no camera 99"),
     ):
         with pytest.raises(DataError, match=says):
@@ -112,7 +112,7 @@ def test_a_video_that_breaks_off_gives_its_frames_and_the_reason(
     torn = tmp_path / "torn.avi"
     torn.write_bytes(walk.read_bytes()[: walk.stat().st_size // 2])
     seen = []
-    with pytest.raises(DataError, match=r"breaks off after \d+ of about 20 frames"):
+    with pytest.raises(DataError, match=r"ends after \d+ of about 20 frames"):
         seen.extend(predictor.video(torn))
     assert 5 < len(seen) < 15
     assert seen[0].faces

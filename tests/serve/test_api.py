@@ -70,7 +70,7 @@ def test_videos(server, walk) -> None:
     assert frames[-1]["status"] == "no face"
     broken = httpx.post(f"{server.address}/predict/video", content=b"#EXTM3U\n/etc/passwd\n")
     assert broken.status_code == 422
-    assert "no video" in broken.json()["error"]
+    assert "not a video" in broken.json()["error"]
 
 
 def test_health_docs_and_openapi(server) -> None:

@@ -226,9 +226,9 @@ def test_every_oddity_is_read_or_refused_with_the_reason(
         "film-in-name.jpg": "it is a video",
         "bomb-400-million.png": "at most 64,000,000",
         "bomb-promised.png": "at most 64,000,000",
-        "video-picture.mp4": "no video",
-        "video-playlist.mp4": "no video",
-        "video-half.avi": "breaks off",
+        "video-picture.mp4": "not a video",
+        "video-playlist.mp4": "not a video",
+        "video-half.avi": "ends after",
     }.items():
         assert says in told[name], (name, told[name])
 

@@ -12,7 +12,7 @@ from affectnet.data.images import decode_image
 from affectnet.data.store import Split, open_split
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import OnnxClassifier
-from affectnet.inference.onnx_export import Comparison, Precision, check_packages, export_onnx
+from affectnet.inference.onnx_export import ExportComparison, Precision, check_packages, export_onnx
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import Preprocessing
 from affectnet.run import refuse_existing
@@ -29,7 +29,7 @@ class Shown(NamedTuple):
     said: str
 
 
-def export(config: ExportConfig) -> Comparison:
+def export(config: ExportConfig) -> ExportComparison:
     """Export as `config` says, print how the file compares with PyTorch, and return that.
 
     Raises:
@@ -111,7 +111,7 @@ def _decode(split: Split, rows: NDArray[np.int64], prep: Preprocessing) -> NDArr
     )
 
 
-def _tell(config: ExportConfig, found: Comparison, precision: Precision, size: int) -> None:
+def _tell(config: ExportConfig, found: ExportComparison, precision: Precision, size: int) -> None:
     given = (
         f"uint8 RGB (n, {size}, {size}, 3)"
         if config.preprocess

@@ -19,14 +19,13 @@ from affectnet.errors import AffectNetError, ConfigError, DataError
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
-from affectnet.inference.drawing import annotate
+from affectnet.inference.drawing import AnnotatedVideo, annotate
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format
 from affectnet.inference.results import PictureResult
-from affectnet.inference.sources import Source, find_sources, unique_names
+from affectnet.inference.sources import InputSource, find_sources, unique_names
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
-from affectnet.inference.video_writer import AnnotatedVideo
 from affectnet.run import refuse_existing
 from affectnet.threads import Background
 
@@ -100,7 +99,7 @@ def _check(config: PredictConfig) -> None:
         raise ConfigError("; ".join(faults))
 
 
-def _targets(config: PredictConfig, sources: list[Source]) -> dict[str, Path]:
+def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Path]:
     """Where the annotated copy of each source goes; empty where none are wanted."""
     if config.annotate is None:
         return {}
@@ -116,12 +115,15 @@ def _targets(config: PredictConfig, sources: list[Source]) -> dict[str, Path]:
 
 
 def _predict_all(
-    config: PredictConfig, predictor: Predictor, sources: list[Source], targets: dict[str, Path]
+    config: PredictConfig,
+    predictor: Predictor,
+    sources: list[InputSource],
+    targets: dict[str, Path],
 ) -> Generator[PictureResult, None, None]:
     """Predict runs of pictures together, and videos one after the other, in the order given."""
     bar: tqdm[Any]
     with tqdm(total=len(sources), unit="file", disable=None) as bar:
-        pictures: list[Source] = []
+        pictures: list[InputSource] = []
         for source in sources:
             if source.kind == "image":
                 pictures.append(source)
@@ -136,7 +138,7 @@ def _predict_all(
 def _predict_pictures(
     config: PredictConfig,
     predictor: Predictor,
-    pictures: list[Source],
+    pictures: list[InputSource],
     targets: dict[str, Path],
     bar: "tqdm[Any]",
 ) -> Iterator[PictureResult]:
@@ -165,7 +167,7 @@ def _save_annotated(item: tuple[Path, PictureResult, Pixels]) -> None:
 
 
 def _predict_stream(
-    config: PredictConfig, predictor: Predictor, source: Source, target: Path | None
+    config: PredictConfig, predictor: Predictor, source: InputSource, target: Path | None
 ) -> Iterator[PictureResult]:
     """Predict a video or a camera; with `target`, write the annotated video and the figure."""
     camera = source.kind == "camera"

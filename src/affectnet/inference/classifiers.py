@@ -1,11 +1,4 @@
-"""What a model must tell and do to predict, and what it returns; with or without torch.
-
-A model that looks at each face and at its mirror image.
-
-A model of eight classes that answers in seven, without contempt.
-
-An exported model as prediction uses it, run by ONNX Runtime. No torch here.
-"""
+"""Classifiers of face crops, without torch: the interface, wrappers, and ONNX Runtime."""
 
 import json
 import os
@@ -23,7 +16,7 @@ from affectnet.threads import cores
 Floats = NDArray[np.float32]
 
 
-class Scores(NamedTuple):
+class ModelOutput(NamedTuple):
     """Predictions of n faces."""
 
     probabilities: Floats
@@ -35,13 +28,13 @@ class Scores(NamedTuple):
 
 
 class ClassifierLike(Protocol):
-    """A model with its preprocessing; `classifier.Classifier` and `onnx.OnnxClassifier` are such.
+    """A model with its preprocessing, such as `TorchClassifier` and `OnnxClassifier`.
 
     Attributes:
-        classes: expressions that it tells apart.
-        size: side of its faces in pixels.
-        margin: share of the face box added on each side; None where it does not say.
-        alignment: how its faces are turned; None where they are not.
+        classes: expressions that it distinguishes.
+        size: side of its face crops in pixels.
+        margin: fraction of the face box added on each side; None where it is not specified.
+        alignment: how its faces are aligned; None where they are not.
         interpolation: how its faces are resized.
     """
 
@@ -51,19 +44,12 @@ class ClassifierLike(Protocol):
     alignment: str | None
     interpolation: str
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
 
 
-HALF = np.float32(0.5)
-
-
-class Mirrored:
-    """A classifier whose answer is the mean of those for a face and for its mirror image.
-
-    As `affectnet evaluate --flip`, where there is no temperature; a temperature is applied here
-    before the mean and there after it. It costs twice the time and errs less.
-    """
+class _Wrapped:
+    """A classifier around another, with the same preprocessing."""
 
     def __init__(self, classifier: ClassifierLike) -> None:
         self._classifier = classifier
@@ -73,41 +59,47 @@ class Mirrored:
         self.alignment = classifier.alignment
         self.interpolation = classifier.interpolation
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+
+class Mirrored(_Wrapped):
+    """A classifier that returns the mean of the outputs for a face and for its mirror image.
+
+    It is more accurate and takes twice the time. The result is that of `affectnet evaluate --flip`
+    where there is no temperature; a temperature is applied here before the mean and there after it.
+    """
+
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
-        seen = self._classifier(crops)
+        plain = self._classifier(crops)
         mirrored = self._classifier(np.ascontiguousarray(crops[:, :, ::-1]))
-        return Scores(*((a + b) * HALF for a, b in zip(seen, mirrored, strict=True)))
+        return ModelOutput(
+            *((a + b) * np.float32(0.5) for a, b in zip(plain, mirrored, strict=True))
+        )
 
 
-class WithoutContempt:
-    """A classifier that never says contempt: its probability dropped, the others made to add to 1.
+class WithoutContempt(_Wrapped):
+    """A classifier of eight classes reduced to seven: contempt dropped, the others scaled to one.
 
     Args:
-        classifier: any that knows contempt.
+        classifier: any whose last class is contempt.
     """
 
     def __init__(self, classifier: ClassifierLike) -> None:
-        self._classifier = classifier
+        super().__init__(classifier)
         self.classes = tuple(classifier.classes[:-1])
-        self.size = classifier.size
-        self.margin = classifier.margin
-        self.alignment = classifier.alignment
-        self.interpolation = classifier.interpolation
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
-        scores = self._classifier(crops)
-        return scores._replace(probabilities=seven_probabilities(scores.probabilities))
+        output = self._classifier(crops)
+        return output._replace(probabilities=seven_probabilities(output.probabilities))
 
 
 CONFIG_KEY: Final = "affectnet"
-"""Key of the file's metadata that holds the text of `config.json`."""
+"""Metadata key that holds the text of `config.json`."""
 EXPORT_KEY: Final = "affectnet.export"
-"""Key of the file's metadata that tells how the graph is laid out: a JSON object."""
+"""Metadata key that holds the layout of the graph, a JSON object."""
 FACES: Final = "faces"
 OUTPUTS: Final = ("probabilities", "valence", "arousal")
-_LARGEST_FILE: Final = 2**31
+_MAX_FILE_BYTES: Final = 2**31
 
 
 class OnnxClassifier:
@@ -115,37 +107,37 @@ class OnnxClassifier:
 
     Args:
         path: the `.onnx` file.
-        device: `auto` and `cuda` take ONNX Runtime's CUDA provider; `auto` the CPU where it has
-            none.
+        device: `auto` and `cuda` use ONNX Runtime's CUDA provider; `auto` uses the CPU where there
+            is none.
 
     Raises:
-        ConfigError: onnxruntime is not installed, or has no CUDA where `cuda` is asked for.
+        ConfigError: onnxruntime is not installed, or has no CUDA and the device is `cuda`.
         WeightsError: the file is damaged, or was not written by `affectnet export`.
-        RunError: its metadata are incomplete, of other classes or of a newer affectnet.
+        RunError: its metadata is incomplete, has other classes or is from a newer affectnet.
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         runtime = _onnxruntime()
         self.session = _open(runtime, path, _providers(runtime, device))
-        told = self.session.get_modelmeta().custom_metadata_map
-        if CONFIG_KEY not in told or EXPORT_KEY not in told:
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
             raise WeightsError(
-                f"{path} does not say what it was trained on, so its numbers would mean nothing; "
-                "give a file that `affectnet export` wrote"
+                f"{path} does not contain the model's configuration, so its outputs have no "
+                "meaning; give a file that `affectnet export` wrote"
             )
-        self.config = parse_config(told[CONFIG_KEY], path)
+        self.config = parse_config(metadata[CONFIG_KEY], path)
         prep = preprocessing_of(self.config, path)
         try:
-            self.export: dict[str, Any] = dict(json.loads(told[EXPORT_KEY]))
+            self.export: dict[str, Any] = dict(json.loads(metadata[EXPORT_KEY]))
             self.inside = bool(self.export["preprocessing_inside"])
         except (KeyError, TypeError, ValueError) as error:
             raise incomplete(path, error) from error
-        names = [one.name for one in self.session.get_inputs()]
-        outputs = [one.name for one in self.session.get_outputs()]
-        if names != [FACES] or outputs != list(OUTPUTS):
+        inputs = [value.name for value in self.session.get_inputs()]
+        outputs = [value.name for value in self.session.get_outputs()]
+        if inputs != [FACES] or outputs != list(OUTPUTS):
             raise WeightsError(
-                f"{path} has the inputs {names} and outputs {outputs}, not those that `affectnet "
-                "export` gives; export it again"
+                f"{path} has the inputs {inputs} and outputs {outputs}, not those of a file that "
+                "`affectnet export` wrote; export it again"
             )
         self.classes = tuple(self.config["classes"])
         self.size = prep.size
@@ -155,14 +147,14 @@ class OnnxClassifier:
         self._mean = np.array(prep.mean, np.float32)
         self._std = np.array(prep.std, np.float32)
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""
         faces = crops if self.inside else normalised(crops, self._mean, self._std)
-        return Scores(*self.session.run(OUTPUTS, {FACES: faces}))
+        return ModelOutput(*self.session.run(OUTPUTS, {FACES: faces}))
 
 
 def normalised(crops: NDArray[np.uint8], mean: Floats, std: Floats) -> Floats:
-    """Scale faces (n, S, S, 3) to [0, 1], normalise, and put the colours first: (n, 3, S, S)."""
+    """Scale faces (n, S, S, 3) to [0, 1], normalise, and move the channels first: (n, 3, S, S)."""
     images = (crops.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
@@ -183,8 +175,7 @@ def _providers(runtime: Any, device: str) -> list[str]:
     has_cuda = cuda in runtime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ConfigError(
-            "device is cuda, and this ONNX Runtime has no CUDA; install onnxruntime-gpu, or leave "
-            "auto"
+            "device is cuda, but this ONNX Runtime has no CUDA; install onnxruntime-gpu or use auto"
         )
     return (
         [cuda, "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
@@ -193,25 +184,27 @@ def _providers(runtime: Any, device: str) -> list[str]:
 
 def _open(runtime: Any, path: Path, providers: list[str]) -> Any:
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # faults are told by affectnet
+    options.log_severity_level = 4  # affectnet reports errors itself
     options.intra_op_num_threads = _threads()
     try:
-        if path.stat().st_size >= _LARGEST_FILE:
+        if path.stat().st_size >= _MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than an ONNX file can be (2 GB)")
-        # By its bytes: a file that keeps its weights in others beside it could name any of them.
+        # From bytes: a file with external weights could name any other file of this machine.
         return runtime.InferenceSession(path.read_bytes(), options, providers=providers)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except WeightsError:
         raise
-    except Exception as error:  # ONNX Runtime raises a class of its own for each kind of damage
+    except Exception as error:  # ONNX Runtime has a class for each kind of damage
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} is no whole ONNX model ({reason}); export it again") from error
+        raise WeightsError(
+            f"{path} is not a whole ONNX model ({reason}); export it again"
+        ) from error
 
 
 def _threads() -> int:
-    """As many as PyTorch would take: `OMP_NUM_THREADS`, or the cores that this process may use."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
+    """Return as many as PyTorch would use: `OMP_NUM_THREADS`, or one per core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
     return cores()

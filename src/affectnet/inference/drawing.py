@@ -1,29 +1,36 @@
-"""Faces drawn into pictures and frames: boxes, what was recognised, and the circumplex."""
+"""Images and videos with the faces drawn in: boxes, labels, and the circumplex."""
 
+import math
+import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from affectnet.data.crop import Box, shrink
 from affectnet.data.images import Pixels
+from affectnet.errors import ConfigError, DataError
+from affectnet.inference.detector import quiet_opencv
 from affectnet.labels import CIRCUMPLEX, COLOURS
+from affectnet.threads import Background
 
 Colour = tuple[int, int, int]
 Trace = Iterable[tuple[float, float, float]]
 
 LARGEST_SIDE: Final = 2048
-"""Annotated pictures are no larger than this; the boxes shrink along."""
+"""Long side of annotated images, at most, in pixels."""
 TRACE_SECONDS: Final = 3.0
 WHITE: Final[Colour] = (255, 255, 255)
-_PANEL_SHARE = 0.28
+_PANEL_FRACTION = 0.28
 _PANEL = (17, 24, 32, 205)
 
 
@@ -63,12 +70,12 @@ def colour_of(expression: str) -> Colour:
 
 @dataclass
 class Traces:
-    """The way of each tracked face over the circumplex in the last `TRACE_SECONDS` seconds."""
+    """The path of each tracked face on the circumplex in the last `TRACE_SECONDS` seconds."""
 
     points: dict[int, deque[tuple[float, float, float]]] = field(default_factory=dict)
 
     def add(self, result: DrawnImage) -> None:
-        """Take in the next frame."""
+        """Add the next frame."""
         time = result.time or 0.0
         for face in result.faces:
             if face.track is not None:
@@ -90,16 +97,16 @@ def annotate(
     panel: bool = True,
     largest: int = LARGEST_SIDE,
 ) -> Pixels:
-    """Draw the faces of a picture or a frame.
+    """Draw the faces of an image or a frame.
 
     Each face has a box in the colour of its expression, a label with the expression, its
-    probability, valence and arousal, and (numbered, where there are several) a point on the
-    circumplex in the corner that covers the least of the faces.
+    probability, valence and arousal, and a point on the circumplex. Points are numbered where
+    there are several. The circumplex is in the corner where it covers the least of the faces.
 
     Args:
-        pixels: the RGB picture that the result is for, or a smaller copy of it; not changed.
+        pixels: the RGB image that the result is for, or a smaller copy of it; not changed.
         result: its faces.
-        traces: the ways of the points until now, in a video.
+        traces: the paths of the points so far, in a video.
         panel: whether to draw the circumplex.
         largest: long side of the result at most, in pixels.
 
@@ -111,7 +118,7 @@ def annotate(
     unit = _unit(image.size)
     draw = ImageDraw.Draw(image)
     numbers = _numbers(result.faces)
-    # The smallest last, so that no label of a large face hides a small one.
+    # In order of size, the smallest last, so that no label of a large face hides a small one.
     boxes = {
         i: tuple(scale * v for v in (f.box.x, f.box.y, f.box.width, f.box.height))
         for i, f in enumerate(result.faces)
@@ -120,23 +127,23 @@ def annotate(
         _draw_box(draw, box, colour_of(result.faces[i].expression), unit)
     for i, box in boxes.items():
         _draw_label(draw, image.size, box, result.faces[i], numbers.get(i), unit)
-    side = round(_PANEL_SHARE * min(image.size))
+    side = round(_PANEL_FRACTION * min(image.size))
     if panel and side >= 60 and (result.faces or traces):
         gap = max(4, side // 20)
         place = (image.width - side - gap, image.height - side - gap)
-        if traces is None:  # in a video it stays where it is
-            place = _quietest_corner(image.size, side, gap, list(boxes.values()))
+        if traces is None:  # in a video it stays in one place
+            place = _emptiest_corner(image.size, side, gap, list(boxes.values()))
         _draw_panel(image, place, side, result.faces, numbers, traces)
     return np.asarray(image)
 
 
 def _unit(size: tuple[int, int]) -> float:
-    """Thickness that suits the picture: 1 for 400 px."""
+    """Return the line width for an image of this size: 1 for 400 px."""
     return max(1.0, min(size) / 400)
 
 
 def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
-    """What each face is called: its track, or its place where there are several."""
+    """Return the number of each face: its track, or its position where there are several."""
     if all(face.track is None for face in faces) and len(faces) < 2:
         return {}
     return {i: face.track if face.track is not None else i + 1 for i, face in enumerate(faces)}
@@ -144,7 +151,7 @@ def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
 
 @lru_cache(maxsize=32)
 def _font(size: int) -> Any:
-    # The typeface of the figures, which comes with matplotlib.
+    # The font of the figures, which comes with matplotlib.
     return ImageFont.truetype(
         Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size
     )
@@ -168,7 +175,7 @@ def _draw_label(
     number: int | None,
     unit: float,
 ) -> None:
-    """Write the label above the box, or below it, or inside, wherever there is room."""
+    """Write the label above the box, below it, or inside, whichever fits first."""
     x, y, w, h = box
     letters = round(min(max(11.0, w / 9.5), 13 * unit))
     large, small = _font(letters), _font(max(9, round(0.82 * letters)))
@@ -188,7 +195,7 @@ def _draw_label(
         top = y + h + gap if y + h + gap + high <= size[1] else max(0.0, y + gap)
     left = min(max(0.0, x), max(0.0, size[0] - wide))
     colour = colour_of(face.expression)
-    dark = tuple(round(0.72 * part) for part in colour)
+    dark = tuple(round(0.72 * value) for value in colour)
     draw.rounded_rectangle((left, top, left + wide, top + high), pad, fill=dark)
     row = top + pad * 0.4
     for (text, font), step in zip(lines, heights, strict=True):
@@ -197,13 +204,13 @@ def _draw_label(
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")  # a hyphen is hardly seen at this size
+    return f"{value:+.2f}".replace("-", "−")  # a hyphen is hard to see at this size
 
 
-def _quietest_corner(
+def _emptiest_corner(
     size: tuple[int, int], side: int, gap: int, boxes: list[Any]
 ) -> tuple[int, int]:
-    """Left upper corner of the panel where it covers the least of the boxes."""
+    """Return the upper left corner of the panel where it covers the least of the boxes."""
     right, low = size[0] - side - gap, size[1] - side - gap
     places = [(right, low), (gap, low), (right, gap), (gap, gap)]
 
@@ -219,12 +226,12 @@ def _quietest_corner(
 
 
 @lru_cache(maxsize=8)
-def _panel_ground(side: int) -> Image.Image:
-    """The circumplex without points, drawn at four times the size for smooth lines."""
+def _panel_background(side: int) -> Image.Image:
+    """Return the circumplex without points, drawn at four times the size for smooth lines."""
     k = 4
     n = side * k
-    ground = Image.new("RGBA", (n, n), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(ground)
+    background = Image.new("RGBA", (n, n), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(background)
     draw.rounded_rectangle((0, 0, n - 1, n - 1), n * 0.06, fill=_PANEL)
     middle, radius = n / 2, _radius(n)
     line = (150, 162, 174, 255)
@@ -237,14 +244,14 @@ def _panel_ground(side: int) -> Image.Image:
         x, y = _on_panel(at, n)
         r = n * 0.012
         draw.ellipse((x - r, y - r, x + r, y + r), fill=(*colour_of(name), 255))
-    ground = ground.resize((side, side), Image.Resampling.LANCZOS)
+    background = background.resize((side, side), Image.Resampling.LANCZOS)
     font = _font(max(9, round(side * 0.062)))
-    draw = ImageDraw.Draw(ground)
+    draw = ImageDraw.Draw(background)
     pale = (206, 214, 222, 255)
     draw.text((side / 2 + 3, side * 0.015), "arousal", pale, font)
     text = "valence"
     draw.text((side - draw.textlength(text, font) - side * 0.03, side / 2 + 1), text, pale, font)
-    return ground
+    return background
 
 
 def _radius(side: float) -> float:
@@ -264,17 +271,17 @@ def _draw_panel(
     numbers: Mapping[int, int],
     traces: Traces | None,
 ) -> None:
-    panel = _panel_ground(side).copy()
+    panel = _panel_background(side).copy()
     k = 3
     ink = Image.new("RGBA", (side * k, side * k), (0, 0, 0, 0))
     draw = ImageDraw.Draw(ink)
     n = side * k
-    seen = {face.track: colour_of(face.expression) for face in faces}
+    colours = {face.track: colour_of(face.expression) for face in faces}
     now = max((t[-1][0] for t in traces.points.values()), default=0.0) if traces else 0.0
     for track, points in (traces.points if traces else {}).items():
-        way = [(time, _on_panel((v, a), n)) for time, v, a in points]
-        colour = seen.get(track, (150, 150, 150))
-        for (_, p), (time, q) in pairwise(way):
+        path = [(time, _on_panel((v, a), n)) for time, v, a in points]
+        colour = colours.get(track, (150, 150, 150))
+        for (_, p), (time, q) in pairwise(path):
             age = min(1.0, (now - time) / TRACE_SECONDS)
             draw.line((*p, *q), (*colour, round(235 * (1 - age) + 20)), max(k, round(n * 0.011)))
     several = len(numbers) > 1
@@ -288,3 +295,110 @@ def _draw_panel(
             draw.text((x, y), str(numbers[i]), (*WHITE, 255), font, anchor="mm")
     panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
     image.paste(panel, place, panel)
+
+
+CODECS: Final = {".webm": "VP80", ".mp4": "mp4v"}
+"""VP8 plays in every browser. MPEG-4 part 2 is encoded ten times as fast and plays only in desktop
+players. OpenCV's wheels contain no H.264 encoder, and VP9 takes five times as long as VP8."""
+VIDEO_SIDES: Final = {".webm": 1280, ".mp4": 2048}
+"""Long side of the frames at most, in pixels; encoding larger ones would take most of the time."""
+_DEPTH = 4
+_LONGEST_GAP = 2.0
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Discard stderr of C code: OpenCV's message about VP8's tag ignores the log level."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(null)
+
+
+class AnnotatedVideo:
+    """Writes a video with the faces drawn in, in its own thread; a context manager.
+
+    The frame rate is constant: frames are repeated or dropped so that every frame is shown at its
+    time, even if the source's rate varies. Sound is not copied.
+
+    Args:
+        path: the file, which ends in one of `CODECS`.
+        fps: frames per second.
+
+    Raises `ConfigError` for another extension.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        kind = path.suffix.lower()
+        if kind not in CODECS:
+            raise ConfigError(f"{path}: an annotated video must end in {' or '.join(CODECS)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.fps = path, fps
+        self._codec, self._largest = CODECS[kind], VIDEO_SIDES[kind]
+        self._traces = Traces()
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._start: float | None = None
+        self._written = 0
+        self._last: Any = None
+        self._background = Background(self._draw, _DEPTH)
+
+    def write(self, result: DrawnImage, pixels: Pixels) -> None:
+        """Hand over the next frame; waits while several wait already."""
+        self._background.submit((result, pixels))
+
+    def __enter__(self) -> "AnnotatedVideo":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._background.__exit__(*error)
+        finally:
+            if self._writer is not None:
+                self._writer.release()
+
+    def _draw(self, item: tuple[DrawnImage, Pixels]) -> None:
+        result, pixels = item
+        self._traces.add(result)
+        annotated: Any = annotate(pixels, result, self._traces, largest=self._largest)
+        if self._writer is None:
+            # 4:2:0 encoders need even sides.
+            self._size = (max(2, annotated.shape[1] // 2 * 2), max(2, annotated.shape[0] // 2 * 2))
+            self._writer = self._open()
+        time = result.time or 0.0
+        if self._start is None:
+            self._start = time
+        due = math.floor((time - self._start) * self.fps + 0.5) + 1 - self._written
+        if due <= 0:
+            return
+        if annotated.shape[1::-1] != self._size:
+            annotated = cv2.resize(annotated, self._size, interpolation=cv2.INTER_AREA)
+        frame = cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR)
+        longest = max(1, round(_LONGEST_GAP * self.fps))
+        for _ in range(min(due - 1, longest)):
+            self._writer.write(self._last)
+        self._writer.write(frame)
+        self._last = frame
+        self._written += due
+
+    def _open(self) -> Any:
+        with quiet_opencv(), _no_stderr():
+            writer = cv2.VideoWriter(
+                str(self.path),
+                cv2.CAP_FFMPEG,
+                cv2.VideoWriter.fourcc(*self._codec),
+                self.fps,
+                self._size,
+            )
+        if not writer.isOpened():
+            raise DataError(f"the annotated video {self.path} cannot be written")
+        return writer

@@ -1,8 +1,7 @@
-"""An ONNX file in 8-bit integers: a quarter of the size, two to five times as fast on a CPU.
+"""Export of a trained model as one ONNX file, in 32, 16 or 8 bits.
 
-A trained model as one ONNX file: built, made smaller where asked, and compared with PyTorch.
-
-Nothing is put in place that does not predict what PyTorch predicts on faces it is shown.
+A file is kept only if it predicts on sample faces what PyTorch predicts. In 8 bits it has a quarter
+of the size and is two to five times as fast on a CPU.
 """
 
 import contextlib
@@ -38,20 +37,20 @@ from affectnet.inference.classifiers import (
     EXPORT_KEY,
     FACES,
     OUTPUTS,
+    ModelOutput,
     OnnxClassifier,
-    Scores,
     normalised,
 )
-from affectnet.inference.torch_classifier import Classifier
+from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import refuse_existing, write_beside
 
 _BATCH: Final = 8
-_STATIC: Final = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "AveragePool", "MaxPool"]
+_STATIC_OPS: Final = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "AveragePool", "MaxPool"]
 _HEADS: Final = "heads."
 
 
-class _Faces(CalibrationDataReader):  # type: ignore[misc]
+class _CalibrationFaces(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, faces: NDArray[Any]) -> None:
         self._batches: Iterator[NDArray[Any]] = iter(
             [faces[start : start + _BATCH] for start in range(0, len(faces), _BATCH)]
@@ -63,21 +62,21 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantise(path: Path, faces: NDArray[Any]) -> None:
-    """Replace an ONNX file by its 8-bit form; the heads, next to no work, stay as they are.
+    """Replace an ONNX file by its 8-bit form; the heads, which are cheap, stay as they are.
 
-    Networks whose weights are convolutions get fixed ranges, from the activations on `faces`.
-    Networks whose weights are mostly matrices (transformers, ConvNeXt) get the ranges of each batch
-    while it is computed: on ConvNeXt-T that is closer to PyTorch and faster too.
+    Networks whose weights are mostly convolutions get fixed ranges, from the activations on
+    `faces`. Networks whose weights are mostly matrices (transformers, ConvNeXt) get the ranges of
+    each batch at run time: on ConvNeXt-T that is closer to PyTorch and also faster.
 
     Args:
         path: the file.
-        faces: as the graph takes them.
+        faces: in the form that the graph takes.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        ready, small = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
-        # Batch norms go into their convolutions first.
-        quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
-        graph = onnx.load(str(ready)).graph
+        prepared, small = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        # Batch norms are first merged into their convolutions.
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(str(prepared)).graph
         settings: dict[str, Any] = {
             "per_channel": True,
             "weight_type": QuantType.QInt8,
@@ -85,23 +84,23 @@ def quantise(path: Path, faces: NDArray[Any]) -> None:
         }
         if _mostly_matrices(graph):
             quantize_dynamic(
-                str(ready), str(small), op_types_to_quantize=["MatMul", "Gemm"], **settings
+                str(prepared), str(small), op_types_to_quantize=["MatMul", "Gemm"], **settings
             )
         else:
             quantize_static(
-                str(ready),
+                str(prepared),
                 str(small),
-                _Faces(faces),
+                _CalibrationFaces(faces),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
-                op_types_to_quantize=_STATIC,
+                op_types_to_quantize=_STATIC_OPS,
                 **settings,
             )
         small.replace(path)
 
 
 def _mostly_matrices(graph: Any) -> bool:
-    sizes = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
+    sizes = {weight.name: int(np.prod(weight.dims)) for weight in graph.initializer}
     count = {"Conv": 0, "MatMul": 0, "Gemm": 0}
     for node in graph.node:
         if node.op_type in count:
@@ -110,7 +109,7 @@ def _mostly_matrices(graph: Any) -> bool:
 
 
 def _nodes_of_heads(graph: Any) -> list[str]:
-    """The nodes that use the heads' weights; a Gemm may become a MatMul of another name."""
+    """Return the nodes that use the heads' weights; a Gemm may become a MatMul of another name."""
     names = [node.name for node in graph.node if any(_HEADS in name for name in node.input)]
     return [*names, *(f"{name}_MatMul" for name in names)]
 
@@ -119,23 +118,23 @@ Precision = Literal["fp32", "fp16", "int8"]
 Faces = NDArray[np.uint8]
 
 OPSET: Final = 18
-LARGEST_DIFFERENCE: Final = {"fp32": 1e-4, "fp16": 0.03, "int8": 0.3}
-"""Of any probability, valence or arousal of any face, from PyTorch's."""
-MEAN_DIFFERENCE: Final = {"fp32": 1e-4, "fp16": 0.003, "int8": 0.03}
-"""Over all of them."""
-LEAST_AGREEMENT: Final = {"fp32": 0.99, "fp16": 0.98, "int8": 0.9}
-"""Share of faces whose most probable expression is PyTorch's; near ties fall either way."""
-MOST_CALIBRATION: Final = 128
-"""Faces by which the ranges of int8 are set."""
+MAX_DIFFERENCE: Final = {"fp32": 1e-4, "fp16": 0.03, "int8": 0.3}
+"""From PyTorch's outputs: of any probability, valence or arousal of any face."""
+MAX_MEAN_DIFFERENCE: Final = {"fp32": 1e-4, "fp16": 0.003, "int8": 0.03}
+"""The mean over all of them."""
+MIN_AGREEMENT: Final = {"fp32": 0.99, "fp16": 0.98, "int8": 0.9}
+"""Fraction of faces whose most probable expression is PyTorch's; near ties may differ."""
+MAX_CALIBRATION: Final = 128
+"""Faces that determine the ranges of int8."""
 
 
 class Exported(nn.Module):
-    """What goes into the file: faces in, probabilities (temperature applied), valence, arousal out.
+    """The exported graph: faces to probabilities (with temperature), valence and arousal.
 
     Args:
         model: in evaluation mode.
-        inside: faces come as uint8 RGB (n, S, S, 3) and are scaled and normalised inside; otherwise
-            as float32 (n, 3, S, S), normalised already.
+        inside: faces are uint8 RGB (n, S, S, 3), scaled and normalised inside the graph; otherwise
+            they are normalised float32 (n, 3, S, S).
         half: compute in float16.
     """
 
@@ -161,14 +160,14 @@ class Exported(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """How the file's predictions differ from PyTorch's.
+class ExportComparison:
+    """Differences between the predictions of the file and of PyTorch.
 
     Attributes:
-        faces: how many were compared.
+        faces: number of faces compared.
         largest: largest absolute difference of any probability, valence or arousal.
         mean: mean absolute difference over all of them.
-        agreement: share of faces with the same most probable expression.
+        agreement: fraction of faces with the same most probable expression.
     """
 
     faces: int
@@ -177,18 +176,20 @@ class Comparison:
     agreement: float
 
     def fault(self, precision: Precision) -> str | None:
-        """Tell what is beyond tolerance, None where nothing is."""
-        said = []
-        if not self.largest <= LARGEST_DIFFERENCE[precision]:
-            limit = LARGEST_DIFFERENCE[precision]
-            said.append(f"largest difference {self.largest:.2g}, at most {limit:g} is allowed")
-        if not self.mean <= MEAN_DIFFERENCE[precision]:
-            limit = MEAN_DIFFERENCE[precision]
-            said.append(f"mean difference {self.mean:.2g}, at most {limit:g} is allowed")
-        if not self.agreement >= LEAST_AGREEMENT[precision]:
-            limit = LEAST_AGREEMENT[precision]
-            said.append(f"the same expression on {self.agreement:.1%} of faces, not {limit:.0%}")
-        return "; ".join(said) or None
+        """Describe what exceeds the tolerance; None where nothing does."""
+        faults = []
+        for name, value, limits in (
+            ("largest", self.largest, MAX_DIFFERENCE),
+            ("mean", self.mean, MAX_MEAN_DIFFERENCE),
+        ):
+            if not value <= limits[precision]:  # NaN too
+                faults.append(
+                    f"{name} difference {value:.2g}, at most {limits[precision]:g} is allowed"
+                )
+        if not self.agreement >= MIN_AGREEMENT[precision]:
+            limit = MIN_AGREEMENT[precision]
+            faults.append(f"the same expression on {self.agreement:.1%} of faces, not {limit:.0%}")
+        return "; ".join(faults) or None
 
 
 def export_onnx(
@@ -200,44 +201,42 @@ def export_onnx(
     precision: Precision = "fp32",
     inside: bool = True,
     overwrite: bool = False,
-) -> Comparison:
-    """Write a model as an ONNX file, once its predictions on `faces` are found to be PyTorch's.
+) -> ExportComparison:
+    """Write a model as an ONNX file if its predictions on `faces` match those of PyTorch.
 
     Args:
         model: not changed.
         path: of the new file.
         faces: uint8 RGB (n, S, S, 3), cropped as in training; compared one by one and in batches.
-        calibration: others, by which the ranges of int8 are set; needed for it alone.
+        calibration: other faces, which determine the ranges of int8; needed only there.
         precision: `fp32`; `fp16` (half the size, for GPUs); `int8` (a quarter, for CPUs).
         inside: whether scaling and normalisation are part of the graph; see `Exported`.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
 
     Raises:
-        RunError: there is a file already.
+        RunError: the file exists already.
         ConfigError: a package of the extra `export` is missing; int8 without calibration faces.
-        WeightsError: the network cannot be expressed in ONNX, or predicts otherwise there; nothing
-            is left behind then.
+        WeightsError: the network cannot be expressed in ONNX, or predicts differently there; no
+            file is written.
     """
     refuse_existing(path, overwrite)
     check_packages()
     if precision == "int8" and (calibration is None or len(calibration) == 0):
         raise ConfigError("int8 needs calibration faces; give some, or export without --int8")
     # A copy, since half precision changes the model in place.
-    twin = _copy(model)
-    expected = _classify(Classifier(_copy(model), "cpu"), faces)
+    exported = Exported(_copy(model), inside, precision == "fp16").eval()
+    expected = _classify(TorchClassifier(_copy(model), "cpu"), faces)
     with write_beside(path) as new, quiet():
-        _write(Exported(twin.eval(), inside, precision == "fp16").eval(), new, inside)
+        write_graph(exported, new)
         if precision == "int8":
-            pass
-
             assert calibration is not None
-            quantise(new, _ready(model, calibration[:MOST_CALIBRATION], inside))
+            quantise(new, _graph_input(model, calibration[:MAX_CALIBRATION], inside))
         _add_metadata(new, model, precision, inside)
         found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
         fault = found.fault(precision)
         if fault is not None:
             raise WeightsError(
-                f"the ONNX file does not predict what PyTorch predicts on {len(faces)} faces "
+                f"the ONNX file predicts differently from PyTorch on {len(faces)} faces "
                 f"({fault}); nothing was written"
                 + ("; export without --int8" if precision == "int8" else "")
                 + ("; export without --fp16" if precision == "fp16" else "")
@@ -245,13 +244,13 @@ def export_onnx(
     return found
 
 
-def compare(expected: Scores, given: Scores) -> Comparison:
-    """Compare two predictions of the same faces."""
+def compare(expected: ModelOutput, given: ModelOutput) -> ExportComparison:
+    """Compare two predictions for the same faces."""
     differences = np.concatenate(
         [np.abs(a - b).reshape(len(a), -1) for a, b in zip(expected, given, strict=True)], axis=1
     )
     same = expected.probabilities.argmax(1) == given.probabilities.argmax(1)
-    return Comparison(
+    return ExportComparison(
         len(same),
         float(differences.max()) if np.isfinite(differences).all() else float("inf"),
         float(differences.mean()),
@@ -260,7 +259,7 @@ def compare(expected: Scores, given: Scores) -> Comparison:
 
 
 def check_packages() -> None:
-    """Raise `ConfigError` with the pip line where the extra `export` is not installed."""
+    """Raise `ConfigError` with the pip command where the extra `export` is not installed."""
     missing = []
     for name in ("onnx", "onnxruntime", "onnxscript"):
         try:
@@ -278,27 +277,28 @@ def _copy(model: AffectModel) -> AffectModel:
     return copy.deepcopy(model).cpu().eval()
 
 
-def _classify(classifier: Classifier | OnnxClassifier, faces: Faces) -> Scores:
-    """Classify one alone, then the rest in batches of odd and even sizes."""
+def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> ModelOutput:
+    """Classify one face alone, then the rest in batches of odd and even sizes."""
     cuts = [0, 1, 4, *range(36, len(faces), 32), len(faces)]
     cuts = sorted({min(cut, len(faces)) for cut in cuts})
-    parts = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
-    return Scores(*map(np.concatenate, zip(*parts, strict=True)))
+    outputs = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
+    return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
-def _ready(model: AffectModel, faces: Faces, inside: bool) -> NDArray[Any]:
-    """The faces as the graph takes them."""
+def _graph_input(model: AffectModel, faces: Faces, inside: bool) -> NDArray[Any]:
+    """Return the faces in the form that the graph takes."""
     prep = model.preprocessing
     if inside:
         return faces
     return normalised(faces, np.array(prep.mean, np.float32), np.array(prep.std, np.float32))
 
 
-def _write(module: Exported, path: Path, inside: bool) -> None:
+def write_graph(module: Exported, path: Path) -> None:
+    """Write the graph without metadata; raises `WeightsError` where ONNX cannot express it."""
     size = module.model.preprocessing.size
-    # Two faces: a batch of one would be taken for a constant.
-    shape = (2, size, size, 3) if inside else (2, 3, size, size)
-    example = torch.zeros(shape, dtype=torch.uint8 if inside else torch.float32)
+    # Two faces: a batch of one would be treated as a constant.
+    shape = (2, size, size, 3) if module.inside else (2, 3, size, size)
+    example = torch.zeros(shape, dtype=torch.uint8 if module.inside else torch.float32)
     try:
         program = torch.onnx.export(
             module,
@@ -312,9 +312,7 @@ def _write(module: Exported, path: Path, inside: bool) -> None:
         )
         assert program is not None
         program.save(str(path), external_data=False)
-    except (
-        Exception
-    ) as error:  # a class for every way in which a network can be beyond the exporter
+    except Exception as error:  # the exporter raises many classes of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(
             f"the backbone {module.model.backbone_name} cannot be written as ONNX ({reason})"
@@ -322,8 +320,6 @@ def _write(module: Exported, path: Path, inside: bool) -> None:
 
 
 def _add_metadata(path: Path, model: AffectModel, precision: Precision, inside: bool) -> None:
-    import onnx
-
     size = model.preprocessing.size
     layout = {
         "input": f"{FACES}: "
@@ -347,7 +343,7 @@ def _add_metadata(path: Path, model: AffectModel, precision: Precision, inside: 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's and the quantiser's own remarks off the terminal."""
+    """Keep messages of the exporter and the quantiser off the terminal."""
     names = ("torch.onnx", "onnxscript", "onnx_ir", "")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]

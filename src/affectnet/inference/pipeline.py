@@ -56,7 +56,7 @@ class Pipeline:
         margin: fraction of the face box added on each side, where the model does not specify it;
             `DEFAULT_MARGIN` (0.1) where neither does.
         min_score: detections with a lower score are dropped, [0, 1].
-        detect_size: long side in pixels at which faces are detected in images.
+        detect_size: long side in pixels at which faces are detected in images; 1024 where None.
 
     Raises `ConfigError` for values out of range, and for a margin other than the model's.
     """
@@ -67,7 +67,7 @@ class Pipeline:
         *,
         margin: float | None = None,
         min_score: float = MIN_SCORE,
-        detect_size: int = PICTURE_SIZE,
+        detect_size: int | None = None,
     ) -> None:
         if margin is not None and not -0.4 <= margin <= 2:
             raise ConfigError(f"margin is {margin}; it may be -0.4 to 2")
@@ -81,7 +81,7 @@ class Pipeline:
         own = classifier.margin if classifier.margin is not None else margin
         self.margin: float = DEFAULT_MARGIN if own is None else own
         self.min_score = min_score
-        self.detect_size = detect_size
+        self.detect_size = detect_size or PICTURE_SIZE
         self._detector: FaceDetector | None = None
 
     @property

@@ -12,7 +12,7 @@ from PIL import Image
 from affectnet.data.images import is_tensor
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike, Mirrored, WithoutContempt
-from affectnet.inference.detector import MIN_SCORE, PICTURE_SIZE
+from affectnet.inference.detector import MIN_SCORE
 from affectnet.inference.pipeline import Faces, Pipeline, check_choice
 from affectnet.inference.results import PictureResult, Results
 from affectnet.models.model_config import DEFAULT_MODEL, resolve_model
@@ -59,23 +59,23 @@ class Predictor(Pipeline):
         """Predict expression, valence and arousal of every face.
 
         Args:
-            images: a picture, or several in a list, an iterator or an array with one axis more. A
-                picture is a path, encoded bytes, a PIL image, a uint8 RGB array (height, width, 3)
+            images: one image, or several in a list, an iterator or an array with one more axis. An
+                image is a path, encoded bytes, a PIL image, a uint8 RGB array (height, width, 3)
                 or a uint8 RGB tensor (3, height, width). EXIF orientation is respected.
-            boxes: faces found already: x, y, width and height in pixels of the upright picture,
-                (n, 4) for one picture, a list of such (or None: search) for several.
-            faces: `detect` finds them; `none` takes every picture for one face, cropped as in
+            boxes: known faces: x, y, width and height in pixels of the upright image, (n, 4) for
+                one image, a list of such arrays (or None: detect) for several.
+            faces: `detect` finds them; `none` treats every image as one face, cropped as in
                 training, which gives the numbers of `affectnet evaluate`.
-            batch_size: faces a forward pass.
-            workers: threads that read and search; as many as cores, at most 8, where None.
-            on_error: what a picture that cannot be read does: `raise`, or `keep` a result with the
+            batch_size: faces per forward pass.
+            workers: threads that read and detect; one per core, at most 8, where None.
+            on_error: for an image that cannot be read: `raise`, or `keep` a result with the
                 reason.
 
         Returns:
-            One `PictureResult` for one picture, `Results` for several.
+            One `PictureResult` for one image, `Results` for several.
 
         Raises:
-            DataError: a picture or box cannot be used.
+            DataError: an image or box cannot be used.
             ConfigError: a setting is out of range.
         """
         check_choice("faces", faces, ("detect", "none"))
@@ -90,17 +90,17 @@ class Predictor(Pipeline):
         with closing(prepared):
             for number, (result, _) in enumerate(self.classify_all(prepared, batch_size)):
                 if result.reason is not None and on_error == "raise":
-                    where = result.source or ("the picture" if one else f"picture {number}")
+                    where = result.source or ("the image" if one else f"image {number}")
                     raise DataError(f"{where}: {result.reason}")
                 found.append(result)
         return found[0] if one else Results(found)
 
     def video(self, source: str | Path | int, **settings: Any) -> Iterator[PictureResult]:
-        """Yield a result a frame of a video file or a camera (its number).
+        """Yield one result per frame of a video file or of a camera (given by its number).
 
         See `affectnet.inference.video.predict_video` for the settings.
         """
-        from affectnet.inference.video import predict_video
+        from affectnet.inference.video import predict_video  # loads scipy
 
         return (result for result, _ in predict_video(self, source, **settings))
 
@@ -112,7 +112,7 @@ def load(
     device: str = "auto",
     margin: float | None = None,
     min_score: float = MIN_SCORE,
-    detect_size: int = PICTURE_SIZE,
+    detect_size: int | None = None,
     without_contempt: bool = False,
     flip: bool = False,
 ) -> Predictor:
@@ -120,13 +120,13 @@ def load(
 
     Args:
         model: a run folder, its `model/` folder, an `.onnx` file (which needs no torch),
-            `owner/name` on the Hugging Face Hub, or the name of a model that the package ships.
+            `owner/name` on the Hugging Face Hub, or the name of a model included in the package.
         revision: branch, tag or commit on the hub.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
-        margin, min_score, detect_size: as `Predictor`.
-        without_contempt: seven classes: contempt is never said, and the probabilities of the others
-            are scaled to add up to 1.
-        flip: answer with the mean for each face and its mirror image, in twice the time.
+        margin, min_score, detect_size: see `Pipeline`.
+        without_contempt: seven classes: contempt is dropped, and the other probabilities are scaled
+            to add up to 1.
+        flip: return the mean for each face and its mirror image, in twice the time.
 
     Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
     `ConfigError` for settings out of range.
@@ -144,7 +144,7 @@ def load(
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"the model {model} needs {error.name or 'PyTorch'}, which is not installed; "
-                "install it, or give a file that `affectnet export` wrote, which needs none"
+                "install it, or give a file that `affectnet export` wrote, which does not need it"
             ) from error
 
         classifier = load_classifier(place, revision=revision, device=device)
@@ -163,7 +163,7 @@ def _is_one(images: Any) -> bool:
 
 
 def _pairs(items: Iterable[Any], boxes: Any, one: bool) -> list[tuple[Any, Any]]:
-    pictures, given = list(items), [boxes] if one else list(boxes)
-    if len(pictures) != len(given):
-        raise DataError(f"{len(pictures)} pictures and boxes for {len(given)} are given")
-    return list(zip(pictures, given, strict=True))
+    images, given = list(items), [boxes] if one else list(boxes)
+    if len(images) != len(given):
+        raise DataError(f"{len(images)} images and boxes for {len(given)} are given")
+    return list(zip(images, given, strict=True))

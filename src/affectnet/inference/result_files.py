@@ -1,4 +1,4 @@
-"""Results written as they come: CSV, JSON, JSON lines or Parquet."""
+"""Result files, written row by row: CSV, JSON, JSON lines or Parquet."""
 
 import csv
 import json
@@ -27,15 +27,15 @@ class _Format(Protocol):
 
 
 class ResultWriter:
-    """Writes results into a file, which holds what was written after Ctrl-C; a context manager.
+    """Writes results into a file that is valid after an interruption too; a context manager.
 
-    CSV and JSON lines are whole at every moment, to the last second; JSON and Parquet are closed
-    properly on leaving, for whatever reason.
+    CSV and JSON lines are flushed every second; JSON and Parquet are closed properly on leaving,
+    also after an error or Ctrl-C.
 
     Args:
-        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; what stands there is replaced.
+        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; an existing file is replaced.
 
-    Raises `ConfigError` for another ending.
+    Raises `ConfigError` for another extension.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class ResultWriter:
         self._flushed = time.monotonic()
 
     def write(self, result: PictureResult) -> None:
-        """Write one picture's rows."""
+        """Write the rows of one image."""
         self._file.write(result)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._file.flush()
@@ -70,7 +70,7 @@ class ResultWriter:
 
 
 def check_format(path: Path) -> None:
-    """Raise `ConfigError` where the path's ending is none of `FORMATS`."""
+    """Raise `ConfigError` where the path's extension is not one of `FORMATS`."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--out {path}: give a name that ends in {', '.join(FORMATS)}")
 
@@ -129,7 +129,7 @@ class _Parquet:
             self._write_group()
 
     def flush(self) -> None:
-        """Nothing: a row group a second would make a file of crumbs."""
+        """Do nothing: one row group per second would make very small row groups."""
 
     def close(self) -> None:
         self._write_group()
@@ -137,7 +137,7 @@ class _Parquet:
 
     def _write_group(self) -> None:
         for row in self._rows:
-            for name in ("source", "reason"):  # a path need not be text
+            for name in ("source", "reason"):  # a path may hold bytes that are not text
                 if row.get(name) is not None:
                     row[name] = row[name].encode("utf-8", "backslashreplace").decode()
         columns = {name: [row.get(name) for row in self._rows] for name in COLUMNS}
@@ -146,7 +146,7 @@ class _Parquet:
 
 
 def _short(value: Any) -> Any:
-    """Seven digits are more than float32 holds, and half the size of a float64 written out."""
+    """Format a float with seven digits: float32 has no more; a full float64 is twice as long."""
     if value is None:
         return ""
     return f"{value:.7g}" if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What prediction returns: small frozen records, each ready for JSON, a data frame and a figure."""
+"""What prediction returns: frozen records that convert to JSON, a data frame and a figure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ COLUMNS: Final[Mapping[str, type]] = {
     **{f"{point}_{axis}": float for point in _POINTS for axis in "xy"},
     "reason": str,
 }
-"""The columns of a table of results, in order, each with the type of its values (or missing)."""
+"""The columns of a table of results, in order, with the types of their values (may be missing)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class FaceResult:
     """One face.
 
     Attributes:
-        box: in pixels of the upright picture; the detector's or the caller's, without margin.
+        box: in pixels of the upright image; from the detector or the caller, without margin.
         landmarks: five points in pixels (right eye, left eye, nose tip, corners of the mouth), the
-            person's own right and left; None where nothing was detected.
-        score: the detector's, (0, 1]; None where nothing was detected.
-        classes: expressions that the model tells apart.
+            person's own right and left; None where no detector ran.
+        score: the detector's, (0, 1]; None where no detector ran.
+        classes: expressions that the model distinguishes.
         probabilities: of `classes`, in [0, 1], adding up to 1.
         valence, arousal: in [-1, 1].
-        track: number of the person in a video, from 1; None in pictures.
+        track: number of the person in a video, from 1; None in images.
     """
 
     box: Box
@@ -109,7 +109,7 @@ class FaceResult:
         """Draw the face, its probabilities as bars, and its point on the circumplex.
 
         Args:
-            picture: the one it was found in, in any form that `predict` takes.
+            picture: the image that the face is in, in any form that `predict` takes.
         """
         from affectnet.figures.predicted_faces import face_prediction
 
@@ -120,15 +120,15 @@ class FaceResult:
 
 @dataclass(frozen=True, slots=True)
 class PictureResult:
-    """The faces of one picture, or of one frame of a video.
+    """The faces of one image, or of one frame of a video.
 
     Attributes:
         source: path of the file, or None where pixels or bytes were given.
-        width, height: of the upright picture in pixels; None where it could not be read.
-        faces: the largest first; empty where there is no face.
+        width, height: of the upright image in pixels; None where it could not be read.
+        faces: the largest first; empty where no face was found.
         reason: why it could not be read, else None.
-        frame: number of the frame in the video, from 0; None for pictures.
-        time: of the frame in seconds; None for pictures.
+        frame: number of the frame in the video, from 0; None for images.
+        time: of the frame in seconds; None for images.
     """
 
     source: str | None
@@ -160,8 +160,8 @@ class PictureResult:
         }
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row of `COLUMNS` a face; one row with the status where there is none."""
-        own = {
+        """Return one row of `COLUMNS` per face; one row with the status where there is none."""
+        common = {
             "source": self.source,
             "status": self.status,
             "frame": self.frame,
@@ -169,15 +169,15 @@ class PictureResult:
             "reason": self.reason,
         }
         if not self.faces:
-            return [own]
-        return [own | {"face": i} | face.to_row() for i, face in enumerate(self.faces)]
+            return [common]
+        return [common | {"face": i} | face.to_row() for i, face in enumerate(self.faces)]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a data frame with a row a face, its columns `COLUMNS`."""
+        """Return a data frame with one row per face and the columns `COLUMNS`."""
         return _frame(self.to_rows())
 
     def plot(self, picture: Any = None) -> "Figure":
-        """Draw the faces into the picture, with their points on the circumplex.
+        """Draw the image with its faces, and their points on the circumplex.
 
         Args:
             picture: in any form that `predict` takes; read from `source` where not given.
@@ -191,20 +191,20 @@ class PictureResult:
 
 
 class Results(tuple[PictureResult, ...]):
-    """The results of several pictures, in the order that they were given."""
+    """The results of several images, in the order given."""
 
     __slots__ = ()
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return one mapping of plain values a picture."""
+        """Return one mapping of plain values per image."""
         return [result.to_dict() for result in self]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a data frame with a row a face, and one for each picture without."""
+        """Return a data frame with one row per face, and one for each image without a face."""
         return _frame([row for result in self for row in result.to_rows()])
 
     def plot(self, pictures: Sequence[Any] | None = None, most: int = 12) -> "Figure":
-        """Draw the first `most` pictures with their faces.
+        """Draw the first `most` readable images with their faces.
 
         Args:
             pictures: as many as there are results; read from their `source` where not given.
@@ -224,7 +224,7 @@ def _annotated(result: PictureResult, picture: Any) -> Pixels:
     from affectnet.inference.drawing import annotate  # loads matplotlib, for a font
 
     if picture is None and result.source is None:
-        raise DataError("the result does not hold its picture; give it: result.plot(picture)")
+        raise DataError("the result does not contain its image; pass it: result.plot(picture)")
     pixels = as_pixels(result.source if picture is None else picture)
     return annotate(pixels, result, panel=False, largest=_IMAGE_SIDE)
 

@@ -1,4 +1,4 @@
-"""What the user names, found: files, folders to the bottom, globs, cameras."""
+"""Find the images, videos and cameras that the user names: files, folders, globs, numbers."""
 
 import glob
 import os
@@ -11,7 +11,7 @@ from typing import Final, Literal
 from affectnet.data.images import media_kind
 from affectnet.errors import DataError
 
-PICTURE_SUFFIXES: Final = frozenset(
+IMAGE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
@@ -23,14 +23,14 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One picture, video or camera.
+class InputSource:
+    """One image, video or camera.
 
     Attributes:
-        kind: `image` also for files that are neither: reading them tells the reason.
+        kind: `image` also for files that are neither; reading them gives the reason.
         path: of the file; the camera's number as text for a camera.
-        name: what output files of this source are called: its path below the folder or glob that
-            the user named, its own name otherwise.
+        name: of the output files for this source: its path below the folder that the user named,
+            its own name otherwise.
     """
 
     kind: Literal["image", "video", "camera"]
@@ -38,16 +38,16 @@ class Source:
     name: str
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """Find every picture and video that the user named, each once, in order.
+def find_sources(inputs: Sequence[str]) -> list[InputSource]:
+    """Find every image and video that the user named, each once, in order.
 
-    Folders are searched to the bottom for names that end like a picture's or a video's; hidden
-    names are left out. A file that was named itself, or by a glob, is taken whatever its name. What
-    a file is, its first bytes tell. A number that names no file is a camera.
+    Folders are searched recursively for files with the extension of an image or a video; hidden
+    files and folders are skipped. A file that was named itself, or by a glob, is taken whatever its
+    name. The first bytes of a file decide what it is. A number that is not a file is a camera.
 
-    Raises `DataError` that lists every input that is nothing, and where nothing at all is found.
+    Raises `DataError` that lists every input that does not exist, and where nothing is found.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, InputSource] = {}
     missing = []
     for given in inputs:
         path = Path(given)
@@ -58,39 +58,39 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         if exists and path.is_dir():
             for file in _walk(path):
                 name = os.path.relpath(file, given)
-                found.setdefault(file, Source(_kind_of_file(file), file, name))
+                found.setdefault(file, InputSource(_kind_of_file(file), file, name))
         elif exists:
-            found.setdefault(given, Source(_kind_of_file(given), given, path.name))
+            found.setdefault(given, InputSource(_kind_of_file(given), given, path.name))
         elif re.fullmatch(r"\d{1,3}", given):
-            found.setdefault(given, Source("camera", given, f"camera-{given}"))
+            found.setdefault(given, InputSource("camera", given, f"camera-{given}"))
         else:
             files = _expand(given) if _GLOB.search(given) else []
             if not files:
                 missing.append(given)
             for file in files:
-                found.setdefault(file, Source(_kind_of_file(file), file, Path(file).name))
+                found.setdefault(file, InputSource(_kind_of_file(file), file, Path(file).name))
     if missing:
         raise DataError(
-            f"there is no file, folder or camera {', '.join(map(repr, missing))}; give pictures, "
+            f"there is no file, folder or camera {', '.join(map(repr, missing))}; give images, "
             "videos, folders, globs in quotes, or the number of a camera"
         )
     if not found:
-        ends = " ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+        extensions = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise DataError(
-            f"there is no picture and no video in {', '.join(inputs)}; looked for files that end "
-            f"in {ends}"
+            f"there is no image and no video in {', '.join(inputs)}; a folder is searched for "
+            f"files that end in {extensions}"
         )
     return list(found.values())
 
 
-def unique_names(sources: Sequence[Source]) -> list[str]:
-    """Return a name a source, without ending, that no other has, fit for a file below a folder."""
+def unique_names(sources: Sequence[InputSource]) -> list[str]:
+    """Return one unique name per source, without extension, for a file below a folder."""
     taken: set[str] = set()
     names = []
     for source in sources:
         plain = os.path.splitext(source.name)[0]  # noqa: PTH122 (a text, with folders in it)
         name, count = plain, 1
-        while name.casefold() in taken:  # some file systems do not tell case apart
+        while name.casefold() in taken:  # some file systems ignore case
             count += 1
             name = f"{plain}-{count}"
         taken.add(name.casefold())
@@ -103,7 +103,7 @@ def _walk(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
-            if suffix in PICTURE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
+            if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
                 yield os.path.join(base, name)  # noqa: PTH118 (keeps a leading ./)
 
 
@@ -114,7 +114,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _kind_of_file(path: str) -> Literal["image", "video"]:
     try:
-        if not Path(path).is_file():  # a pipe would wait for ever
+        if not Path(path).is_file():  # reading a pipe would block
             return "image"
         with Path(path).open("rb") as file:
             kind = media_kind(file.read(200))

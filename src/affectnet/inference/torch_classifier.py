@@ -1,4 +1,4 @@
-"""The trained model as prediction uses it: face crops in, probabilities, valence, arousal out."""
+"""A classifier of face crops that PyTorch runs."""
 
 from pathlib import Path
 
@@ -8,27 +8,25 @@ from numpy.typing import NDArray
 
 from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
-from affectnet.inference.classifiers import Scores
+from affectnet.inference.classifiers import ModelOutput
 from affectnet.models.affect_model import AffectModel
 
 
-class Classifier:
+class TorchClassifier:
     """An `AffectModel` on a device, with its own preprocessing.
 
     Args:
         model: as `AffectModel.from_pretrained` loads it.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
 
-    Raises `ConfigError` where `cuda` is asked for and absent.
+    Raises `ConfigError` where the device is `cuda` and there is none.
     """
 
     def __init__(self, model: AffectModel, device: str = "auto") -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {device!r}; it may be auto, cpu or cuda")
         if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "device is cuda, and there is no GPU that PyTorch can use; leave auto"
-            )
+            raise ConfigError("device is cuda, but PyTorch can use no GPU; use auto")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -40,14 +38,14 @@ class Classifier:
         self.alignment = prep.alignment
         self.interpolation = prep.interpolation
 
-    def __call__(self, crops: NDArray[np.uint8]) -> Scores:
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""
         prep = self.model.preprocessing
         with torch.inference_mode():
             images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).contiguous()
             output = self.model(normalise(to_float(images), prep.mean, prep.std, inplace=True))
             logits = output.logits.float() / (self.model.temperature or 1.0)
-            return Scores(
+            return ModelOutput(
                 logits.softmax(dim=1).cpu().numpy(),
                 output.valence.float().cpu().numpy(),
                 output.arousal.float().cpu().numpy(),
@@ -56,9 +54,6 @@ class Classifier:
 
 def load_classifier(
     model: str | Path, *, revision: str | None = None, device: str = "auto"
-) -> Classifier:
-    """Load a model that PyTorch runs: whatever `AffectModel.from_pretrained` takes.
-
-    Raises as that.
-    """
-    return Classifier(AffectModel.from_pretrained(model, revision=revision), device)
+) -> TorchClassifier:
+    """Load whatever `AffectModel.from_pretrained` takes; raises as that."""
+    return TorchClassifier(AffectModel.from_pretrained(model, revision=revision), device)

@@ -1,7 +1,4 @@
-"""Faces over time: which face of this frame is which of the last, and their numbers smoothed.
-
-Valence and arousal of each person over a video of any length, in bounded memory.
-"""
+"""Faces over time: tracking from frame to frame, smoothing, and affect over a whole video."""
 
 import math
 from collections import defaultdict
@@ -21,35 +18,35 @@ Smoothing = Literal["one-euro", "ema", "none"]
 Floats = NDArray[np.float64]
 
 GAP: Final = 1.0
-"""Seconds that a face may be out of sight and keep its number."""
-LEAST_OVERLAP: Final = 0.2
-REACH: Final = 1.5
-"""Boxes are enlarged by this before they are compared, so that a quick movement, or a low frame
-rate, still leaves an overlap."""
-_VELOCITY_SHARE = 0.5
-_CARRIED = 0.4
-"""Seconds for which a face out of sight is expected to move on."""
+"""Seconds that a face may be out of sight and still keep its number."""
+MIN_OVERLAP: Final = 0.2
+ENLARGEMENT: Final = 1.5
+"""Boxes are enlarged by this factor before they are compared, so that they still overlap after a
+quick movement or at a low frame rate."""
+_VELOCITY_WEIGHT = 0.5
+_EXTRAPOLATED = 0.4
+"""Seconds for which a face out of sight is expected to keep moving."""
 
 
 @dataclass(slots=True)
 class _Track:
     number: int
     box: Floats  # x and y of the centre, width, height
-    velocity: Floats  # of the same, a second
+    velocity: Floats  # of the same, per second
     seen: float
 
     def expected(self, time: float) -> Floats:
-        box = self.box + self.velocity * min(time - self.seen, _CARRIED)
-        box[2:] = self.box[2:]  # sizes jitter; only the place is carried on
+        box = self.box + self.velocity * min(time - self.seen, _EXTRAPOLATED)
+        box[2:] = self.box[2:]  # sizes jitter; only the position is extrapolated
         return box
 
 
 class Tracker:
-    """Numbers faces from 1 on, so that a person keeps the number while in sight.
+    """Numbers faces from 1, so that a person keeps one number while in sight.
 
-    Each known face is expected where its last movement carries it. Expected and found boxes are
-    paired by the Hungarian method so that the sum of their overlaps (intersection over union) is
-    largest; pairs that overlap less than `LEAST_OVERLAP` are not made.
+    The position of each known face is extrapolated from its last movement. Expected and detected
+    boxes are paired by the Hungarian method, which maximises the sum of their overlaps
+    (intersection over union); boxes that overlap less than `MIN_OVERLAP` are not paired.
     """
 
     def __init__(self, gap: float = GAP) -> None:
@@ -59,11 +56,11 @@ class Tracker:
 
     @property
     def alive(self) -> set[int]:
-        """Numbers that may still come back."""
+        """Numbers of faces that may still return."""
         return {track.number for track in self._tracks}
 
     def update(self, boxes: Sequence[Box], time: float) -> list[int]:
-        """Return the number of each box in the frame at `time` (seconds, rising)."""
+        """Return the number of each box in the frame at `time` (seconds, increasing)."""
         self._tracks = [track for track in self._tracks if time - track.seen <= self.gap]
         found = [np.array([x + w / 2, y + h / 2, w, h]) for x, y, w, h in boxes]
         numbers = [0] * len(found)
@@ -71,7 +68,7 @@ class Tracker:
             known = np.stack([track.expected(time) for track in self._tracks])
             overlaps = overlap(known, np.stack(found))
             for t, f in zip(*linear_sum_assignment(-overlaps), strict=True):
-                if overlaps[t, f] >= LEAST_OVERLAP:
+                if overlaps[t, f] >= MIN_OVERLAP:
                     self._move(self._tracks[t], found[f], time)
                     numbers[f] = self._tracks[t].number
         for f, number in enumerate(numbers):
@@ -86,17 +83,17 @@ class Tracker:
         past = time - track.seen
         if past > 0:
             velocity = (box - track.box) / past
-            track.velocity += _VELOCITY_SHARE * (velocity - track.velocity)
+            track.velocity += _VELOCITY_WEIGHT * (velocity - track.velocity)
         track.box, track.seen = box, time
 
 
 def overlap(some: Floats, others: Floats) -> Floats:
-    """Intersection over union of boxes (n, 4) and (m, 4), enlarged by `REACH`: (n, m) in [0, 1].
+    """Return intersections over unions of boxes (n, 4) and (m, 4), (n, m) in [0, 1].
 
-    A box is x and y of its centre, width and height.
+    A box is x and y of its centre, width and height; it is enlarged by `ENLARGEMENT` first.
     """
     a, b = some[:, None, :], others[None, :, :]
-    sides_a, sides_b = a[..., 2:] * REACH, b[..., 2:] * REACH
+    sides_a, sides_b = a[..., 2:] * ENLARGEMENT, b[..., 2:] * ENLARGEMENT
     low = np.maximum(a[..., :2] - sides_a / 2, b[..., :2] - sides_b / 2)
     high = np.minimum(a[..., :2] + sides_a / 2, b[..., :2] + sides_b / 2)
     shared = np.clip(high - low, 0, None).prod(axis=-1)
@@ -108,11 +105,11 @@ class Filter(Protocol):
     """Smooths one signal of k values."""
 
     def __call__(self, values: Floats, time: float) -> Floats:
-        """Return the smoothed values (k,) at `time` in seconds, which rises from call to call."""
+        """Return the smoothed values (k,) at `time` in seconds, which must increase."""
 
 
 class Ema:
-    """Exponential moving average with a time constant, so the frame rate does not matter.
+    """Exponential moving average with a time constant, independent of the frame rate.
 
     After a step, 63% of it is reached within `seconds`.
     """
@@ -131,15 +128,15 @@ class Ema:
 
 
 class OneEuro:
-    """One-euro filter: calm while the signal rests, quick to follow where it moves.
+    """One-euro filter: smooth where the signal is still, quick to follow where it moves.
 
     Casiez, Roussel and Vogel, "1 € filter: a simple speed-based low-pass filter for noisy input in
     interactive systems", CHI 2012: a first-order low pass whose cutoff is
     `min_cutoff` + `beta` * |speed|, the speed itself low-passed at `speed_cutoff`.
 
     Args:
-        min_cutoff: hertz; lower smooths a resting signal more.
-        beta: hertz for each unit a second; higher lags less.
+        min_cutoff: hertz; lower smooths a still signal more.
+        beta: hertz for each unit per second; higher lags less.
         speed_cutoff: hertz.
     """
 
@@ -157,25 +154,25 @@ class OneEuro:
             past = time - then
             if past <= 0:
                 return last
-            speed = last_speed + _share(np.asarray(self.speed_cutoff), past) * (
+            speed = last_speed + _weight(np.asarray(self.speed_cutoff), past) * (
                 (values - last) / past - last_speed
             )
             cutoff = self.min_cutoff + self.beta * np.abs(speed)
-            values = last + _share(cutoff, past) * (values - last)
+            values = last + _weight(cutoff, past) * (values - last)
         self._state = (values, speed, time)
         return values
 
 
-def _share(cutoff: Floats, past: float) -> Floats:
-    """How far a low pass of this cutoff (hertz) goes towards a new value after `past` seconds."""
+def _weight(cutoff: Floats, past: float) -> Floats:
+    """Return the weight of a new value in a low pass, `past` seconds after the last one."""
     return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * past)))
 
 
 class Smoother:
-    """Smooths the numbers of each tracked face by itself.
+    """Smooths the predictions of each tracked face separately.
 
     Args:
-        kind: `one-euro`, `ema`, or `none`, which hands the numbers through.
+        kind: `one-euro`, `ema`, or `none`, which returns its input.
     """
 
     def __init__(self, kind: Smoothing) -> None:
@@ -185,23 +182,23 @@ class Smoother:
     def __call__(
         self, track: int, probabilities: Floats, affect: Floats, time: float
     ) -> tuple[Floats, Floats]:
-        """Smooth probabilities (k,), which add up to 1 again, and (valence, arousal)."""
+        """Smooth probabilities (k,), which still add up to 1, and (valence, arousal)."""
         if self.kind == "none":
             return probabilities, affect
         if track not in self._filters:
             self._filters[track] = OneEuro() if self.kind == "one-euro" else Ema()
         smooth = self._filters[track](np.concatenate([probabilities, affect]), time)
         k = len(probabilities)
-        shares = np.clip(smooth[:k], 0, 1)
-        return shares / shares.sum(), np.clip(smooth[k:], -1, 1)
+        probabilities = np.clip(smooth[:k], 0, 1)
+        return probabilities / probabilities.sum(), np.clip(smooth[k:], -1, 1)
 
     def forget_all_but(self, alive: set[int]) -> None:
-        """Drop the filters of faces that will not come back."""
-        self._filters = {n: one for n, one in self._filters.items() if n in alive}
+        """Drop the filters of faces that will not return."""
+        self._filters = {n: kept for n, kept in self._filters.items() if n in alive}
 
 
-MOST_BINS: Final = 1500
-MOST_TRACKS: Final = 200
+MAX_BINS: Final = 1500
+MAX_TRACKS: Final = 200
 _FIRST_WIDTH = 1 / 60
 
 
@@ -211,11 +208,11 @@ class Course:
 
     Attributes:
         track: number, from 1.
-        frames: in which the person was seen.
-        time: (n,) seconds, rising, the middles of the bins in which the person was seen.
+        frames: number of frames in which the person was seen.
+        time: (n,) seconds, increasing, the middles of the bins in which the person was seen.
         valence, arousal: (n,) means over each bin, in [-1, 1].
-        expression: (n,) class 0-7 that was most often the first in the bin.
-        step: usual seconds from one moment to the next; over three of them is time out of sight.
+        expression: (n,) class 0-7 that was most often the most probable in the bin.
+        step: median seconds from one bin to the next; over three: out of sight.
     """
 
     track: int
@@ -228,9 +225,10 @@ class Course:
 
 
 class OverTime:
-    """Adds up results frame by frame into bins of time, which double in width when there are many.
+    """Sums results frame by frame in bins of time, whose width doubles when there are too many.
 
-    Of very many persons those seen in most frames are kept.
+    Memory is bounded for a video of any length. Of very many persons, those seen in most frames
+    are kept.
     """
 
     def __init__(self) -> None:
@@ -239,10 +237,10 @@ class OverTime:
         self._tracks: dict[int, dict[int, NDArray[np.float64]]] = defaultdict(dict)
 
     def add(self, result: PictureResult) -> None:
-        """Take in the next frame."""
+        """Add the next frame."""
         time = result.time or 0.0
         self.end = max(self.end, time)
-        while self.end / self.width > MOST_BINS:
+        while self.end / self.width > MAX_BINS:
             self._widen()
         place = int(time / self.width)
         for face in result.faces:
@@ -253,12 +251,12 @@ class OverTime:
                 bins[place] = np.zeros(3 + N_EXPRESSIONS)
             bins[place][:3] += (1.0, face.valence, face.arousal)
             bins[place][3 + EXPRESSIONS.index(face.expression)] += 1
-        if len(self._tracks) > 2 * MOST_TRACKS:
-            kept = sorted(self._tracks, key=self._frames, reverse=True)[:MOST_TRACKS]
+        if len(self._tracks) > 2 * MAX_TRACKS:
+            kept = sorted(self._tracks, key=self._frames, reverse=True)[:MAX_TRACKS]
             self._tracks = defaultdict(dict, {n: self._tracks[n] for n in kept})
 
     def courses(self) -> list[Course]:
-        """Return the persons, those in most frames first."""
+        """Return one course per person, those seen in most frames first."""
         courses = []
         for track in sorted(self._tracks, key=lambda n: (-self._frames(n), n)):
             places = sorted(self._tracks[track])

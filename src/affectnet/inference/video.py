@@ -1,4 +1,4 @@
-"""Videos and cameras: read, search, classify and follow faces in overlapping stages.
+"""Videos and cameras: read, detect, classify and track faces in overlapping stages.
 
 Memory does not depend on the length: each stage is at most a few frames ahead of the next.
 """
@@ -31,18 +31,18 @@ MAX_FRAME_PIXELS: Final = 36_000_000
 """8K is 33 million; larger frames are refused."""
 _TIMEOUT_MS = 20_000
 _BUFFER_BYTES = 64 * 2**20
-_MOST_FRAMES_AHEAD = 16
-_WHOLE_SHARE = 0.95
-_USUAL_FPS = 25.0
+_MAX_FRAMES_AHEAD = 16
+_WHOLE_FRACTION = 0.95
+_DEFAULT_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a stream says about itself before it is read.
+    """What the header of a stream states.
 
     Attributes:
-        fps: frames a second, on average; 25 where the stream does not say.
-        frames: about how many there are; None where unknown, as for a camera.
+        fps: frames per second on average; 25 where the stream does not state it.
+        frames: approximate number of frames; None where unknown, as for a camera.
         width, height: in pixels, upright.
     """
 
@@ -65,11 +65,11 @@ class VideoReader:
     """Reads a video file or a camera frame by frame; a context manager.
 
     Args:
-        source: path of a file, or number of a camera.
+        source: path of a file, or the number of a camera.
 
-    Raises `DataError` with the reason where it cannot be opened. A file is taken for a video by its
-    first bytes; playlists and stream addresses are refused, since they make the reader open what
-    they name.
+    Raises `DataError` with the reason where it cannot be opened. A file is recognised as a video by
+    its first bytes; playlists and stream addresses are refused, since they make the reader open
+    other files or addresses.
     """
 
     def __init__(self, source: str | Path | int) -> None:
@@ -81,13 +81,13 @@ class VideoReader:
                 self._capture = cv2.VideoCapture(source)
             else:
                 limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
-                settings = [part for limit in limits for part in (limit, _TIMEOUT_MS)]
+                settings = [value for limit in limits for value in (limit, _TIMEOUT_MS)]
                 self._capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, settings)
         if not self._capture.isOpened():
             raise DataError(
                 f"there is no camera {source} that can be opened"
                 if self.camera
-                else "the video cannot be opened: it is damaged, or in a format unknown to OpenCV"
+                else "the video cannot be opened: it is damaged, or OpenCV does not know its format"
             )
         self.info = self._read_info()
         self.fault: str | None = None
@@ -109,9 +109,9 @@ class VideoReader:
     ) -> Generator[Frame, None, None]:
         """Yield the frames in order; the arguments are those of `predict_video`.
 
-        Times come from the stream. Where it gives none, or they do not rise, the frame rate does.
-        Where the stream breaks off (no frame can be decoded, or clearly fewer than the file says it
-        holds), `fault` tells so afterwards.
+        Times come from the stream; where they are missing or do not increase, they are computed
+        from the frame rate. Where the stream ends early (no frame can be decoded, or clearly fewer
+        than the file states), `fault` holds the reason afterwards.
         """
         number, last, due = 0, -math.inf, -math.inf
         start = clock.monotonic()
@@ -122,8 +122,8 @@ class VideoReader:
                 return
             if number % stride == 0 and time >= due - 1e-6:
                 if fps is not None:
-                    # Counted on from the last due time, so that rounding does not add up; a gap in
-                    # the stream is not caught up with.
+                    # Counted from the last due time, so that rounding errors do not add up; after
+                    # a gap in the stream, missed frames are not made up for.
                     due = max((due if due > -math.inf else time) + 1 / fps, time)
                 pixels = self._decode()
                 if pixels is not None:
@@ -132,8 +132,8 @@ class VideoReader:
         expected = self.info.frames
         if number == 0:
             self.fault = "no frame can be read"
-        elif expected is not None and number < _WHOLE_SHARE * expected - 1:
-            self.fault = f"the video breaks off after {number} of about {expected} frames"
+        elif expected is not None and number < _WHOLE_FRACTION * expected - 1:
+            self.fault = f"the video ends after {number} of about {expected} frames"
 
     def _time(self, number: int, last: float) -> float:
         time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -146,9 +146,9 @@ class VideoReader:
         if not whole or frame is None or frame.size == 0:
             return None
         if frame.shape[0] * frame.shape[1] > MAX_FRAME_PIXELS:
-            return None  # the size changed on the way
-        way = cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB
-        pixels: Any = cv2.cvtColor(frame, way)
+            return None  # the size changed within the stream
+        conversion = cv2.COLOR_GRAY2RGB if frame.ndim == 2 else cv2.COLOR_BGR2RGB
+        pixels: Any = cv2.cvtColor(frame, conversion)
         return np.asarray(pixels, np.uint8)
 
     def _read_info(self) -> VideoInfo:
@@ -156,7 +156,7 @@ class VideoReader:
         frames = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         known = not self.camera and math.isfinite(frames) and 0 < frames < 1e9
         return VideoInfo(
-            fps if math.isfinite(fps) and 0.1 <= fps <= 1000 else _USUAL_FPS,
+            fps if math.isfinite(fps) and 0.1 <= fps <= 1000 else _DEFAULT_FPS,
             round(frames) if known else None,
             int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
@@ -177,23 +177,23 @@ def predict_video(
     workers: int | None = None,
     keep_pixels: bool = False,
 ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
-    """Yield a result a frame, those without a face too, its faces numbered and smoothed over time.
+    """Yield one result per frame, its faces numbered and smoothed over time.
 
     Args:
         predictor: the model.
         source: path of a video file, number of a camera, or an open reader.
-        faces: `none` takes every frame for one face.
+        faces: `none` treats every frame as one face.
         smoothing: of each face's probabilities, valence and arousal: `one-euro`, `ema` or `none`.
-        stride: only every n-th frame is looked at.
-        fps: at most this many frames of a second are looked at.
-        seconds: where to stop.
-        batch_size: faces a forward pass; a camera's frames never wait for one another.
-        detect_size: long side in pixels at which faces are searched.
-        workers: threads that search; one less than cores, at most 4, where None.
-        keep_pixels: yield each frame's pixels beside its result, else None.
+        stride: use every n-th frame only.
+        fps: use at most this many frames per second.
+        seconds: time at which to stop.
+        batch_size: faces per forward pass; frames of a camera are classified one by one.
+        detect_size: long side in pixels at which faces are detected.
+        workers: threads that detect faces; one less than cores, at most 4, where None.
+        keep_pixels: yield each frame's pixels with its result, else None.
 
     Raises:
-        DataError: it cannot be opened, or breaks off (after the frames that could be read).
+        DataError: it cannot be opened, or ends early (after the frames that could be read).
         ConfigError: a setting is out of range.
     """
     check_choice("faces", faces, ("detect", "none"))
@@ -227,27 +227,27 @@ def predict_video(
     with reader:
         frames = overlap(reader.frames(stride=stride, fps=fps, seconds=seconds), depth)
         prepared = overlap(ordered_map(prepare, frames, workers, ahead=min(depth, workers + 1)), 2)
-        most = 1 if reader.camera else depth
+        max_waiting = 1 if reader.camera else depth
         tracker, smoother = Tracker(), Smoother(smoothing)
         with closing(prepared):  # the threads stop before the file is closed under them
-            for result, pixels in predictor.classify_all(prepared, batch_size, most):
-                yield _follow(result, tracker, smoother), pixels
+            for result, pixels in predictor.classify_all(prepared, batch_size, max_waiting):
+                yield _track(result, tracker, smoother), pixels
     if reader.fault is not None:
         raise DataError(reader.fault)
 
 
-def _follow(result: PictureResult, tracker: Tracker, smoother: Smoother) -> PictureResult:
+def _track(result: PictureResult, tracker: Tracker, smoother: Smoother) -> PictureResult:
     """Number and smooth the faces of the next frame."""
     time = result.time or 0.0
     numbers = tracker.update([face.box for face in result.faces], time)
     faces = []
     for face, number in zip(result.faces, numbers, strict=True):
         affect = np.array([face.valence, face.arousal])
-        shares, affect = smoother(number, np.array(face.probabilities), affect, time)
+        probabilities, affect = smoother(number, np.array(face.probabilities), affect, time)
         faces.append(
             replace(
                 face,
-                probabilities=tuple(map(float, shares)),
+                probabilities=tuple(map(float, probabilities)),
                 valence=float(affect[0]),
                 arousal=float(affect[1]),
                 track=number,
@@ -258,18 +258,18 @@ def _follow(result: PictureResult, tracker: Tracker, smoother: Smoother) -> Pict
 
 
 def _frames_ahead(reader: VideoReader) -> int:
-    """How many frames may wait between two stages."""
+    """Return how many frames may wait between two stages."""
     if reader.camera:
-        return 1  # what waits is late
+        return 1  # a frame that waits is late
     size = max(1, reader.info.width * reader.info.height * 3)
-    return max(2, min(_BUFFER_BYTES // size, _MOST_FRAMES_AHEAD))
+    return max(2, min(_BUFFER_BYTES // size, _MAX_FRAMES_AHEAD))
 
 
 def _check_video_file(path: Path) -> None:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise DataError("it is no regular file")
+            raise DataError("it is not a regular file")
         if about.st_size == 0:
             raise DataError("the file is empty")
         with path.open("rb") as file:
@@ -278,4 +278,6 @@ def _check_video_file(path: Path) -> None:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"the file cannot be read: {reason}") from error
     if media_kind(head) != "video":
-        raise DataError("it is no video in MP4, MOV, MKV, WebM, AVI, MPEG, FLV, Ogg or WMV format")
+        raise DataError(
+            "it is not a video in MP4, MOV, MKV, WebM, AVI, MPEG, FLV, Ogg or WMV format"
+        )

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from affectnet.data.images import Pixels, read_header
 from affectnet.errors import DataError
+from affectnet.inference.drawing import AnnotatedVideo
 from affectnet.inference.pipeline import Faces
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
-from affectnet.inference.video_writer import AnnotatedVideo
 from affectnet.serve.limits import Gate, Limits, Refusal
 
 KEPT_SECONDS: Final = 600.0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from affectnet.errors import ConfigError
+from affectnet.inference.drawing import VIDEO_SIDES, AnnotatedVideo
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.video import VideoReader, predict_video
-from affectnet.inference.video_writer import LARGEST_SIDES, AnnotatedVideo
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,6 +79,6 @@ def test_large_frames_are_shrunk_and_other_endings_refused(predictor, walk, tmp_
         for result in results:
             video.write(result, large)
     with VideoReader(tmp_path / "a.webm") as reader:
-        assert max(reader.info.width, reader.info.height) == LARGEST_SIDES[".webm"]
+        assert max(reader.info.width, reader.info.height) == VIDEO_SIDES[".webm"]
     with pytest.raises(ConfigError, match=r"\.webm or \.mp4"):
         AnnotatedVideo(tmp_path / "a.avi", 10)
