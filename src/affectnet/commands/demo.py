@@ -41,7 +41,7 @@ def demo(config: DemoConfig) -> None:
         shutil.rmtree(config.out)
     started = time.monotonic()
 
-    _say(f"drawing {8 * (TRAIN_PER_CLASS + TEST_PER_CLASS)} faces as AffectNet's two tar files")
+    _heading(f"drawing {8 * (TRAIN_PER_CLASS + TEST_PER_CLASS)} faces as AffectNet's two tar files")
     tars = write_affectnet_tars(
         config.out / "release",
         train_per_class=TRAIN_PER_CLASS,
@@ -49,13 +49,13 @@ def demo(config: DemoConfig) -> None:
         size=SIZE,
         seed=0,
     )
-    _say("affectnet ingest" + " --without-contempt" * config.without_contempt)
+    _heading("affectnet ingest" + " --without-contempt" * config.without_contempt)
     dataset = config.out / "dataset"
     ingest(IngestConfig(sources=tars, out=dataset, without_contempt=config.without_contempt))
 
     runs = []
     for backbone, epochs in BACKBONES.items():
-        _say(f"affectnet train --backbone {backbone} --epochs {epochs} --no-pretrained")
+        _heading(f"affectnet train --backbone {backbone} --epochs {epochs} --no-pretrained")
         run = train(
             TrainConfig(
                 data=(dataset,),
@@ -73,19 +73,19 @@ def demo(config: DemoConfig) -> None:
         )
         runs.append(run.path)
     for path in runs:
-        _say(f"affectnet evaluate {path}")
+        _heading(f"affectnet evaluate {path}")
         evaluate(EvaluateConfig(runs=(path,), data=dataset))
-    _say("affectnet report")
+    _heading("affectnet report")
     page = config.out / "report.html"
     report(ReportConfig(runs=tuple(runs), out=page))
-    _say("affectnet predict photos --annotate marked")
+    _heading("affectnet predict photos --annotate marked")
     predict(
         PredictConfig(
             inputs=(str(_photos(config.out / "photos")),),
             annotate=config.out / "marked",
         )
     )
-    _say(f"done in {time.monotonic() - started:.0f} s; open {page.resolve()}")
+    _heading(f"done in {time.monotonic() - started:.0f} s; open {page.resolve()}")
 
 
 def _photos(folder: Path) -> Path:
@@ -97,5 +97,5 @@ def _photos(folder: Path) -> Path:
     return folder
 
 
-def _say(text: str) -> None:
+def _heading(text: str) -> None:
     print(f"\n== {text}", flush=True)
