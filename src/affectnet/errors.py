@@ -1,11 +1,14 @@
-"""The errors that a user can mend. The command line prints them as one line, exit status 2."""
+"""Errors that a user can fix, and phrases that messages share.
+
+The command line prints an `AffectNetError` as one line and exits with status 2.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class AffectNetError(Exception):
-    """Something the user can put right.
+    """A user's mistake, or data that cannot be used.
 
     The message says what was given, what is allowed and what to do next.
     """
@@ -24,23 +27,31 @@ class RunError(AffectNetError):
 
 
 class WeightsError(AffectNetError):
-    """Weights or a checkpoint cannot be had, read, or do not fit the model."""
+    """Weights or a checkpoint cannot be downloaded or read, or do not fit the model."""
 
 
 class Stopped(BaseException):
     """A signal asked the process to stop; nothing that was finished is lost.
 
-    No `Exception`: like Ctrl-C it passes everything that carries on after an error.
+    Not an `Exception`: like Ctrl-C, it is not caught by code that continues after an error.
+
+    Attributes:
+        signal: number of the signal.
+        status: exit status, as in shells: 143 for SIGTERM, 138 for SIGUSR1 on Linux.
     """
 
     def __init__(self, signal_number: int, message: str = "") -> None:
         self.signal = signal_number
         self.status = 128 + signal_number
-        """Exit status, as shells count it: 143 for SIGTERM, 138 for SIGUSR1 on Linux."""
         super().__init__(message or f"stopped by signal {signal_number}")
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
-    """Name the nearest allowed word, as `; did you mean 'x'?`, or nothing when none is near."""
+    """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
     near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: `1 face`, `3,999 faces`."""
+    return f"{n:,} {noun if n == 1 else noun + 's'}"

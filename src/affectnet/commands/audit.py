@@ -10,8 +10,8 @@ from rich.text import Text
 from affectnet.config import AuditConfig
 from affectnet.data.audit.affect import BINS
 from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_name
-from affectnet.data.audit.findings import Severity, several
-from affectnet.errors import ConfigError
+from affectnet.data.audit.findings import Severity
+from affectnet.errors import ConfigError, counted
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.audit_page import render_audit
 from affectnet.run import refuse_existing, write_beside
@@ -67,8 +67,8 @@ def _print(audit: Audit, console: Console, show: int) -> None:
         console.print(line, soft_wrap=True)
     problems, warnings = audit.number(Severity.PROBLEM), audit.number(Severity.WARNING)
     console.print(
-        f"\n{several(problems, 'problem')}, {several(warnings, 'warning')} in "
-        f"{several(len(audit.rows), 'face')}",
+        f"\n{counted(problems, 'problem')}, {counted(warnings, 'warning')} in "
+        f"{counted(len(audit.rows), 'face')}",
         highlight=False,
     )
 

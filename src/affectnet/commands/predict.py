@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from affectnet.config import PredictConfig
 from affectnet.data.images import Pixels
-from affectnet.errors import AffectNetError, ConfigError, DataError
+from affectnet.errors import AffectNetError, ConfigError, DataError, counted
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
@@ -272,8 +272,8 @@ class _Tally:
             said = f"{result.source}: {result.reason}"
             console.print(said, markup=False, highlight=False, soft_wrap=True)
         read = ((self.pictures, "picture"), (self.frames, "frame"))
-        counts = [_count(number, word) for number, word in read if number]
-        said = f"{' and '.join(counts) or 'nothing read'}: {_count(self.faces, 'face')}"
+        counts = [counted(number, word) for number, word in read if number]
+        said = f"{' and '.join(counts) or 'nothing read'}: {counted(self.faces, 'face')}"
         if self.faceless:
             said += f", {self.faceless:,} without a face"
         if self.n_unreadable:
@@ -282,10 +282,6 @@ class _Tally:
         if where:
             said += f" -> {', '.join(where)}"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word if number == 1 else word + 's'}"
 
 
 def _short(path: str | None) -> str:

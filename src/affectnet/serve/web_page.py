@@ -20,7 +20,7 @@ from PIL import Image
 
 from affectnet.data.crop import Box, crop_face, shrink
 from affectnet.data.images import Pixels, read_file
-from affectnet.errors import AffectNetError
+from affectnet.errors import AffectNetError, counted
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import Course
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
@@ -56,7 +56,7 @@ def picture_html(result: PictureResult, pixels: Pixels) -> str:
         )
     scale = pixels.shape[1] / width
     cards = "".join(_card(face, i, pixels, scale) for i, face in enumerate(faces))
-    count = f"{len(result.faces)} face{'s' if len(result.faces) > 1 else ''}"
+    count = counted(len(result.faces), "face")
     if len(result.faces) > len(faces):
         count += f", the {len(faces)} largest shown"
     return (

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.audit.counts import OTHER_ORDERS
-from affectnet.data.audit.findings import Finding, info, problem, several, share, warning
+from affectnet.data.audit.findings import Finding, info, problem, share, warning
+from affectnet.errors import counted
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
 
 TOPIC = "valence and arousal"
@@ -148,14 +149,14 @@ def judge(
     findings = []
     both = int(affect.n)
     if both < n:
-        findings.append(info(TOPIC, f"{several(n - both, 'face')} of {n:,} without both values"))
+        findings.append(info(TOPIC, f"{counted(n - both, 'face')} of {n:,} without both values"))
     with np.errstate(invalid="ignore"):
         outside = int(((np.abs(valence) > 1) | (np.abs(arousal) > 1)).sum())
     if outside:
         findings.append(
             problem(
                 TOPIC,
-                f"{several(outside, 'face')} with a value outside [-1, 1]; AffectNet writes -2 "
+                f"{counted(outside, 'face')} with a value outside [-1, 1]; AffectNet writes -2 "
                 "where there is none: such a value is no annotation",
             )
         )
@@ -175,7 +176,7 @@ def judge(
         findings.append(
             warning(
                 TOPIC,
-                f"{several(len(found), 'face')} ({share(len(found), both)}) whose valence or "
+                f"{counted(len(found), 'face')} ({share(len(found), both)}) whose valence or "
                 "arousal contradicts the expression",
             )
         )

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.findings import Finding, info, problem, several, warning
+from affectnet.data.audit.findings import Finding, info, problem, warning
+from affectnet.errors import counted
 from affectnet.labels import EXPRESSIONS
 from affectnet.seven import CONTEMPT
 
@@ -303,7 +304,7 @@ def _sentence(comparison: Comparison, release: Release, cap: int | None) -> Find
     part, actual = comparison.part, comparison.actual
     total = int(actual.sum())
     title = f"the {part.title} of {release.title}"
-    faces = f"{comparison.where}: {several(total, 'face')}"
+    faces = f"{comparison.where}: {counted(total, 'face')}"
     match comparison.match:
         case Match.SAME:
             return info(TOPIC, f"{faces}, class by class as published for {title}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from affectnet.data.audit.affect import Affect, Contradiction, contradictions, judge, summarise
 from affectnet.data.audit.counts import Recognition, recognise
 from affectnet.data.audit.duplicates import Group, find_duplicates
-from affectnet.data.audit.findings import Finding, Severity, info, problem, several, share, warning
+from affectnet.data.audit.findings import Finding, Severity, info, problem, share, warning
 from affectnet.data.audit.mislabels import Suspects, suspect_labels
 from affectnet.data.audit.scan import (
     AnySplit,
@@ -23,7 +23,7 @@ from affectnet.data.audit.scan import (
 )
 from affectnet.data.readers.part import CONTEMPT_LEFT_OUT
 from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
-from affectnet.errors import DataError, suggest
+from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.seven import CONTEMPT, classes_for
 
@@ -306,17 +306,17 @@ def _labels(rows: Rows, dropped: int) -> list[Finding]:
     unlabelled = int((rows.expression < 0).sum())
     if unlabelled:
         findings.append(
-            info(LABELS, f"{several(unlabelled, 'face')} of {len(rows):,} without expression")
+            info(LABELS, f"{counted(unlabelled, 'face')} of {len(rows):,} without expression")
         )
     if dropped:
         findings.append(
-            info(LABELS, f"ingest left out {several(dropped, 'row')}; dropped.csv says why")
+            info(LABELS, f"ingest left out {counted(dropped, 'row')}; dropped.csv says why")
         )
     return findings
 
 
 def _seven(left_out: int) -> Finding:
-    said = f"{several(left_out, 'face')} of contempt left out here" if left_out else "as ingested"
+    said = f"{counted(left_out, 'face')} of contempt left out here" if left_out else "as ingested"
     return info(LABELS, f"seven classes, without contempt: {said}")
 
 
@@ -329,7 +329,7 @@ def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
         findings.append(
             problem(
                 DUPLICATES,
-                f"{several(len(leaks), 'picture')} in more than one split "
+                f"{counted(len(leaks), 'picture')} in more than one split "
                 f"({'; '.join(_leaked(leaks, rows))}): scores on such faces are scores on faces "
                 "that were seen in training",
             )
@@ -339,7 +339,7 @@ def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
         findings.append(
             warning(
                 DUPLICATES,
-                f"{several(disputed, 'picture')} that come more than once with different "
+                f"{counted(disputed, 'picture')} that come more than once with different "
                 "expressions: one of the labels is wrong",
             )
         )
@@ -348,7 +348,7 @@ def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
     findings.append(
         warning(
             DUPLICATES,
-            f"{several(len(groups), 'picture')} more than once, with {several(spare, 'face')} "
+            f"{counted(len(groups), 'picture')} more than once, with {counted(spare, 'face')} "
             f"({share(spare, len(rows))}) too many: {exact:,} copied exactly, "
             f"{len(groups) - exact:,} re-encoded, resized or cropped",
         )
@@ -387,7 +387,7 @@ def _suspicion(suspects: Suspects) -> list[Finding]:
         )
     n = len(suspects.rows)
     text = (
-        f"{several(n, 'label')} of {suspects.n:,} in {suspects.split} likely wrong by confident "
+        f"{counted(n, 'label')} of {suspects.n:,} in {suspects.split} likely wrong by confident "
         f"learning; estimated share of wrong labels "
         f"{share(round(suspects.found.estimated_share * suspects.n), suspects.n)}"
     )

@@ -50,8 +50,3 @@ def share(part: int, whole: int) -> str:
     if part < whole and percent > 99.99:
         return "over 99.99%"
     return f"{percent:.3g}%"
-
-
-def several(n: int, one: str, many: str | None = None) -> str:
-    """Say a number with its noun: `1 face`, `3,999 faces`."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

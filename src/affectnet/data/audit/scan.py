@@ -20,10 +20,10 @@ from scipy.fft import dctn
 from tqdm import tqdm
 
 from affectnet.data.audit.counts import Release
-from affectnet.data.audit.findings import Finding, info, problem, several, share, warning
+from affectnet.data.audit.findings import Finding, info, problem, share, warning
 from affectnet.data.images import decode_image
 from affectnet.data.store import Split
-from affectnet.errors import DataError
+from affectnet.errors import DataError, counted
 from affectnet.threads import cores
 
 THUMBNAIL = 32
@@ -399,12 +399,12 @@ def judge_images(images: Images, release: Release | None) -> list[Finding]:
     """Say what the images are, and what is odd about them."""
     findings = [info(TOPIC, _describe(images))]
     if images.broken:
-        findings.append(problem(TOPIC, f"{several(len(images.broken), 'image')} cannot be decoded"))
+        findings.append(problem(TOPIC, f"{counted(len(images.broken), 'image')} cannot be decoded"))
     if images.plain:
         findings.append(
             warning(
                 TOPIC,
-                f"{several(len(images.plain), 'image')} of one even tone: no face is to be seen",
+                f"{counted(len(images.plain), 'image')} of one even tone: no face is to be seen",
             )
         )
     side = release.side if release else None
@@ -434,7 +434,7 @@ def judge_images(images: Images, release: Release | None) -> list[Finding]:
 def _describe(images: Images) -> str:
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in images.kinds.items())
     if not images.sizes:
-        return f"{several(images.n, 'image')}, none of which can be decoded"
+        return f"{counted(images.n, 'image')}, none of which can be decoded"
     widths, heights = zip(*images.sizes, strict=True)
     if len(images.sizes) == 1:
         size = f"all {widths[0]}x{heights[0]} pixels"
