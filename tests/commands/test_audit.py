@@ -133,7 +133,7 @@ def test_planted_wrong_labels_are_listed(
 def test_mistakes_are_refused_before_any_work(clean: Path, tmp_path: Path) -> None:
     there = tmp_path / "there.html"
     there.write_text("mine")
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         audit(AuditConfig(data=clean, out=there))
     assert there.read_text() == "mine"
     audit(AuditConfig(data=clean, out=there, overwrite=True))

@@ -143,7 +143,7 @@ def test_earlier_results_are_not_replaced_unasked(model: str, tmp_path: Path) ->
     assert predict(config) == 0
     with pytest.raises(RunError, match="--overwrite"):
         predict(config)
-    with pytest.raises(RunError, match=r"astronaut\.jpg exists"):
+    with pytest.raises(RunError, match=r"astronaut\.jpg already exists"):
         predict(PredictConfig((str(PHOTO),), model=model, annotate=tmp_path / "drawn"))
     again = PredictConfig(
         (str(PHOTO),),

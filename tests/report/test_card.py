@@ -199,7 +199,7 @@ def test_the_card_is_written_beside_the_weights(run: Path) -> None:
     path = write_card(run)
     assert path == run / "model/README.md"
     assert path.read_text() == model_card(run)
-    with pytest.raises(RunError, match="exists already"):
+    with pytest.raises(RunError, match="already exists"):
         write_card(run)
     write_card(run, overwrite=True)
     AffectModel.from_pretrained(run / "model")  # the model loads with its card beside it
