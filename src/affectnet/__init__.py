@@ -1,32 +1,17 @@
 """Facial expression, valence and arousal by transfer learning on AffectNet."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from affectnet.version import __version__
+from affectnet.lazy import lazy_names
+from affectnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from affectnet.inference.predictor import Predictor, load
-    from affectnet.inference.results import FaceResult, PictureResult, Results
-
-__all__ = ["FaceResult", "PictureResult", "Predictor", "Results", "__version__", "load"]
-
-_LAZY = {
-    "load": "affectnet.inference.predictor",
-    "Predictor": "affectnet.inference.predictor",
-    "FaceResult": "affectnet.inference.results",
-    "PictureResult": "affectnet.inference.results",
-    "Results": "affectnet.inference.results",
-}
-_MODULES = ("plots", "report")
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for, so that `import affectnet` stays light."""
-    if name in _LAZY:
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return import_module(f"affectnet.{name}")
-    raise AttributeError(f"module 'affectnet' has no attribute {name!r}")
+    from affectnet import figures as figures
+    from affectnet import report as report
+    from affectnet.inference.predictor import Predictor as Predictor
+    from affectnet.inference.predictor import load as load
+    from affectnet.inference.results import FaceResult as FaceResult
+    from affectnet.inference.results import PictureResult as PictureResult
+    from affectnet.inference.results import Results as Results
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

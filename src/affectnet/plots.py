@@ -29,9 +29,8 @@ if TYPE_CHECKING:
         sample_grid,
         save_figure,
     )
-    from affectnet.figures.attention import attention_overlays, mean_attention
     from affectnet.figures.curves import Line, affect_over_time
-    from affectnet.figures.feature_map import feature_map
+    from affectnet.figures.explanations import attention_overlays, feature_map, mean_attention
     from affectnet.report.embedding import embed, principal_components, split_features
     from affectnet.report.grad_cam import grad_cam, mean_maps
     from affectnet.report.model_figures import model_drawings
@@ -57,8 +56,7 @@ _HOMES: Final = {
         "sample_grid",
         "save_figure",
     ),
-    "affectnet.figures.attention": ("attention_overlays", "mean_attention"),
-    "affectnet.figures.feature_map": ("feature_map",),
+    "affectnet.figures.explanations": ("attention_overlays", "feature_map", "mean_attention"),
     "affectnet.figures.curves": ("Line", "affect_over_time"),
     "affectnet.report.grad_cam": ("grad_cam", "mean_maps"),
     "affectnet.report.embedding": ("embed", "principal_components", "split_features"),

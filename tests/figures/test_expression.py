@@ -42,7 +42,7 @@ def test_confusion_counts_leave_out_what_is_missing():
     assert counts.sum() == counts[0, 1] == 1
 
 
-@pytest.mark.parametrize("show", ["counts", "share", "both"])
+@pytest.mark.parametrize("show", ["counts", "fraction", "both"])
 def test_confusion_matrix_shades_by_row_and_writes_its_cells(scored, show):
     counts = confusion_counts(scored.truth, scored.preds)
     figure = confusion_matrix(counts, show, title="cvnet")
@@ -51,7 +51,7 @@ def test_confusion_matrix_shades_by_row_and_writes_its_cells(scored, show):
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(8, 8), share**0.7)
     written = texts(figure)
     number, per_cent = str(counts[0, 0]), f"{100 * share[0, 0]:.0f}%"
-    assert (number in written) == (show != "share")
+    assert (number in written) == (show != "fraction")
     assert (per_cent in written) == (show != "counts")
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert ticks == [f"{c}\n{n:,}" for c, n in zip(EXPRESSIONS, counts.sum(axis=1), strict=True)]

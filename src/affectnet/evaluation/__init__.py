@@ -1,7 +1,8 @@
 """Scoring without torch: `evaluate(truth, preds)` computes every AffectNet metric."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from affectnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from affectnet.evaluation.comparison import Comparison as Comparison
@@ -14,34 +15,5 @@ if TYPE_CHECKING:
     from affectnet.evaluation.predictions import Truth as Truth
     from affectnet.evaluation.scores import Scores as Scores
     from affectnet.evaluation.scores import evaluate as evaluate
-
-_HOME = {
-    "Comparison": "comparison",
-    "Predictions": "predictions",
-    "Scores": "scores",
-    "Truth": "predictions",
-    "compare": "comparison",
-    "evaluate": "scores",
-    "predictions_table": "prediction_files",
-    "read_predictions": "prediction_files",
-    "read_truth": "prediction_files",
-    "write_predictions": "prediction_files",
-}
-__all__ = [
-    "Comparison",
-    "Predictions",
-    "Scores",
-    "Truth",
-    "compare",
-    "evaluate",
-    "predictions_table",
-    "read_predictions",
-    "read_truth",
-    "write_predictions",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

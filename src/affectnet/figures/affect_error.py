@@ -1,4 +1,4 @@
-"""Figures of how wrong valence and arousal are: predicted against true, and region by region."""
+"""Figures of the errors of valence and arousal: predicted against true, and by region."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ RINGS = (0.0, 0.25, 0.6, np.inf)
 """Distance from neutral that bounds the centre, the middle ring and the outer ring."""
 OCTANTS = 8
 FEWEST = 5
-"""Regions with fewer faces are left blank: their figures would be noise."""
+"""Regions with fewer faces are left blank: their metrics would be noise."""
 
 
 @styled
@@ -112,10 +112,10 @@ def error_by_region(
 ) -> Figure:
     """RMSE and CCC of valence and of arousal in 17 regions of the circumplex.
 
-    Faces are sorted by their annotation into a centre (up to 0.25 from neutral) and two rings
-    (up to 0.6, and beyond) of eight octants. The fuller the shade, the worse: a higher RMSE, a
-    lower CCC. Within a region the annotation varies little, so CCC is lower than over all faces.
-    Regions with fewer than five faces are blank.
+    Faces are sorted by their annotation into a centre (up to 0.25 from neutral) and two rings (up
+    to 0.6, and beyond) of eight octants. A darker shade is worse: a higher RMSE, a lower CCC. The
+    annotation varies little within a region, so CCC is lower than over all faces. Regions with
+    fewer than five faces are blank.
 
     Args:
         valence, arousal: (n,) annotated, NaN where missing.

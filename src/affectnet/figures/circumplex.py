@@ -1,7 +1,4 @@
-"""The valence-arousal plane that several figures share, and labels on it that do not collide.
-
-Figures on the valence-arousal circumplex: where the faces lie, and where the model puts them.
-"""
+"""Figures on the valence-arousal circumplex: annotations, predictions, and their differences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +30,7 @@ LIMIT = 1.08
 
 
 def draw_plane(axes: Axes) -> None:
-    """Set up an axes as the circumplex: both axes through the origin, the unit circle."""
+    """Set up an axes as the circumplex: both axes through the origin, and the unit circle."""
     axes.set_xlim(-LIMIT, LIMIT)
     axes.set_ylim(-LIMIT, LIMIT)
     axes.set_aspect("equal")
@@ -55,17 +52,17 @@ def label_points(
     size: float = 8.0,
     around: NDArray[Any] | None = None,
 ) -> None:
-    """Write each name near its point of the plane, clear of points and of one another.
+    """Write each name near its point, without covering points or other names.
 
     Args:
-        axes: as `draw_plane` left it.
+        axes: prepared by `draw_plane`.
         points: name -> (valence, arousal).
         size: of the letters in points.
-        around: (m, 2) further places to keep clear.
+        around: (m, 2) further points to keep free.
     """
     if not points:
         return
-    # Only a laid-out figure knows how wide its axes are, and so how large the letters are on them.
+    # Only after layout is the width of the axes known, and so the size of the letters on them.
     axes.figure.get_figure().get_layout_engine().execute(axes.figure.get_figure())  # type: ignore[union-attr,arg-type]
     width_of_axes = 72.0 * axes.get_position().width * axes.figure.get_figure().get_figwidth()  # type: ignore[union-attr]
     unit = 2 * LIMIT / max(width_of_axes, 1.0)
@@ -93,10 +90,11 @@ def place_labels(
     boxes: Mapping[str, tuple[float, float]],
     marks: NDArray[Any],
 ) -> dict[str, tuple[float, float]]:
-    """Choose for each name a centre near its point, greedily, the most crowded point first.
+    """Choose a centre for each name near its point, greedily, the most crowded point first.
 
-    Candidates lie on rings round the point; each costs its distance, and dearly what it covers:
-    a label placed before, a mark, or the edge of the plane.
+    Candidates lie on rings around the point. Each costs its distance, and much more for what it
+    covers: an earlier label, a mark, or the edge of the plane. (A library for this, adjustText,
+    would need as many lines of settings, and does not keep labels inside the plane.)
 
     Args:
         points: name -> point.
@@ -114,7 +112,7 @@ def place_labels(
         best, cost_of_best = (x, y), np.inf
         for ring in (0.06, 0.1, 0.16, 0.24, 0.34, 0.46):
             for angle in angles:
-                # The label's nearest edge, not its centre, is what should be near the point.
+                # The nearest edge of the label should be near the point, not its centre.
                 at_x = x + (ring + w / 2) * np.cos(angle)
                 at_y = y + (ring + h / 2) * np.sin(angle)
                 over = sum(
@@ -142,10 +140,10 @@ MISSING = "no face has both valence and arousal"
 def affect_density(
     valence: NDArray[Any], arousal: NDArray[Any], expression: NDArray[Any], spread: float = 1.0
 ) -> Figure:
-    """How densely faces lie on the plane, with the ellipse of each expression.
+    """Density of faces on the plane, with the ellipse of each expression.
 
-    An ellipse is centred on the class's mean; its axes are those of the covariance, `spread`
-    standard deviations long each way.
+    An ellipse is centred on the mean of the class; its half-axes are `spread` standard deviations
+    along the axes of the covariance.
 
     Args:
         valence, arousal: (n,), NaN where missing.
@@ -227,9 +225,9 @@ def affect_scatter(
     valence_pred: NDArray[Any],
     arousal_pred: NDArray[Any],
 ) -> Figure:
-    """Predicted points coloured by true expression; each class's annotated and predicted mean.
+    """Predicted points coloured by true expression, with annotated and predicted class means.
 
-    At most 2,500 points are drawn, chosen at random but always the same; the means are of all.
+    At most 2,500 points are drawn, a fixed random sample; the means are those of all faces.
 
     Args:
         expression: (n,) classes 0-7, -1 where missing.
@@ -309,12 +307,12 @@ def residual_arrows(
     arousal_pred: NDArray[Any],
     cells: int = 9,
 ) -> Figure:
-    """Arrows from where faces are annotated to where the model puts them, averaged by cell.
+    """Arrows from annotation to prediction, averaged over the cells of a grid.
 
-    The plane is cut into `cells` x `cells` squares by the annotation. Each arrow runs from the
-    mean annotation of a square's faces to their mean prediction; its head is as large as the
-    square is full; squares of fewer than five faces have none. Arrows that all point to the middle
-    show a model that plays safe.
+    The plane is divided into `cells` x `cells` squares. Each arrow runs from the mean annotation of
+    the faces annotated in a square to their mean prediction; a larger head means more faces.
+    Squares with fewer than five faces have no arrow. If all arrows point to the centre, the model
+    predicts values close to the mean.
 
     Args:
         valence, arousal: (n,) annotated, NaN where missing.

@@ -1,7 +1,4 @@
-"""Figures of how training went, for one run or many.
-
-Valence and arousal over the time of a video, with the expressions as a ribbon.
-"""
+"""Curves over time: training of one or several runs, and valence and arousal in a video."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -12,7 +9,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from affectnet.figures.style import (
@@ -42,14 +39,14 @@ def learning_curves(
     histories: Mapping[str, Mapping[str, NDArray[Any]]],
     panels: Mapping[str, str] = PANELS,
 ) -> Figure:
-    """Loss, accuracy and CCC over the epochs: validation solid, training dashed, a colour a run.
+    """Loss, accuracy and CCC over the epochs, one colour per run.
 
-    A ring marks each run's best validation value.
+    Validation is solid, training dashed. A mark shows the best validation value of each run.
 
     Args:
         histories: run -> column of metrics.csv -> (epochs,) values, NaN where undefined; `epoch`
             counts from 0.
-        panels: figure -> its label; the columns drawn are `train_FIGURE` and `val_FIGURE`.
+        panels: metric -> its label; the columns drawn are `train_METRIC` and `val_METRIC`.
     """
     histories = {
         run: columns for run, columns in histories.items() if len(columns.get("epoch", ()))
@@ -84,7 +81,7 @@ def learning_curves(
 def _run(
     axes: Axes, columns: Mapping[str, NDArray[Any]], key: str, colour: str, marker: str
 ) -> bool:
-    """Draw one run's two lines; return whether there was anything to draw."""
+    """Draw the two lines of one run; return whether there was data."""
     epoch = np.asarray(columns["epoch"], np.float64) + 1
     drawn = False
     for part, dash, width in (("train", "--", 1.0), ("val", "-", 1.7)):
@@ -120,7 +117,7 @@ def _run(
 
 
 def _legible(name: str) -> str:
-    """A legend leaves out what begins with `_`: put a mark of no width in front."""
+    """A legend leaves out labels that begin with `_`: put a zero-width character before them."""
     return f"\u200b{name}" if name.startswith("_") else name
 
 
@@ -147,7 +144,7 @@ MOST_LINES: Final = len(RUN_COLOURS)
 
 
 class Line(NamedTuple):
-    """One person: what is at each moment, and how far apart two moments without a gap are."""
+    """Predictions for one person at each time in seconds; `step` is the usual time between two."""
 
     name: str
     time: NDArray[Any]
@@ -165,19 +162,19 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
         lines: at most `MOST_LINES` are drawn. Times (n,) in seconds, rising; valence and arousal
             (n,) in [-1, 1]; expression (n,) classes 0-7; a gap of over three steps breaks the line.
         end: where the time axis ends, in seconds.
-        left_out: persons that are not drawn, told under the figure.
+        left_out: further persons that are not drawn; their number is written under the figure.
     """
-    shown = list(lines)[:MOST_LINES]
-    left_out += len(lines) - len(shown)
-    if not shown:
+    drawn = list(lines)[:MOST_LINES]
+    left_out += len(lines) - len(drawn)
+    if not drawn:
         return message_figure("no face was seen", FULL_WIDTH)
-    ribbon = 0.24 * len(shown) + 0.12
+    ribbon = 0.24 * len(drawn) + 0.12
     figure = new_figure(FULL_WIDTH, 3.9 + ribbon)
     rows = figure.subplots(3, 1, sharex=True, height_ratios=(1.55, 1.55, ribbon))
     end = max(end, 1e-3)
     for axes, name in zip(rows, ("valence", "arousal"), strict=False):
-        _draw_lines(axes, shown, name)
-    _draw_ribbons(rows[2], shown)
+        _draw_lines(axes, drawn, name)
+    _draw_ribbons(rows[2], drawn)
     unit, label = (60.0, "minutes") if end >= 180 else (1.0, "seconds")
     rows[2].set_xlim(0, end)
     if unit != 1.0:
@@ -185,12 +182,12 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
         rows[2].xaxis.set_major_locator(_minutes(end))
     note = f"   ({left_out} more faces, seen for less time, are not drawn)" if left_out else ""
     rows[2].set_xlabel(f"time in {label}{note}")
-    if len(shown) > 1:
-        rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(shown), borderpad=0)
-    met = [
-        c for c in range(len(EXPRESSIONS)) if any((line.expression == c).any() for line in shown)
+    if len(drawn) > 1:
+        rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(drawn), borderpad=0)
+    present = [
+        c for c in range(len(EXPRESSIONS)) if any((line.expression == c).any() for line in drawn)
     ]
-    patches = [Patch(color=CLASS_COLOURS[c], label=EXPRESSIONS[c]) for c in met]
+    patches = [Patch(color=CLASS_COLOURS[c], label=EXPRESSIONS[c]) for c in present]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), handlelength=1.0)
     return figure
 
@@ -207,7 +204,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], name: str) -> None:
 
 
 def _broken(line: Line, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Put a NaN into each gap, so that no line is drawn over time out of sight."""
+    """Put NaN into each gap, so that no line is drawn where the face was not visible."""
     gaps = np.flatnonzero(np.diff(line.time) > 3 * line.step) + 1
     return np.insert(line.time, gaps, np.nan), np.insert(values.astype(float), gaps, np.nan)
 
@@ -215,7 +212,7 @@ def _broken(line: Line, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any
 def _draw_ribbons(axes: Axes, lines: Sequence[Line]) -> None:
     colours = ListedColormap(CLASS_COLOURS)
     for row, line in enumerate(lines):
-        # Each moment lasts until the next, or, before a gap, for one step.
+        # Each value lasts until the next, or, before a gap, for one step.
         ends = np.minimum(np.append(line.time[1:], np.inf), line.time + 3 * line.step)
         ends[-1] = line.time[-1] + line.step
         starts = line.time
@@ -236,7 +233,7 @@ def _draw_ribbons(axes: Axes, lines: Sequence[Line]) -> None:
 def _runs(
     starts: NDArray[Any], ends: NDArray[Any], values: NDArray[Any]
 ) -> list[tuple[float, float, int]]:
-    """Join neighbours of one value: (start, end, value)."""
+    """Join neighbours with the same value: (start, end, value)."""
     runs: list[tuple[float, float, int]] = []
     for start, end, value in zip(starts, ends, values, strict=True):
         if runs and runs[-1][2] == value and start <= runs[-1][1] + 1e-9:
@@ -246,9 +243,7 @@ def _runs(
     return runs
 
 
-def _minutes(end: float) -> Any:
-    from matplotlib.ticker import MultipleLocator
-
+def _minutes(end: float) -> MultipleLocator:
     for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 240):
         if end / (60 * minutes) <= 10:
             return MultipleLocator(60 * minutes)

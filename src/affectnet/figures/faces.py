@@ -1,4 +1,4 @@
-"""Figures made of face images: a grid by class, and galleries of right and wrong answers."""
+"""Figures of face images: a grid by class, and galleries of right and wrong predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,19 +25,19 @@ Image = NDArray[np.uint8]
 
 @styled
 def sample_grid(samples: Sequence[Sequence[Image]], columns: int = 8) -> Figure:
-    """A row of faces for each expression.
+    """One row of faces per expression.
 
     Args:
-        samples: for each of the eight classes its images, uint8 (h, w) or (h, w, 3); a class may
-            have none.
-        columns: at most this many faces a class.
+        samples: images of each of the eight classes, uint8 (h, w) or (h, w, 3); a class may have
+            none.
+        columns: at most this many faces per class.
     """
     if not any(len(row) for row in samples):
         return message_figure("no image to show")
     columns = min(columns, max(len(row) for row in samples))
     side = min(0.72, (FULL_WIDTH - 1) / columns)
     figure, axes = one_axes(1 + side * columns, side * len(samples))
-    # One axes for all: fifty would take a second to lay out.
+    # One axes for all images: fifty axes would take a second to lay out.
     for c, images in enumerate(samples):
         for place, image in enumerate(images[:columns]):
             _show(axes, image, extent=(place, place + 0.94, c + 0.94, c))
@@ -69,15 +69,15 @@ def gallery(
 ) -> Figure:
     """Faces with true and predicted expression, confidence, valence and arousal under each.
 
-    A frame tells right (blue, whole) from wrong (red, dashed).
+    The frame is blue and solid for right predictions, red and dashed for wrong ones.
 
     Args:
         images: n images, uint8 (h, w) or (h, w, 3); None where one could not be read.
         truth, preds: (n,) classes 0-7, -1 where missing.
         confidence: (n,) in [0, 1], NaN where missing.
         affect, affect_pred: (n, 2) valence and arousal, NaN where missing.
-        columns: faces a row.
-        title: above them.
+        columns: faces per row.
+        title: above the faces.
     """
     if len(images) == 0:
         return message_figure(f"{title}: no such face" if title else "no face to show")

@@ -1,8 +1,8 @@
-"""The one look of all figures: colours, type, size, and saving for print.
+"""The common style of all figures: colours, fonts, sizes, and saving for print.
 
-No pyplot: a figure is an object that its maker hands on, and nothing is left behind in a global
-list. Every public figure function is decorated with `styled`, which sets matplotlib's parameters
-while the figure is drawn up and puts them back.
+No pyplot, which would keep every figure in a global list: functions return figure objects. Every
+public figure function is decorated with `styled`, which sets matplotlib's parameters while the
+figure is built and restores them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,17 +28,17 @@ INK: Final = "#1f2933"
 MUTED: Final = "#5b6773"
 GRID: Final = "#d9dee3"
 PAPER: Final = "#fffffe"
-"""Almost white, so that the page can tell the paper (which turns dark) from true white."""
+"""Almost white, so that pages can distinguish the paper (which turns dark) from true white."""
 SHADE: Final = "#2b6a99"
-"""The hue of counts and shares: cells and hexagons, light to dark."""
+"""The hue of counts and fractions: cells and hexagons, light to dark."""
 WHITE_ABOVE: Final = 0.8
-"""Opacity of `SHADE` from which white text is read better on it than ink, on white paper."""
+"""Opacity of `SHADE` above which white text is more legible than ink, on white paper."""
 
 CLASS_COLOURS: Final = tuple(COLOURS[name] for name in EXPRESSIONS)
 CLASS_DASHES: Final = ("-", "-", "-", "-", "--", "--", "--", "--")
-"""Half of the classes dashed: a line is told by two marks, not by its colour alone."""
+"""Half of the classes are dashed, so that lines differ not only in colour."""
 
-# Tol's "bright" scheme: told apart by colour-blind readers, and none is a class colour.
+# Tol's "bright" scheme: distinguishable for colour-blind readers, and none is a class colour.
 RUN_COLOURS: Final = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#66ccee", "#ccbb44")
 RUN_MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 
@@ -88,13 +88,13 @@ _PARAMETERS: Final[dict[str, Any]] = {
 
 @contextmanager
 def look(**parameters: Any) -> Iterator[None]:
-    """Set the look of all figures, whatever the user's matplotlibrc says, and put it back."""
+    """Set the style of all figures, independent of matplotlibrc, and restore the former one."""
     with matplotlib.style.context([_PARAMETERS, parameters], after_reset=True):
         yield
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw up the figure in the one look."""
+    """Build the figure in the common style."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -105,7 +105,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of this size in inches whose parts make room for one another."""
+    """Make an empty figure of this size in inches with constrained layout."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -116,7 +116,7 @@ def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def say(axes: Axes, message: str) -> None:
-    """Write into an axes what is missing, in place of the data."""
+    """Write into an axes what is missing, instead of data."""
     axes.set_axis_off()
     axes.text(
         0.5,
@@ -132,27 +132,27 @@ def say(axes: Axes, message: str) -> None:
 
 
 def message_figure(message: str, width: float = COLUMN_WIDTH, height: float = 2.0) -> Figure:
-    """Make a figure that only says what is missing."""
+    """Make a figure that only states what is missing."""
     figure, axes = one_axes(width, height)
     say(axes, message)
     return figure
 
 
 def shades(colour: str = SHADE) -> LinearSegmentedColormap:
-    """From clear to full `colour`: looks the same on white paper and on a dark page."""
+    """From transparent to full `colour`, for white paper and dark pages alike."""
     red, green, blue = to_rgb(colour)
     stops = [(red, green, blue, 0.0), (red, green, blue, 1.0)]
     return LinearSegmentedColormap.from_list("shades", stops)
 
 
 def known(*arrays: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether all arrays are finite at each row, (n,)."""
+    """Whether all arrays are finite in each row, (n,)."""
     finite: NDArray[np.bool_] = np.logical_and.reduce([np.isfinite(array) for array in arrays])
     return finite
 
 
 def thin(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """At most `most` of n rows, spread at random but always the same, in rising order."""
+    """At most `most` of n rows, a fixed random sample in rising order."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
@@ -161,7 +161,7 @@ def thin(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
 def save_figure(
     figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png",), dpi: int = 300
 ) -> list[Path]:
-    """Save a figure as `folder/name.FORMAT`, each whole or not at all; return the paths.
+    """Save a figure as `folder/name.FORMAT`, each file complete or not at all; return the paths.
 
     Args:
         formats: of `png`, `pdf` and `svg`.

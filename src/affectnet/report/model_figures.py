@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from affectnet.data.images import decode_image
 from affectnet.data.store import open_split
 from affectnet.errors import DataError, RunError
-from affectnet.figures.attention import attention_overlays, mean_attention
+from affectnet.figures.explanations import attention_overlays, feature_map, mean_attention
 from affectnet.figures.faces import class_name
-from affectnet.figures.feature_map import feature_map
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.report.run_figures import Drawing

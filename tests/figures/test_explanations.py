@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from affectnet.figures.attention import attention_overlays, heat, mean_attention
-from affectnet.figures.style import save_figure
+from affectnet.figures.explanations import attention_overlays, feature_map, heat, mean_attention
+from affectnet.figures.style import CLASS_COLOURS, save_figure
+from affectnet.labels import EXPRESSIONS
 
 
 def faces(n: int, size: int = 24) -> np.ndarray:
@@ -17,7 +18,7 @@ def spots(n: int, size: int = 24) -> np.ndarray:
     return maps
 
 
-def pictures(figure) -> list:
+def images_of(figure) -> list:
     return [axes.get_images() for axes in figure.axes if axes.get_images()]
 
 
@@ -39,12 +40,12 @@ def test_each_face_stands_above_its_map() -> None:
 
 def test_a_map_of_another_size_covers_the_whole_face() -> None:
     figure = attention_overlays(faces(1, 48), spots(1, 24))
-    grey, colour = next(images for images in pictures(figure) if len(images) == 2)
+    grey, colour = next(images for images in images_of(figure) if len(images) == 2)
     assert tuple(colour.get_extent()) == tuple(grey.get_extent())
 
 
 def test_grey_faces_and_no_face() -> None:
-    assert len(pictures(attention_overlays(faces(2)[..., 0], spots(2)))) >= 4
+    assert len(images_of(attention_overlays(faces(2)[..., 0], spots(2)))) >= 4
     said = attention_overlays([], np.zeros((0, 2, 2)), title="surely right")
     assert said.axes[0].texts[0].get_text() == "surely right: no face to explain"
 
@@ -88,3 +89,56 @@ def test_overlays_look_as_stored(same_as_stored) -> None:
     rng = np.random.default_rng(3)
     images = [render(c, 0.0, 0.0, rng, size=64)[0] for c in (1, 3, 6)]
     same_as_stored(attention_overlays(images, spots(3), ["one", "two", "three"]), "attention")
+
+
+def points(n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1, 8, n)
+    return rng.normal(0, 1, (n, 2)) + labels[:, None], labels
+
+
+def test_each_face_is_drawn_once_by_class_and_verdict() -> None:
+    where, labels = points(200)
+    right = np.random.default_rng(1).random(200) < 0.6
+    figure = feature_map(where, labels, right, "t-SNE", of=5000)
+    drawn = {one.get_gid(): one for one in figure.axes[0].collections}
+    total = 0
+    for c in range(8):
+        for verdict, mask in (("right", right), ("wrong", ~right)):
+            expected = where[(labels == c) & mask]
+            marks = drawn[f"{EXPRESSIONS[c]}-{verdict}"]
+            np.testing.assert_array_equal(marks.get_offsets(), expected)
+            total += len(expected)
+    assert total == (labels >= 0).sum()
+    assert (
+        len(drawn["unlabelled-right"].get_offsets()) + len(drawn["unlabelled-wrong"].get_offsets())
+        == (labels < 0).sum()
+    )
+    assert len(drawn["happiness-wrong"].get_facecolors()) == 0  # hollow
+    assert figure.axes[0].get_xlabel() == "200 of 5,000 faces\nt-SNE"
+
+
+def test_the_key_counts_the_faces_and_wears_their_colours() -> None:
+    where, labels = points(120)
+    handles = feature_map(where, labels).legends[0].legend_handles
+    texts = [handle.get_label() for handle in handles]
+    expected = [
+        "unlabelled" if c < 0 else EXPRESSIONS[c] for c in range(-1, 8) if (labels == c).any()
+    ]
+    assert [text.split(" (")[0] for text in texts] == expected
+    assert texts[-1] == f"contempt ({(labels == 7).sum()})"
+    assert handles[-1].get_markerfacecolor() == CLASS_COLOURS[7]
+    assert len({handle.get_marker() for handle in handles}) == 8
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_feature_map_of_few_faces(n: int, tmp_path) -> None:
+    where, labels = points(n)
+    (path,) = save_figure(feature_map(where, labels), tmp_path, "map", dpi=40)
+    assert path.stat().st_size > 500
+
+
+def test_the_feature_map_looks_as_stored(same_as_stored) -> None:
+    where, labels = points(150)
+    right = np.arange(150) % 3 > 0
+    same_as_stored(feature_map(where, labels, right, "t-SNE"), "features")

@@ -6,7 +6,7 @@ from sklearn import metrics
 
 from affectnet.evaluation.metrics import Calibration
 from affectnet.figures import precision_recall_curves, reliability_diagram, roc_curves
-from affectnet.figures.probability import precision_recall_points, roc_points
+from affectnet.figures.expression import precision_recall_points, roc_points
 from affectnet.labels import EXPRESSIONS
 
 COARSE = st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])

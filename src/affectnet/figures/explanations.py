@@ -1,22 +1,27 @@
-"""Figures of where a model looks: maps over single faces, and their mean over each expression."""
+"""Figures that explain a model: attention maps over faces, their means, and a map of features."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from affectnet.figures.style import (
+    CLASS_COLOURS,
+    COLUMN_WIDTH,
     FULL_WIDTH,
     INK,
     MUTED,
     PAPER,
     message_figure,
     new_figure,
+    one_axes,
     say,
     styled,
 )
@@ -26,9 +31,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 def heat() -> ListedColormap:
-    """From clear over violet and orange to pale yellow: lightness rises with the value."""
-    from matplotlib import colormaps
-
+    """From transparent through violet and orange to pale yellow: lightness rises with the value."""
     colours = colormaps["inferno"](np.linspace(0.25, 0.97, 256))
     colours[:, 3] = 0.85 * np.linspace(0, 1, 256) ** 1.2
     return ListedColormap(colours, name="heat")
@@ -46,10 +49,10 @@ def attention_overlays(
 
     Args:
         images: n images, uint8 (h, w) or (h, w, 3).
-        maps: (n, S, S) in [0, 1], stretched over the image.
-        captions: n lines under the pairs.
-        columns: faces a row.
-        title: above them.
+        maps: (n, S, S) in [0, 1], scaled to the size of the image.
+        captions: n texts under the pairs.
+        columns: faces per row.
+        title: above the faces.
     """
     if len(images) == 0:
         return message_figure(f"{title}: no face to explain" if title else "no face to explain")
@@ -95,14 +98,14 @@ def mean_attention(
 ) -> Figure:
     """The mean map of each expression over its mean face, with the number of faces.
 
-    The colours reach up to the greatest of the eight means.
+    The colour scale ends at the largest value of the eight means.
 
     Args:
         images: n images of one size, uint8 (S, S) or (S, S, 3).
         maps: (n, S, S) in [0, 1].
         labels: (n,) classes 0-7, -1 for a face that is left out.
-        title: above them.
-        classes: the first of the eight that the model knows; the others have no place.
+        title: above the faces.
+        classes: of the model, the first of the eight; the others get no panel.
     """
     if not (labels >= 0).any():
         return message_figure("no face with an expression to explain")
@@ -128,7 +131,7 @@ def mean_attention(
             axes.text(
                 0.5,
                 0.04,
-                "nothing in these faces speaks for it",
+                "no region supports this expression",
                 transform=axes.transAxes,
                 ha="center",
                 fontsize=6,
@@ -144,7 +147,7 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _overlay(axes: Axes, image: NDArray[np.uint8], weight: Floats) -> None:
-    """A map over the face in grey, so that colour means the map alone."""
+    """Draw a map over the face in grey, so that only the map has colour."""
     grey = _rgb(image).astype(np.float64) @ (0.299, 0.587, 0.114)
     height, width = grey.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -166,4 +169,72 @@ def _scale(figure: Figure, grid: NDArray[Any]) -> None:
     bar.outline.set_visible(False)
 
 
-__all__ = ["attention_overlays", "mean_attention"]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Classes differ in their marker too, not only in colour."""
+UNLABELLED = "#b8c0c8"
+
+
+@styled
+def feature_map(
+    points: NDArray[Any],
+    expression: NDArray[Any],
+    right: NDArray[np.bool_] | None = None,
+    method: str = "",
+    of: int | None = None,
+) -> Figure:
+    """Features in two dimensions, coloured by expression.
+
+    Args:
+        points: (n, 2), of `report.embedding.embed`.
+        expression: (n,) classes 0-7, -1 where missing.
+        right: (n,) whether each face is predicted correctly; wrong ones are drawn hollow.
+        method: how the points were computed, for the caption.
+        of: how many faces there are, where `points` are a sample of them.
+    """
+    if len(points) == 0:
+        return message_figure("no face to map")
+    figure, axes = one_axes(COLUMN_WIDTH + 1.3, COLUMN_WIDTH)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    filled = np.ones(len(points), bool) if right is None else right
+    size = float(np.clip(6000 / len(points), 7, 30))
+    handles = []
+    for c in (-1, *range(len(EXPRESSIONS))):
+        own = expression == c
+        if not own.any():
+            continue
+        colour, marker = (UNLABELLED, "o") if c < 0 else (CLASS_COLOURS[c], MARKERS[c])
+        for solid in (True, False):
+            some = own & (filled == solid)
+            axes.scatter(
+                points[some, 0],
+                points[some, 1],
+                s=size,
+                marker=marker,
+                facecolors=colour if solid else "none",
+                edgecolors=PAPER if solid else colour,
+                linewidths=0.3 if solid else 0.8,
+                alpha=0.85,
+                rasterized=True,
+                gid=f"{'unlabelled' if c < 0 else EXPRESSIONS[c]}-{'right' if solid else 'wrong'}",
+            )
+        label = f"{'unlabelled' if c < 0 else EXPRESSIONS[c]} ({int(own.sum()):,})"
+        handles.append(_key(label, marker, colour, colour))
+    if right is not None and not right.all():
+        handles.append(_key("predicted wrongly", "o", "none", MUTED))
+    figure.legend(handles=handles, loc="outside right upper")
+    axes.set_xlabel(_caption(len(points), method, of), color=MUTED, fontsize=7.5)
+    return figure
+
+
+def _key(label: str, marker: str, face: str, edge: str) -> Line2D:
+    return Line2D(
+        [], [], ls="", marker=marker, mfc=face, mec=edge, mew=0.8, markersize=5.5, label=label
+    )
+
+
+def _caption(n: int, method: str, of: int | None) -> str:
+    faces = f"{n:,} faces" if of is None or of == n else f"{n:,} of {of:,} faces"
+    return "\n".join([faces, *method.split("; ")]) if method else faces
