@@ -45,6 +45,7 @@ def ordered_map(
     items: Iterable[T],
     workers: int | None = None,
     ahead: int | None = None,
+    cost: Callable[[T], float] | None = None,
 ) -> Generator[R, None, None]:
     """Yield function(item) in the order of the items, computed by several threads.
 
@@ -53,19 +54,25 @@ def ordered_map(
     Args:
         workers: threads; one per core where None.
         ahead: results that wait or are being computed, at most; twice `workers` where None.
+        cost: how much of `ahead` an item takes; 1 where None.
     """
     workers = workers or cores()
     ahead = ahead or 2 * workers
-    pending: deque[Future[R]] = deque()
+    pending: deque[tuple[Future[R], float]] = deque()
     source = iter(items)
     pool = ThreadPoolExecutor(workers)
+    total: float = 0
     try:
         for item in source:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
+            price = 1 if cost is None else cost(item)
+            pending.append((pool.submit(function, item), price))
+            total += price
+            while total >= ahead:
+                future, price = pending.popleft()
+                total -= price
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
         _stop(pool, source)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from affectnet.data import writer as writing
 from affectnet.data.readers.archive import Spool
-from affectnet.data.readers.part import Part
+from affectnet.data.readers.release_part import ReleasePart
 from affectnet.data.store import SCHEMA, Split
 from affectnet.data.writer import (
     SplitWriter,
@@ -43,7 +43,7 @@ def part(tmp_path):
     return make_part(tmp_path, 2500)
 
 
-def make_part(folder, n: int) -> Part:
+def make_part(folder, n: int) -> ReleasePart:
     rng = np.random.default_rng(0)
     images = [rng.bytes(int(size)) for size in rng.integers(0, 900, n)]
     spool = Spool(folder)
@@ -52,7 +52,7 @@ def make_part(folder, n: int) -> Part:
     soft = rng.random((n, 8)).astype(np.float32)
     soft[::4] = np.nan
     half = n // 2
-    return Part(
+    return ReleasePart(
         name="train_set",
         ids=[f"é{i}" for i in range(n)],
         expression=rng.integers(-1, 8, n).astype(np.int8),

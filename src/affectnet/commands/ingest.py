@@ -20,11 +20,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 from affectnet.config import IngestConfig
-from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.classes import Classes
 from affectnet.data.readers.detect import read_release
-from affectnet.data.readers.part import REASONS, Dropped, Part
-from affectnet.data.readers.parts import Options
+from affectnet.data.readers.engine import RawRelease, ReadOptions
+from affectnet.data.readers.release_part import REASONS, Dropped, ReleasePart
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
@@ -37,7 +36,7 @@ from affectnet.version import __version__
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-Selection = dict[str, tuple[Part, NDArray[np.int64]]]
+Selection = dict[str, tuple[ReleasePart, NDArray[np.int64]]]
 
 
 def ingest(config: IngestConfig) -> DatasetInfo:
@@ -170,8 +169,8 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
     return info, matches, other_files
 
 
-def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> Release:
-    options = Options(
+def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
+    options = ReadOptions(
         scratch=scratch,
         check=config.check,
         progress=bars.new,
@@ -184,7 +183,7 @@ def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> Release:
     return read_release(config.release, config.sources, options)
 
 
-def _refuse_idle_settings(config: IngestConfig, release: Release) -> None:
+def _refuse_idle_settings(config: IngestConfig, release: RawRelease) -> None:
     """Refuse a choice that this release gives no occasion for: it was made in error."""
     idle = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
@@ -198,7 +197,7 @@ def _refuse_idle_settings(config: IngestConfig, release: Release) -> None:
 
 
 def _divide(
-    config: IngestConfig, release: Release, left: Mapping[str, NDArray[np.bool_]]
+    config: IngestConfig, release: RawRelease, left: Mapping[str, NDArray[np.bool_]]
 ) -> tuple[Selection, int]:
     """Choose the rows of each split among those that are `left` of each part.
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from affectnet.data.readers.part import Part
+from affectnet.data.readers.release_part import ReleasePart
 from affectnet.data.readers.streams import new_memory
 from affectnet.data.store import SCHEMA, SPLITS, Split
 from affectnet.threads import Background
@@ -178,7 +178,7 @@ def content_hash(folder: Path) -> str:
 
 def write_splits(
     folder: Path,
-    splits: Mapping[str, tuple[Part, NDArray[np.int64]]],
+    splits: Mapping[str, tuple[ReleasePart, NDArray[np.int64]]],
     progress: Callable[[int], object],
 ) -> str:
     """Write one Arrow file per split that has rows.
@@ -218,7 +218,9 @@ def write_splits(
     return combine(digests)
 
 
-def _batches(part: Part, rows: NDArray[np.int64], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(
+    part: ReleasePart, rows: NDArray[np.int64], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows; the images of a batch live until the batch after the next is requested."""
     # One buffer is filled while the other is written. A new one for every batch would cost as much
     # as the writing: the system clears each page of memory that it hands out.
@@ -238,7 +240,7 @@ def _batches(part: Part, rows: NDArray[np.int64], schema: pa.Schema) -> Iterator
 
 
 def _batch(
-    part: Part, rows: NDArray[np.int64], images: memoryview, schema: pa.Schema
+    part: ReleasePart, rows: NDArray[np.int64], images: memoryview, schema: pa.Schema
 ) -> pa.RecordBatch:
     part.read_images(rows, images)
     offsets = np.zeros(len(rows) + 1, np.int64)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from affectnet.data.audit.affect import RULES, contradictions, judge, other_order, summarise
-from affectnet.data.audit.counts import OTHER_ORDERS
 from affectnet.data.audit.findings import Severity
+from affectnet.data.readers.classes import OTHER_ORDERS
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS
 
 

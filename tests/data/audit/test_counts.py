@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from affectnet.data.audit.counts import ALPHABETICAL, RELEASES, Match, Recognition, recognise
+from affectnet.data.audit.counts import RELEASES, Match, Recognition, recognise
 from affectnet.data.audit.findings import Severity
+from affectnet.data.readers.classes import ALPHABETICAL
 from affectnet.labels import EXPRESSIONS
 
 TRAINING = np.array([74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750])

@@ -13,6 +13,7 @@ import zstandard
 from PIL import Image
 
 from affectnet.data.readers.affectnet import read_affectnet
+from affectnet.data.readers.engine import ReadOptions
 from affectnet.errors import DataError
 
 PACKERS = {
@@ -37,7 +38,7 @@ def picture(seed: int, form: str = "JPEG", size: int = 16) -> bytes:
 
 
 def face(part: str, name: str, **changes) -> dict[str, bytes | None]:
-    """Files of a good face, save for `changes` (exp, val, aro, lnd, image); None leaves one out."""
+    """Files of a good face, but for `changes` (exp, val, aro, lnd, image); None leaves one out."""
     number = int(name) if name.isdigit() else len(name)
     pieces = {
         "exp": npy(str(number % 8)),
@@ -78,11 +79,11 @@ def folder(path: Path, files: dict[str, bytes]) -> Path:
 def read(tmp_path: Path, *paths: Path, check: str = "decode"):
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
-    return read_affectnet(paths, scratch, check, lambda _: lambda *_: None)
+    return read_affectnet(paths, ReadOptions(scratch, check, lambda _: lambda *_: None))
 
 
 def contents(found) -> dict[str, list]:
-    """Everything that a release holds, ready to be compared."""
+    """Everything in a release, for comparison."""
     result = {}
     for name, part in found.parts.items():
         rows = np.arange(len(part))
@@ -117,7 +118,7 @@ def test_everything_of_a_face_is_read(tmp_path):
 @pytest.mark.parametrize("check", ["decode", "header"])
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("order", ["as it is", "images first", "annotations first", "random"])
-def test_no_order_and_no_packing_changes_anything(tmp_path, kind, order, check):
+def test_neither_order_nor_packing_changes_the_release(tmp_path, kind, order, check):
     files = release() | release(5, "val_set") | face("train_set", "77", image=b"\xff\xd8broken")
     with read(tmp_path, folder(tmp_path / "unpacked", files), check=check) as found:
         expected = contents(found)
@@ -149,7 +150,7 @@ def test_gnu_tar_of_a_mac_folder(tmp_path):
             assert found.other_files == 1
 
 
-def test_parts_are_told_by_what_is_inside(tmp_path):
+def test_parts_are_recognised_by_their_folders(tmp_path):
     wrong_names = [
         tar(tmp_path / "train_and_val_set.tar", release(3, "val_set")),
         tar(tmp_path / "test_set.tar", release(4, "train_set"), prefix="./AffectNet/8 classes/"),
@@ -230,7 +231,7 @@ def planted() -> dict[str, tuple[dict[str, bytes], str, str]]:
         ),
         "no_image": ({"image": None}, "annotation without image", "exp, val, aro, lnd"),
         "empty_exp": ({"exp": b""}, "unreadable annotation", "exp: an empty file"),
-        "word": ({"val": npy("happy")}, "unreadable annotation", "val: 'happy' is no number"),
+        "word": ({"val": npy("happy")}, "unreadable annotation", "val: 'happy' is not a number"),
         "pickle": (
             {"aro": npy_of_objects()},
             "unreadable annotation",
@@ -287,7 +288,7 @@ def test_faults_of_every_kind_are_dropped_and_named(tmp_path, check):
             assert word in dropped[name].detail, name
 
 
-def test_only_decoding_sees_damage_in_the_middle(tmp_path):
+def test_only_decoding_finds_damage_in_the_middle(tmp_path):
     damaged = bytearray(picture(3, size=64))
     damaged[700:1500] = b"\xff\xd8" * 400
     files = release(3) | face("train_set", "50", image=bytes(damaged))
@@ -299,7 +300,7 @@ def test_only_decoding_sees_damage_in_the_middle(tmp_path):
         assert [(d.id, d.reason) for d in dropped] == [("50", "undecodable image")]
 
 
-def test_names_that_are_no_text_are_dropped(tmp_path):
+def test_names_that_are_not_text_are_dropped(tmp_path):
     files = release(2)
     extra = {k.replace("33", "\udcff3"): v for k, v in face("train_set", "33").items()}
     with read(tmp_path, tar(tmp_path / "x", files | extra)) as found:
@@ -365,23 +366,23 @@ def refused(tmp_path, *paths) -> str:
     return str(caught.value)
 
 
-def test_sources_without_a_part_say_what_they_hold(tmp_path):
+def test_errors_name_the_content_of_a_source_without_a_part(tmp_path):
     message = refused(tmp_path, tar(tmp_path / "x", {"images/1.jpg": b"", "labels/1.npy": b""}))
     assert "'images'" in message
     assert "'labels'" in message
     assert "train_set or val_set" in message
-    assert "no part of AffectNet" in refused(tmp_path, tar(tmp_path / "y", {}))
+    assert "contains no part of AffectNet" in refused(tmp_path, tar(tmp_path / "y", {}))
     (tmp_path / "empty").mkdir()
-    assert "no part of AffectNet" in refused(tmp_path, tmp_path / "empty")
+    assert "contains no part of AffectNet" in refused(tmp_path, tmp_path / "empty")
     good = tar(tmp_path / "good", release(3))
     assert str(tmp_path / "empty") in refused(tmp_path, good, tmp_path / "empty")
     assert "does not exist" in refused(tmp_path, good, tmp_path / "absent.tar")
 
 
-def test_a_part_without_a_usable_face_says_why(tmp_path):
+def test_a_part_without_a_usable_face_is_an_error(tmp_path):
     files = release(3) | face("val_set", "1", exp=npy("9")) | face("val_set", "2", val=None)
     message = refused(tmp_path, tar(tmp_path / "x", files))
-    assert "not one of the 2 faces of val_set is usable" in message
+    assert "none of the 2 faces of val_set is usable" in message
     assert "1 x label outside 0-7" in message
     assert "1 x missing annotation" in message
 
@@ -417,4 +418,4 @@ def test_links_elsewhere_do_not_matter(tmp_path):
 def test_pipes_in_folders_are_refused(tmp_path):
     source = folder(tmp_path / "f", release(3))
     os.mkfifo(source / "train_set" / "images" / "9.jpg")
-    assert "no regular file" in refused(tmp_path, source)
+    assert "not a regular file" in refused(tmp_path, source)

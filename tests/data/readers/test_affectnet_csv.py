@@ -185,11 +185,11 @@ def test_pictures_may_be_given_apart(kit):
     table = kit.write({"training.csv": "\n".join([HEADER, row("7/a.png")])}, "csv")
     out, _ = kit.ingest(table / "training.csv", pictures, val_fraction=0)
     assert list(kit.rows(out)) == ["7/a.png"]
-    with pytest.raises(DataError, match=r"the pictures of .* are not found, 7/a.png for example"):
+    with pytest.raises(DataError, match=r"the images of .* are not found, 7/a.png for example"):
         kit.ingest(table)
 
 
-def test_what_is_told_twice_is_asked_for(kit):
+def test_sources_with_two_meanings_are_refused(kit):
     top = source(kit, [row("1/a.png")])
     kit.write({"copy/1/a.png": kit.image(1)})
     with pytest.raises(DataError, match=r"is in .* and in .*; give"):
@@ -205,11 +205,11 @@ def test_what_is_told_twice_is_asked_for(kit):
         ("", "is empty"),
         ("a,b,c\n1,2,3\n", "has the columns a, b, c"),
         (HEADER + '\n"1/a.png,1,1,1,1,,1,0,0\n1/b.png,1,1,1,1,,1,0,0\n', "a quote opens"),
-        (HEADER + "\n", "holds not one face"),
-        (HEADER + "\n" + row("1/a.png", label=10), "not one of the 1 faces of training"),
+        (HEADER + "\n", "contains no face"),
+        (HEADER + "\n" + row("1/a.png", label=10), "none of the 1 faces of training"),
     ],
 )
-def test_unusable_files_say_why(kit, text, word):
+def test_errors_explain_unusable_files(kit, text, word):
     top = kit.write({"training.csv": text})
     with pytest.raises(DataError, match=word):
         kit.ingest(top / "training.csv", release="affectnet_csv")

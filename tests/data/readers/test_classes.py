@@ -53,7 +53,7 @@ def test_orders():
     ("order", "word"),
     [
         (["happy", "happiness"], "names happiness twice"),
-        (["1=happy", "sad"], "all of them so"),
+        (["1=happy", "sad"], "give pairs only"),
         (["1=happy,1=sad"], "the label '1' twice"),
         (["hapiness"], "did you mean 'happiness'"),
         (["=happy"], "LABEL=NAME"),

@@ -34,7 +34,7 @@ def layouts(kit) -> dict[str, dict]:
     }
 
 
-def test_each_release_is_told_from_the_others(kit):
+def test_each_release_is_recognised(kit):
     assert set(layouts(kit)) == set(READERS) == set(TITLES)
     for name, files in layouts(kit).items():
         top = kit.write(files, name)
@@ -42,7 +42,7 @@ def test_each_release_is_told_from_the_others(kit):
         assert detect([kit.write({f"deeper/{path}": c for path, c in files.items()}, f"{name}2")])
 
 
-def test_two_releases_in_one_folder_are_asked_about(kit):
+def test_two_releases_in_one_folder_are_refused(kit):
     made = layouts(kit)
     top = kit.write(made["ferplus"] | made["rafdb"])
     with pytest.raises(DataError, match=r"looks like FER\+ .* and like RAF-DB .*--release"):
@@ -54,16 +54,16 @@ def test_two_releases_in_one_folder_are_asked_about(kit):
         detect([one, other])
 
 
-def test_what_is_no_release_is_told(kit):
-    with pytest.raises(DataError, match="looks like no release that is known"):
+def test_other_sources_are_refused(kit):
+    with pytest.raises(DataError, match="does not look like a known release"):
         detect([kit.write({"a/b.txt": b"", "c/1.png": kit.image(0)})])
     with pytest.raises(DataError, match="absent does not exist"):
         kit.ingest(kit.folder / "absent")
-    with pytest.raises(DataError, match="is no tar archive"):
+    with pytest.raises(DataError, match="is not a tar archive"):
         kit.ingest(kit.write({"a.txt": b"hello"}) / "a.txt")
     with pytest.raises(DataError, match=r"is a file; .*unpack it"):
         kit.ingest(kit.folder / "source" / "a.txt", release="ferplus")
-    with pytest.raises(DataError, match="needed are image or path"):
+    with pytest.raises(DataError, match="it needs image or path"):
         kit.ingest(kit.write({"some.csv": "a,b\n1,2\n"}) / "some.csv")
 
 

@@ -156,7 +156,7 @@ def test_a_header_is_believed(kit):
     out, _ = kit.ingest(top, val_fraction=0)
     assert kit.rows(out)["a"].expression == EXPRESSIONS.index("contempt")
     source(kit, {"train": ["name,neutral,happiness", "a.png,3,4"]})
-    with pytest.raises(DataError, match=r"needed are the image's name and the votes for"):
+    with pytest.raises(DataError, match=r"it needs the name of the image and the votes for"):
         kit.ingest(top)
 
 
@@ -164,5 +164,5 @@ def test_choices_that_do_not_apply_are_refused(kit):
     top = source(kit, {"train": [line("a.png", anger=9)]})
     with pytest.raises(ConfigError, match="--class-order does not apply to ferplus"):
         kit.ingest(top, class_order=("affectnet",))
-    with pytest.raises(DataError, match="none of FER2013Train"):
+    with pytest.raises(DataError, match="there is none of FER2013Train"):
         kit.ingest(kit.write({"x/y.txt": b""}, "other"), release="ferplus")

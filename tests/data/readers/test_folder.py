@@ -43,9 +43,9 @@ def test_splits_are_kept(kit, names):
     assert list(info.counts) == ["train", "val"]
 
 
-def test_numbers_are_asked_for(kit):
+def test_numbers_need_a_class_order(kit):
     top = kit.write(files(kit, "01234567"))
-    with pytest.raises(DataError, match=r"numbers its classes .* say what they mean: --class"):
+    with pytest.raises(DataError, match=r"numbers its classes .* state what they mean: --class"):
         kit.ingest(top)
     out, info = kit.ingest(top, class_order=(",".join(sorted(EXPRESSIONS)),), val_fraction=0)
     faces = kit.rows(out)
@@ -68,15 +68,15 @@ def test_counting_from_one_is_not_taken_for_counting_from_zero(kit):
     assert kit.dropped(out) == {"7/0.png": "none, uncertain, unknown or no face"}
 
 
-def test_words_that_tell_nothing_are_asked_for(kit):
+def test_unknown_words_need_a_class_order(kit):
     top = kit.write(files(kit, ["happy", "sad", "weird"]))
-    with pytest.raises(DataError, match="'weird', which means no expression for sure"):
+    with pytest.raises(DataError, match="'weird', whose meaning is not certain"):
         kit.ingest(top)
     out, _ = kit.ingest(top, class_order=("weird=anger",), val_fraction=0)
     assert kit.rows(out)["weird/0.png"].expression == 6
 
 
-def test_two_folders_of_one_class_are_asked_for(kit):
+def test_two_folders_of_one_class_need_a_class_order(kit):
     top = kit.write(files(kit, ["happy", "joy", "sad"]))
     with pytest.raises(DataError, match="has happy and joy, both happiness"):
         kit.ingest(top)
@@ -98,12 +98,12 @@ def test_broken_images_are_dropped(kit):
     ("made", "word"),
     [
         (["train/happy", "training/sad"], "train and training, both the train split"),
-        (["train/happy", "sad"], "has the split train beside the folder sad"),
-        (["happy", "."], "has images beside its folders"),
+        (["train/happy", "sad"], "has the split train next to the folder sad"),
+        (["happy", "."], "has images next to its folders"),
         ([], "has no folders of images"),
     ],
 )
-def test_arrangements_that_tell_two_things_are_refused(kit, made, word):
+def test_ambiguous_folders_are_refused(kit, made, word):
     top = kit.write(files(kit, made) | {"readme.txt": b""})
     with pytest.raises(DataError, match=word):
         kit.ingest(top, release="folder")
@@ -128,5 +128,5 @@ def test_alignment_needs_landmarks(kit):
         ("data", None),
     ],
 )
-def test_the_split_that_a_name_tells(name, split):
+def test_the_split_in_a_name(name, split):
     assert split_of(name) == split

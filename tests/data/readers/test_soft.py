@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affectnet.data.readers.part import Dropped, Part
+from affectnet.data.readers.release_part import Dropped, ReleasePart
 from affectnet.data.readers.soft import apply_soft, read_soft
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
@@ -12,9 +12,9 @@ NAMES = {"train": "train_set", "test": "val_set"}
 HEADER = "id," + ",".join(EXPRESSIONS)
 
 
-def part(name: str, ids, dropped=()) -> Part:
+def part(name: str, ids, dropped=()) -> ReleasePart:
     n = len(ids)
-    return Part(
+    return ReleasePart(
         name=name,
         ids=list(ids),
         expression=np.zeros(n, np.int8),
@@ -73,9 +73,9 @@ def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path):
         ("b,1,0,0,0,0,0,0,-1", "0 or more"),
         ("b,nan,0,0,0,0,0,0,1", "0 or more"),
         ("b,inf,0,0,0,0,0,0,1", "0 or more"),
-        ("b,1,0,0,x,0,0,0,1", "'x' is no number"),
-        ("b,1,0,0", "4 values under 9 columns"),
-        (one_hot("a", 1), "stands on line 2 too"),
+        ("b,1,0,0,x,0,0,0,1", "'x' is not a number"),
+        ("b,1,0,0", "4 values, but there are 9 columns"),
+        (one_hot("a", 1), "is on line 2 too"),
     ],
 )
 def test_bad_rows_are_refused_with_their_line(tmp_path, row, word):
@@ -91,10 +91,10 @@ def test_columns_are_checked(tmp_path):
         read_soft(write(tmp_path / "s.csv", header=HEADER + ",fear"))
     with pytest.raises(DataError, match="no rows"):
         read_soft(write(tmp_path / "s.csv"))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         read_soft(tmp_path / "absent.csv")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00" * 100)
-    with pytest.raises(DataError, match="no CSV file"):
+    with pytest.raises(DataError, match="not a CSV file"):
         read_soft(tmp_path / "binary")
 
 
@@ -117,7 +117,7 @@ def test_files_find_their_part_by_their_ids(tmp_path):
     assert values[2, 1] == 1
 
 
-def test_ids_in_both_parts_are_asked_about(tmp_path):
+def test_ids_in_both_parts_are_refused(tmp_path):
     def parts():
         return {"train_set": part("train_set", "abc"), "val_set": part("val_set", "ab")}
 
@@ -140,12 +140,12 @@ def test_files_that_fit_nowhere_are_refused(tmp_path):
         apply_soft([f"test={path}"], parts, NAMES)
     assert apply_soft([f"train={path}"], parts, NAMES)[0].unmatched == 2
     other = write(tmp_path / "o.csv", one_hot("x", 0))
-    with pytest.raises(DataError, match="not one of its 1 ids"):
+    with pytest.raises(DataError, match="none of its 1 ids"):
         apply_soft([str(other)], parts, NAMES)
 
 
 def test_an_id_in_two_files_is_refused(tmp_path):
     parts = {"train_set": part("train_set", "abc")}
     path = write(tmp_path / "s.csv", one_hot("a", 0))
-    with pytest.raises(DataError, match=r"'a' .train_set. once more"):
+    with pytest.raises(DataError, match=r"'a' .train_set. again"):
         apply_soft([str(path), str(path)], parts, NAMES)

@@ -33,7 +33,7 @@ def unpack(path) -> bytes:
 
 
 @pytest.mark.parametrize("kind", PACKERS)
-def test_every_compression_is_told_by_its_content(tmp_path, kind):
+def test_every_compression_is_recognised_by_its_content(tmp_path, kind):
     path = tmp_path / kind
     path.write_bytes(PACKERS[kind](CONTENT))
     assert unpack(path) == CONTENT
@@ -90,7 +90,7 @@ def test_other_archives_are_named(tmp_path, magic, word):
         unpack(path)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_paths_that_are_not_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         unpack(tmp_path / "absent")
     with pytest.raises(DataError, match="neither a file nor a folder"):
@@ -102,7 +102,7 @@ class Failing(io.RawIOBase):
         raise OSError("the disk is gone")
 
 
-def test_errors_of_the_thread_come_up():
+def test_errors_of_the_thread_are_raised():
     with (
         pytest.raises(OSError, match="the disk is gone"),
         ReadAhead(Failing(), 2, 0, len) as windows,
@@ -110,7 +110,7 @@ def test_errors_of_the_thread_come_up():
         next(iter(windows))
 
 
-def test_the_thread_ends_when_the_reading_is_broken_off():
+def test_the_thread_ends_when_the_reading_stops_early():
     before = threading.active_count()
     with ReadAhead(io.BytesIO(bytes(WINDOW * 3)), 2, 0, len) as windows:
         next(iter(windows))

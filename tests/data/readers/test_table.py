@@ -76,7 +76,7 @@ def test_every_trap_is_dropped_with_its_reason(kit):
     }
 
 
-def test_numbers_are_asked_for(kit):
+def test_numbers_need_a_class_order(kit):
     lines = ["path,label", *(f"images/{i}.png,{i}" for i in range(8))]
     top = kit.write(pictures(kit) | {"faces.csv": table(*lines)})
     with pytest.raises(DataError, match="column label, numbers its classes"):
@@ -119,7 +119,7 @@ def test_a_hugging_face_export(kit, struct):
         assert one.image == kit.image(i)
 
 
-def test_numbers_without_names_are_asked_for_in_parquet_too(kit):
+def test_numbers_without_names_need_a_class_order_in_parquet_too(kit):
     file = export(kit, kit.folder / "faces.parquet")
     with pytest.raises(DataError, match="numbers its classes"):
         kit.ingest(file)
@@ -157,17 +157,17 @@ def test_parquet_with_everything(kit):
 @pytest.mark.parametrize(
     ("files", "word"),
     [
-        ({"a.csv": "x,y\n1,2\n"}, "has the columns x, y; needed are image or path"),
-        ({"a.csv": ""}, "needed are image or path"),
+        ({"a.csv": "x,y\n1,2\n"}, "has the columns x, y; it needs image or path"),
+        ({"a.csv": ""}, "it needs image or path"),
         ({"a.csv": "path,expression,label\n"}, "columns expression and label; keep the one"),
         ({"a.csv": "path,path,label\n"}, "two columns 'path'"),
-        ({"a.csv": "path,label\n"}, "hold not one face"),
+        ({"a.csv": "path,label\n"}, "contain no face"),
         ({"a.csv": 'path,label\n"x.png,happy\ny.png,sad\n'}, "a quote opens"),
         ({"a.parquet": b"PAR1 and no more"}, "cannot be read as Parquet"),
-        ({"a.csv": "path,label\n", "b.csv": "path,label\n"}, "nothing tells which split"),
+        ({"a.csv": "path,label\n", "b.csv": "path,label\n"}, "the split of .* is unknown"),
     ],
 )
-def test_unusable_tables_say_why(kit, files, word):
+def test_errors_explain_unusable_tables(kit, files, word):
     top = kit.write(files)
     with pytest.raises(DataError, match=word):
         kit.ingest(*(top / name for name in files), release="table")

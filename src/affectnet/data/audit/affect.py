@@ -6,8 +6,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.counts import OTHER_ORDERS
 from affectnet.data.audit.findings import Finding, info, problem, share, warning
+from affectnet.data.readers.classes import OTHER_ORDERS
 from affectnet.errors import counted
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.audit.findings import Finding, info, problem, warning
+from affectnet.data.readers.classes import ALPHABETICAL
 from affectnet.errors import counted
 from affectnet.labels import EXPRESSIONS
 from affectnet.seven import CONTEMPT
@@ -141,35 +142,6 @@ SEVEN_CLASS_RELEASES: Final = tuple(
 
 REDUCED_COPY: Final = (20_000, 45_000)
 """Training faces of the copies of "AffectNet" of about 30,000 faces that go round."""
-
-ALPHABETICAL: Final = (
-    "anger",
-    "contempt",
-    "disgust",
-    "fear",
-    "happiness",
-    "neutral",
-    "sadness",
-    "surprise",
-)
-"""How folders sort: the order that copies of the releases are numbered in."""
-
-OTHER_ORDERS: Final = {
-    "alphabetical": ALPHABETICAL,
-    "FER+": (
-        "neutral",
-        "happiness",
-        "surprise",
-        "sadness",
-        "anger",
-        "disgust",
-        "fear",
-        "contempt",
-    ),
-    "RAF-DB": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
-}
-"""Class orders that are taken for AffectNet's by mistake: number -> what it means there."""
-
 
 TOPIC = "counts"
 Counts = NDArray[np.int64]

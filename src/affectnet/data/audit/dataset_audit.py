@@ -21,7 +21,7 @@ from affectnet.data.audit.scan import (
     scan_images,
     summarise_images,
 )
-from affectnet.data.readers.part import CONTEMPT_LEFT_OUT
+from affectnet.data.readers.release_part import CONTEMPT_LEFT_OUT
 from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
 from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS

@@ -1,26 +1,24 @@
-"""AffectNet's manual release (2017): CSV files of boxes and labels, and pictures of any size."""
+"""AffectNet's manual release (2017): CSV files of boxes and labels, and images of any size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from affectnet.data.readers.affectnet import Release
-from affectnet.data.readers.annotations import Bad, affect, number, open_csv, plain_key, points
-from affectnet.data.readers.collect import Record
-from affectnet.data.readers.part import (
-    BAD_BOX,
-    BAD_LABEL,
-    MISSING,
-    NO_EXPRESSION,
-    UNREADABLE,
-    UNREADABLE_ID,
+from affectnet.data.readers.annotations import (
+    Bad,
+    both_affects,
+    expression,
+    number,
+    open_csv,
+    plain_key,
+    points,
 )
-from affectnet.data.readers.parts import Options, Parts
-from affectnet.data.readers.search import below, shown
+from affectnet.data.readers.archive import below, with_folder
+from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
+from affectnet.data.readers.release_part import BAD_BOX, UNREADABLE, UNREADABLE_ID, Dropped
 from affectnet.errors import DataError
-from affectnet.labels import N_EXPRESSIONS
 
 COLUMNS: Final = (
     "subDirectory_filePath",
@@ -38,50 +36,49 @@ FILES: Final = {
     "validation.csv": "validation",
     "automatically_annotated.csv": "automatically_annotated",
 }
-_NO_FACE = {8: "none", 9: "uncertain", 10: "no face"}
 _KEYS = [plain_key(name) for name in COLUMNS]
 _SAMPLES = 20
 
 
-def read_affectnet_csv(paths: Sequence[Path], options: Options) -> Release:
+def read_affectnet_csv(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     """Read training.csv, validation.csv or automatically_annotated.csv and crop their faces.
 
-    A face is cropped square around its box, `margin` of the longer side added on each side; what
-    lies outside the picture repeats its last pixels, so boxes may be negative or reach out of it.
-    Dropped are rows of class 8, 9 and 10, values of -2 or outside [-1, 1], boxes without area or
-    wholly outside, pictures that are missing or broken. Landmarks move with the crop.
+    A face is cropped square around its box, with `margin` of the longer side added on each side;
+    the border of the image is repeated outside of it, so boxes may be negative or exceed the image.
+    Rows of class 8, 9 and 10, values of -2 or outside [-1, 1], boxes without area or entirely
+    outside, and missing or broken images are dropped. Landmarks move with the crop.
 
     Args:
-        paths: CSV files, folders that hold them, and folders that hold the pictures.
-        options: see `Options`; with `align` the eyes decide in place of the box.
+        paths: CSV files, folders that contain them, and folders that contain the images.
+        options: see `ReadOptions`; with `align` the eyes are used instead of the box.
 
     Raises:
-        DataError: there is no such CSV file, or two for one split; its columns are others; or the
-            pictures are found nowhere, or in two places.
+        DataError: there is no such CSV file, or two for one split; it has other columns; or the
+            images are not found, or found in two places.
     """
     files = find_csv_files(paths)
     splits = {}
     for _, part in files:
         split = "test" if part == "validation" else "train"
         if split in splits:
-            named = " and ".join(shown(csv) for csv, _ in files)
+            named = " and ".join(with_folder(csv) for csv, _ in files)
             raise DataError(
-                f"there is more than one CSV file for the {split} split ({named}); give the one "
-                "you want, and the folder of its pictures (two datasets can be trained on together)"
+                f"there is more than one CSV file for the {split} split ({named}); give one of "
+                "them, and the folder of its images (a model can be trained on two datasets)"
             )
         splits[split] = part
-    with Parts(options, cropped=False) as parts:
+    with Engine(options, cropped=False) as engine:
         for file, part in files:
             roots = _Roots(file, [path for path in paths if path.is_dir()])
-            _read_file(file, parts, part, roots, options)
-        return parts.release("affectnet_csv", splits)
+            engine.read(_faces(file, part, roots, options))
+        return engine.release("affectnet_csv", splits)
 
 
 def find_csv_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the release's CSV files at or below some paths, and the part that each one is.
 
     Raises:
-        DataError: there is none, or a CSV file has a name that tells no part.
+        DataError: there is none, or the name of a CSV file does not state its part.
     """
     found: dict[Path, str] = {}
     for path in paths:
@@ -93,20 +90,20 @@ def find_csv_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             part = FILES.get(path.name.lower())
             if part is None:
                 raise DataError(
-                    f"{path} is named neither {', '.join(FILES)}, so it is not known whether it is "
-                    "for training; rename it"
+                    f"{path} is not named {' or '.join(FILES)}, so it is unknown whether it is for "
+                    "training; rename it"
                 )
             found[path] = part
     if not found:
         raise DataError(
-            f"{', '.join(map(str, paths))}: no {', '.join(FILES)} with AffectNet's columns "
-            f"({', '.join(COLUMNS[:3])}, ...) is there; give the folder that holds them"
+            f"{', '.join(map(str, paths))}: there is no {', '.join(FILES)} with AffectNet's "
+            f"columns ({', '.join(COLUMNS[:3])}, ...); give the folder that contains them"
         )
     return sorted(found.items())
 
 
 def is_affectnet_csv(path: Path) -> bool:
-    """Whether a CSV file has the release's columns; copies without a header line count."""
+    """Whether a CSV file has the columns of the release; it may lack the header line."""
     try:
         with open_csv(path, lambda *_: None) as rows:
             _, first = next(rows, (0, []))
@@ -116,18 +113,18 @@ def is_affectnet_csv(path: Path) -> bool:
 
 
 def _columns(first: list[str]) -> tuple[list[int] | None, bool]:
-    """Return where each of `COLUMNS` stands, and whether the first row names them."""
+    """Return the place of each of `COLUMNS`, and whether the first row names them."""
     keys = [plain_key(cell) for cell in first]
     if all(keys.count(key) == 1 for key in _KEYS):
         return [keys.index(key) for key in _KEYS], True
-    # Some copies have no header; nine columns that begin with a picture are the published ones.
+    # Some copies have no header; nine columns that begin with an image are the published ones.
     if len(first) == len(COLUMNS) and "." in first[0] and first[1].strip().lstrip("-").isdigit():
         return list(range(len(COLUMNS))), False
     return None, False
 
 
 class _Roots:
-    """The folder that the pictures' paths start from: found by looking for the first ones."""
+    """The folder that the paths of the images start from: found by searching for the first ones."""
 
     def __init__(self, csv: Path, folders: Sequence[Path]) -> None:
         self._csv = csv
@@ -136,10 +133,10 @@ class _Roots:
         self._root: Path | None = None
 
     def find(self, name: str) -> Path:
-        """Return the file of a picture.
+        """Return the file of an image.
 
         Raises:
-            DataError: there are two folders that hold it.
+            DataError: two folders contain it.
         """
         if self._root is None and len(self._samples) < _SAMPLES:
             self._samples.append(name)
@@ -150,7 +147,7 @@ class _Roots:
         first = name.partition("/")[0]
         found: list[Path] = []
         for folder in self._folders:
-            # The numbered folders of the pictures themselves need no looking into.
+            # The numbered folders of the images themselves need not be searched.
             for child in below(folder, lambda entry: entry == first, folders="/" in name):
                 if (child.parent / name).is_file():
                     found.append(child.parent.resolve())
@@ -159,21 +156,21 @@ class _Roots:
         found = list(dict.fromkeys(found))
         if len(found) > 1:
             raise DataError(
-                f"{shown(self._csv)}: its picture {name} is in {found[0]} and in {found[1]}; give "
-                "the CSV file and the one folder of pictures that you want as sources"
+                f"{with_folder(self._csv)}: its image {name} is in {found[0]} and in {found[1]}; "
+                "give the CSV file and one of the two folders as sources"
             )
         return found[0] if found else None
 
     def missing(self) -> str | None:
-        """Return the first picture asked for, where none has been found."""
+        """Return the first image asked for, if no image has been found."""
         return self._samples[0] if self._samples and self._root is None else None
 
 
-def _read_file(file: Path, parts: Parts, part: str, roots: _Roots, options: Options) -> None:
-    collector = parts[part]
+def _faces(
+    file: Path, part: str, roots: "_Roots", options: ReadOptions
+) -> Iterator[FaceRecord | Dropped]:
+    columns: list[int] | None = None
     with open_csv(file, options.progress(str(file))) as rows:
-        columns: list[int] | None = None
-        header = False
         for line, row in rows:
             if columns is None:
                 columns, header = _columns(row)
@@ -186,51 +183,44 @@ def _read_file(file: Path, parts: Parts, part: str, roots: _Roots, options: Opti
                 if header:
                     continue
             if len(row) != width:
-                detail = f"line {line} has {len(row)} values under {width} columns"
-                collector.drop(row[columns[0]] if columns[0] < len(row) else "", UNREADABLE, detail)
+                detail = f"line {line} has {len(row)} values, but there are {width} columns"
+                name = row[columns[0]] if columns[0] < len(row) else ""
+                yield Dropped(part, name, UNREADABLE, detail)
                 continue
             values = dict(zip(COLUMNS, (row[column] for column in columns), strict=True))
             name = values[COLUMNS[0]].strip().replace("\\", "/").removeprefix("./")
             try:
-                record = _record(name, values)
+                face = _face(part, name, values)
             except Bad as bad:
-                collector.drop(name, *bad.fault)
+                yield Dropped(part, name, *bad.fault)
                 continue
-            record.image = roots.find(name)
-            collector.add(record)
+            face.image = roots.find(name)
+            yield face
     if columns is None:
         raise DataError(f"{file} is empty; download it again")
     if roots.missing() is not None:
         raise DataError(
-            f"the pictures of {file} are not found, {roots.missing()} for example; give the folder "
-            "that they are below as a further source"
+            f"the images of {file} are not found, {roots.missing()} for example; give the folder "
+            "that contains them as a further source"
         )
 
 
-def _record(name: str, values: dict[str, str]) -> Record:
+def _face(part: str, name: str, values: dict[str, str]) -> FaceRecord:
     if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise Bad(UNREADABLE_ID, "no path below the folder of the pictures")
-    label = number(values["expression"], "expression")
-    if label is None:
-        raise Bad(MISSING, "no expression")
-    if label in _NO_FACE:
-        raise Bad(NO_EXPRESSION, f"class {label:g}, {_NO_FACE[int(label)]}")
-    if not 0 <= label < N_EXPRESSIONS or label != int(label):
-        raise Bad(BAD_LABEL, f"expression is {label:g}")
-    valence, arousal = (affect(values[key], key) for key in ("valence", "arousal"))
-    if valence is None or arousal is None:
-        raise Bad(MISSING, "no valence or arousal")
+        raise Bad(UNREADABLE_ID, "not a path below the folder of the images")
+    label = expression(values["expression"], "expression")
+    valence, arousal = both_affects(values["valence"], values["arousal"])
     box = [number(values[key], key) for key in COLUMNS[1:5]]
     if any(side is None or not np.isfinite(side) for side in box):
         raise Bad(BAD_BOX, "a side of the box is missing")
     x, y, width, height = (float(side or 0) for side in box)
-    landmarks = points(values["facial_landmarks"])
-    return Record(
+    return FaceRecord(
+        part,
         name,
         Path(),
-        int(label),
+        label,
         valence,
         arousal,
-        landmarks=landmarks,
+        landmarks=points(values["facial_landmarks"]),
         box=(x, y, width, height),
     )

@@ -1,37 +1,35 @@
-"""AffectNet+ (2024): `train_set|validation_set/{images,annotations}`, one JSON file a face."""
+"""AffectNet+ (2024): `train_set|validation_set/{images,annotations}`, one JSON file per face."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
-from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.annotations import (
+    NO_FACE,
     Bad,
-    affect,
     as_text,
+    both_affects,
+    expression,
     find_key,
     number,
     numbers,
     points,
     shares,
 )
+from affectnet.data.readers.archive import entries, find_folders, image_names
 from affectnet.data.readers.classes import find_class
-from affectnet.data.readers.collect import Record
-from affectnet.data.readers.part import (
-    BAD_LABEL,
-    MISSING,
+from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
+from affectnet.data.readers.release_part import (
     NO_EXPRESSION,
     ORPHAN_ANNOTATION,
     ORPHAN_IMAGE,
     UNREADABLE,
+    Dropped,
 )
-from affectnet.data.readers.parts import Options, Parts
-from affectnet.data.readers.search import below, entries, images_by_stem
 from affectnet.errors import DataError
-from affectnet.labels import N_EXPRESSIONS
 
 SETS: Final = {"train_set": "train", "validation_set": "test", "val_set": "test"}
 SUBSETS: Final = ("easy", "challenging", "difficult")
@@ -44,18 +42,17 @@ EXTRA: Final = pa.schema(
         pa.field("pose", pa.list_(pa.float32())),
     ]
 )
-"""Further columns: the difficulty subset, and what AffectNet+ says of the person and the head."""
+"""Further columns: the difficulty subset, and attributes of the person and the head."""
 
 _MAX_JSON = 1 << 20
-_NO_FACE = {8: "none", 9: "uncertain", 10: "no face"}
 
 
-def read_affectnet_plus(paths: Sequence[Path], options: Options) -> Release:
+def read_affectnet_plus(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     """Read AffectNet+: human labels, soft labels, landmarks, and the columns of `EXTRA`.
 
-    Keys are found whatever their case and whatever joins their words. A face needs an image, a
-    label 0-7, and a valence and arousal in [-1, 1]; soft label, landmarks and the rest may be
-    missing. The validation part is the test split.
+    Keys are compared by letters and digits alone, without case. A face needs an image, a label 0-7,
+    and a valence and arousal in [-1, 1]; soft label, landmarks and the rest may be missing. The
+    validation part is the test split.
 
     Raises:
         DataError: there is no part of the release.
@@ -64,35 +61,36 @@ def read_affectnet_plus(paths: Sequence[Path], options: Options) -> Release:
     if not found:
         raise DataError(
             f"{', '.join(map(str, paths))}: there is no train_set or validation_set with images "
-            "and annotations (.json) below; give the folder human_annotated"
+            "and annotations (.json); give the folder human_annotated"
         )
     splits: dict[str, str] = {}
-    with Parts(options, columns=EXTRA) as parts:
+    with Engine(options, columns=EXTRA) as engine:
         for folder in found:
             split = SETS[folder.name]
             if splits.setdefault(split, folder.name) != folder.name:
                 raise DataError(f"both {splits[split]} and {folder.name} are there; give one")
-            _read_set(folder, parts, options)
-        return parts.release("affectnet_plus", splits)
+            engine.read(_faces(folder, options))
+        return engine.release("affectnet_plus", splits)
 
 
 def find_sets(paths: Sequence[Path]) -> list[Path]:
     """Return the folders of parts whose annotations are JSON files."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        # Not resolved: a link named train_set is a train_set, whatever it points to.
-        here = [path.absolute()] if path.absolute().name in SETS else []
-        for folder in [*here, *below(path, lambda name: name in SETS, folders=True)]:
-            kinds = dict(entries(folder))
-            if kinds.get("images") and kinds.get("annotations"):
-                names = entries(folder / "annotations")[:1000]
-                if any(name.lower().endswith(".json") for name, _ in names):
-                    found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+    return [folder for folder in find_folders(paths, SETS) if _has_json(folder)]
 
 
-def _read_set(folder: Path, parts: Parts, options: Options) -> None:
-    collector = parts[folder.name]
+def _has_json(folder: Path) -> bool:
+    inside = dict(entries(folder))
+    if not (inside.get("images") and inside.get("annotations")):
+        return False
+    return any(name.lower().endswith(".json") for name, _ in entries(folder / "annotations")[:1000])
+
+
+def images_by_stem(folder: Path) -> dict[str, str]:
+    """Return stem -> name of the images in a folder; of two with one stem, the first by name."""
+    return {name.rpartition(".")[0]: name for name in reversed(image_names(folder))}
+
+
+def _faces(folder: Path, options: ReadOptions) -> Iterator[FaceRecord | Dropped]:
     images = images_by_stem(folder / "images")
     names = [name for name, is_folder in entries(folder / "annotations") if not is_folder]
     progress = options.progress(str(folder))
@@ -106,32 +104,30 @@ def _read_set(folder: Path, parts: Parts, options: Options) -> None:
         try:
             if image is None:
                 raise Bad(ORPHAN_ANNOTATION, "no image")
-            record = _record(stem, _load(folder / "annotations" / name))
+            table = _load(folder / "annotations" / name)
+            yield _face(folder.name, stem, folder / "images" / image, table)
         except Bad as bad:
-            collector.drop(stem, *bad.fault)
-            continue
-        record.image = folder / "images" / image
-        collector.add(record)
+            yield Dropped(folder.name, stem, *bad.fault)
     for stem in images:
-        collector.drop(stem, ORPHAN_IMAGE, "no annotation")
+        yield Dropped(folder.name, stem, ORPHAN_IMAGE, "no annotation")
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
         size = path.stat().st_size
         if not path.is_file() or size > _MAX_JSON:
-            raise Bad(UNREADABLE, f"{size:,} bytes where a small JSON file was due")
+            raise Bad(UNREADABLE, f"{size:,} bytes instead of a small JSON file")
         loaded = json.loads(path.read_bytes())
     except OSError as error:
         raise Bad(UNREADABLE, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without an end
-        raise Bad(UNREADABLE, f"no JSON: {' '.join(str(error).split())[:100]}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, endless numbers
+        raise Bad(UNREADABLE, f"not JSON: {' '.join(str(error).split())[:100]}") from error
     if not isinstance(loaded, dict):
-        raise Bad(UNREADABLE, f"JSON of a {type(loaded).__name__} where names and values were due")
+        raise Bad(UNREADABLE, f"JSON of a {type(loaded).__name__} instead of names and values")
     return loaded
 
 
-def _record(name: str, table: Mapping[str, Any]) -> Record:
+def _face(part: str, name: str, image: Path, table: Mapping[str, Any]) -> FaceRecord:
     meta = find_key(table, "meta-data")
     if meta is None:
         meta = {}
@@ -144,12 +140,11 @@ def _record(name: str, table: Mapping[str, Any]) -> Record:
         if value is None:
             known[key] = find_key(table, key)
     label = _label(find_key(table, "human-label"))
-    valence, arousal = (affect(known[key], key) for key in ("valence", "arousal"))
-    if valence is None or arousal is None:
-        raise Bad(MISSING, "no valence or arousal")
-    return Record(
+    valence, arousal = both_affects(known["valence"], known["arousal"])
+    return FaceRecord(
+        part,
         name,
-        Path(),
+        image,
         label,
         valence,
         arousal,
@@ -168,16 +163,9 @@ def _record(name: str, table: Mapping[str, Any]) -> Record:
 def _label(value: object) -> int:
     if isinstance(value, str) and find_class(value) is not None:
         return find_class(value) or 0
-    if isinstance(value, str) and value.strip().casefold() in _NO_FACE.values():
+    if isinstance(value, str) and value.strip().casefold() in NO_FACE.values():
         raise Bad(NO_EXPRESSION, value.strip())
-    label = number(value, "human-label")
-    if label is None:
-        raise Bad(MISSING, "no human-label")
-    if label in _NO_FACE:
-        raise Bad(NO_EXPRESSION, f"class {label:g}, {_NO_FACE[int(label)]}")
-    if not 0 <= label < N_EXPRESSIONS or label != int(label):
-        raise Bad(BAD_LABEL, f"human-label is {label:g}")
-    return int(label)
+    return expression(value, "human-label")
 
 
 def _subset(value: object) -> str | None:
@@ -193,7 +181,7 @@ def _subset(value: object) -> str | None:
 
 
 def _age(value: object) -> float | None:
-    """Take an age in years; what is no number (a range of years) is left out."""
+    """Read an age in years; None for anything else, such as a range of years."""
     try:
         age = number(value, "age")
     except Bad:
@@ -202,7 +190,7 @@ def _age(value: object) -> float | None:
 
 
 def _pose(value: object) -> list[float] | None:
-    """Take the angles of the head, in the release's order and unit; else nothing."""
+    """Read the angles of the head, in the order and unit of the release; None for anything else."""
     try:
         return numbers(value, "pose", 16) or None
     except Bad:

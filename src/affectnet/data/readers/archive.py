@@ -1,31 +1,41 @@
-"""Where the files of a release come from: a tar archive or an unpacked folder, read in one pass."""
+"""Where the files of a release are: a tar archive or an unpacked folder, read in one pass.
 
+Also the search for the files and folders of a release below a folder.
+"""
+
+import errno
 import os
 import stat
 import tempfile
 from array import array
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Final, Protocol
 
 from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
-from affectnet.data.readers.tarscan import MAX_MEMBER, Block, scan_tar
+from affectnet.data.readers.tarscan import MAX_MEMBER, FileBlock, scan_tar
 from affectnet.errors import DataError
 
+DEPTH: Final = 5
+MOST_FOLDERS: Final = 20_000
+IMAGE_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+)
+_AFFECTNET_PARTS = ("train_set", "val_set", "validation_set")
+_AFFECTNET_KINDS = ("images", "annotations")
 _GAP = 64 << 10
 _SPOOL_BUFFER = 1 << 20
-_DEPTH = 6
-_FILES_A_BLOCK = 10_000
+_FILES_PER_BLOCK = 10_000
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and the whole, in the source's own unit."""
+"""Called with the amount done and the total, in the source's own unit."""
+
+Entry = tuple[str, bool]
+"""A name in a folder, and whether it is a folder itself."""
 
 
-BlockStream = Generator[Block, None, None]
-"""Blocks of a source; closing it ends the reading."""
-
-
-class Images(Protocol):
+class ImageStore(Protocol):
     """Encoded images that can be read by place and size."""
 
     name: str
@@ -33,37 +43,42 @@ class Images(Protocol):
     def read_into(
         self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
     ) -> None:
-        """Read kept files; file i goes to `target[begins[i] :]`."""
+        """Read stored images; image i goes to `target[begins[i] :]`.
+
+        Raises:
+            DataError: a file has changed or cannot be read.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Release files and disk space."""
         ...
 
 
-class Source(Images, Protocol):
-    """Files that are read twice: all of them once, in the source's order, then the images wanted.
+class Archive(ImageStore, Protocol):
+    """Files that are read twice: first all of them, in the archive's order, then chosen images.
 
-    Between the two readings images are kept by `keep`, which returns the place to ask for.
+    In between, `store` returns the place to ask for.
     """
 
-    def blocks(self, progress: Progress) -> BlockStream:
+    def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
         """Yield all files; at most `tarscan.HELD` blocks may be unreleased."""
         ...
 
-    def keep(self, block: Block, index: int) -> int:
+    def store(self, block: FileBlock, index: int) -> int:
         """Make sure that a file of an unreleased block can be read again; return its place."""
         ...
 
 
 class Spool:
-    """A nameless temporary file: gone with the process, however that ends.
+    """A temporary file without a name: it disappears with the process, however that ends.
 
     Args:
-        folder: where it takes its room: the disk of the dataset, not the system's /tmp.
+        folder: on the disk of the dataset, rather than the system's /tmp, which may be small.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.name = "the temporary file"
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._pending = bytearray()
         self._written = 0
@@ -81,29 +96,73 @@ class Spool:
             self._file.seek(self._written)
             with memoryview(self._pending) as rest:
                 done = 0
-                while done < len(rest):  # a raw file may take less than given
+                while done < len(rest):  # a raw file may write less than it is given
                     done += self._file.write(rest[done:])
             self._written += done
             self._pending.clear()
 
     def read(self, place: int, size: int) -> bytes:
-        """Read what was appended."""
+        """Return appended bytes."""
         data = bytearray(size)
-        self.read_into(place, memoryview(data))
+        self.read_at(place, memoryview(data))
         return bytes(data)
 
-    def read_into(self, place: int, target: memoryview) -> None:
-        """Read what was appended into memory."""
+    def read_at(self, place: int, target: memoryview) -> None:
+        """Read appended bytes into memory."""
         self._flush()
-        read_at(self._file, place, target, "the temporary file")
+        read_at(self._file, place, target, self.name)
+
+    def read_into(
+        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
+    ) -> None:
+        """Read stored images; see `ImageStore`."""
+        for place, size, begin in zip(places, sizes, begins, strict=True):
+            self.read_at(place, target[begin : begin + size])
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the disk space."""
         self._file.close()
 
 
+class FileImages:
+    """Images in files of their own, which are read from there again."""
+
+    def __init__(self) -> None:
+        self.name = "the images"
+        self._folders: dict[str, int] = {}
+        self._folder_of = array("i")
+        self._names: list[str] = []
+
+    def add(self, folder: str, name: str) -> int:
+        """Remember a file; return its place."""
+        self._folder_of.append(self._folders.setdefault(folder, len(self._folders)))
+        self._names.append(name)
+        return len(self._names) - 1
+
+    def read_into(
+        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
+    ) -> None:
+        """Read stored images; see `ImageStore`."""
+        folders = list(self._folders)
+        for place, size, begin in zip(places, sizes, begins, strict=True):
+            path = Path(folders[self._folder_of[place]], self._names[place])
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            if len(data) != size:
+                raise DataError(
+                    f"{path} changed while it was read; run the command again without changing it"
+                )
+            target[begin : begin + size] = data
+
+    def close(self) -> None:
+        """Forget the files."""
+        self._names.clear()
+
+
 class TarSource:
-    """A tar archive. A plain one is read where it lies; of a compressed one, images are spooled."""
+    """A tar archive. The images of a compressed one are copied to a temporary file."""
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.name = str(path)
@@ -113,17 +172,20 @@ class TarSource:
         self._file: IO[bytes] | None = None
         self._stretch = new_memory(WINDOW)
 
-    def blocks(self, progress: Progress) -> BlockStream:
+    def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
+        """Yield all files; see `Archive`."""
         with open_archive(self._path) as (stream, compressed, file):
-            whole = self._path.stat().st_size
+            total = self._path.stat().st_size
             if compressed:
                 self._spool = Spool(self._scratch)
-            for block in scan_tar(stream, self.name):
-                # Asking a plain file for its position would wait for the thread that reads it.
-                progress(min(file.tell() if compressed else block.done, whole), whole)
-                yield block
+            with closing(scan_tar(stream, self.name)) as blocks:
+                for block in blocks:
+                    # Asking a plain file for its position would wait for the reading thread.
+                    progress(min(file.tell() if compressed else block.done, total), total)
+                    yield block
 
-    def keep(self, block: Block, index: int) -> int:
+    def store(self, block: FileBlock, index: int) -> int:
+        """Return the place of a file; see `Archive`."""
         if self._spool is None:
             return block.places[index]
         start = block.starts[index]
@@ -132,8 +194,9 @@ class TarSource:
     def read_into(
         self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
     ) -> None:
+        """Read stored images; see `ImageStore`."""
         order = sorted(range(len(places)), key=places.__getitem__)
-        # Neighbours come in one reading: a call per image would cost more than the copying.
+        # Neighbours are read at once: a call per image would cost more than the copying.
         first = 0
         while first < len(order):
             place = places[order[first]]
@@ -157,132 +220,201 @@ class TarSource:
 
     def _read(self, place: int, target: memoryview) -> None:
         if self._spool is not None:
-            self._spool.read_into(place, target)
+            self._spool.read_at(place, target)
             return
         if self._file is None:
             self._file = self._path.open("rb", buffering=0)
         read_at(self._file, place, target, self.name)
 
     def close(self) -> None:
+        """Release files and disk space."""
         if self._file is not None:
             self._file.close()
         if self._spool is not None:
             self._spool.close()
 
 
-class FolderSource:
-    """An unpacked release. Links to files and folders are followed: they lie on the user's disk."""
+class FolderSource(FileImages):
+    """An unpacked release. Links to files and folders are followed.
 
-    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
-        """Take the folders `PART/KIND` below `path` whose names are in `wanted` ("a/b")."""
+    Args:
+        path: the folder given.
+        parts: names of the parts' folders, at or below `path`.
+        kinds: names of the folders in a part that are read.
+    """
+
+    def __init__(self, path: Path, parts: Collection[str], kinds: Sequence[str]) -> None:
+        super().__init__()
         self.name = str(path)
-        # Not resolved: a link named train_set is a train_set, whatever it points to.
-        top = Path(os.path.abspath(path))  # noqa: PTH100
-        self._folders = _find_folders(top, frozenset(wanted))
-        self._names: list[str] = []
-        self._folder_of = array("B")
+        self._wanted = [
+            folder / kind
+            for folder in find_folders([path], parts)
+            for kind in kinds
+            if (folder / kind).is_dir()
+        ]
 
-    def blocks(self, progress: Progress) -> BlockStream:
-        listings = [_list(folder) for folder in self._folders]
-        whole = sum(map(len, listings))
-        block, buffer = Block(memoryview(b"")), bytearray()
-        for number, (folder, listing) in enumerate(zip(self._folders, listings, strict=True)):
+    def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
+        """Yield all files; see `Archive`."""
+        listings = [
+            [name for name, is_folder in entries(folder) if not is_folder]
+            for folder in self._wanted
+        ]
+        total = sum(map(len, listings))
+        block, buffer = FileBlock(memoryview(b"")), bytearray()
+        done = 0
+        for folder, listing in zip(self._wanted, listings, strict=True):
+            top = str(folder)
             prefix = os.fsencode(f"{folder.parent.name}/{folder.name}/")
             for name in listing:
-                self._add(block, buffer, folder, prefix, name)
-                self._names.append(name)
-                self._folder_of.append(number)
-                if len(buffer) >= WINDOW or len(block.names) >= _FILES_A_BLOCK:
-                    progress(len(self._names), whole)
+                path = os.path.join(top, name)  # noqa: PTH118 (a Path takes longer than reading)
+                try:
+                    data, size = read_member(path)
+                except OSError as error:
+                    raise DataError(f"{path} cannot be read: {error.strerror}") from error
+                block.names.append(prefix + os.fsencode(name))
+                block.starts.append(-1 if data is None else len(buffer))
+                block.sizes.append(size)
+                block.places.append(self.add(top, name))
+                buffer += data or b""
+                done += 1
+                if len(buffer) >= WINDOW or len(block.names) >= _FILES_PER_BLOCK:
+                    progress(done, total)
                     block.data = memoryview(buffer).toreadonly()
                     yield block
-                    block, buffer = Block(memoryview(b"")), bytearray()
+                    block, buffer = FileBlock(memoryview(b"")), bytearray()
         block.data = memoryview(buffer).toreadonly()
         yield block
-        progress(whole, whole)
+        progress(total, total)
 
-    def _add(self, block: Block, buffer: bytearray, folder: Path, prefix: bytes, name: str) -> None:
-        """Put a file into a block; folders are left out."""
-        path = os.path.join(folder, name)  # noqa: PTH118 (a Path costs more than the reading)
-        try:
-            found = os.stat(path)  # noqa: PTH116
-            if stat.S_ISDIR(found.st_mode):
-                return
-            if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"{path} is no regular file; take it away and repeat")
-            data = None
-            if found.st_size <= MAX_MEMBER:
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-                    data = file.read()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
-        block.names.append(prefix + os.fsencode(name))
-        block.starts.append(-1 if data is None else len(buffer))
-        block.sizes.append(found.st_size if data is None else len(data))
-        block.places.append(len(self._names))
-        buffer += data or b""
-
-    def keep(self, block: Block, index: int) -> int:
+    def store(self, block: FileBlock, index: int) -> int:
+        """Return the place of a file; see `Archive`."""
         return block.places[index]
 
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
-        for place, size, begin in zip(places, sizes, begins, strict=True):
-            path = self._folders[self._folder_of[place]] / self._names[place]
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error.strerror}") from error
-            if len(data) != size:
-                raise DataError(f"{path} changed while it was read; leave it alone and repeat")
-            target[begin : begin + size] = data
 
-    def close(self) -> None:
-        self._names.clear()
+def read_member(path: str | Path) -> tuple[bytes | None, int]:
+    """Read a file of at most `MAX_MEMBER` bytes.
 
+    Returns:
+        The content, None for a larger file; and the size.
 
-def _list(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    Raises:
+        OSError: the file cannot be read, or is not a regular file (a pipe would block forever).
+        ValueError: the name contains NUL.
+    """
+    found = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if found.st_size > MAX_MEMBER:
+        return None, found.st_size
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        data = file.read()
+    return data, len(data)
 
 
-def _find_folders(top: Path, wanted: frozenset[str]) -> list[Path]:
-    """Return the folders `PART/KIND` at or below `top`, at most six levels down."""
-    found: list[Path] = []
-    parts = {name.partition("/")[0] for name in wanted}
-    seen: set[tuple[int, int]] = set()  # links may lead in circles
-
-    def look(folder: Path, depth: int) -> None:
-        at = folder.stat()
-        if (at.st_dev, at.st_ino) in seen:
-            return
-        seen.add((at.st_dev, at.st_ino))
-        for child in (folder / name for name in _list(folder)):
-            if not child.is_dir():
-                continue
-            if f"{folder.name}/{child.name}" in wanted:
-                found.append(child)
-            elif depth < _DEPTH and folder.name not in parts and not child.name.startswith("."):
-                look(child, depth + 1)
-
-    look(top, 0)
-    return found
-
-
-def open_source(path: Path, scratch: Path, wanted: Sequence[str]) -> TarSource | FolderSource:
-    """Take a path for what it is.
+def open_source(
+    path: Path, scratch: Path, parts: Collection[str], kinds: Sequence[str]
+) -> TarSource | FolderSource:
+    """Open a tar archive or a folder.
 
     Args:
         path: a tar archive or a folder.
         scratch: folder for the temporary file of a compressed archive.
-        wanted: folders of interest, as "PART/KIND".
+        parts: names of the parts' folders.
+        kinds: names of the folders in a part that are read.
 
     Raises:
-        DataError: there is nothing at the path.
+        DataError: the path does not exist.
     """
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a tar or an unpacked folder")
-    return FolderSource(path, wanted) if path.is_dir() else TarSource(path, scratch)
+        raise DataError(f"{path} does not exist; give a tar archive or an unpacked folder")
+    return FolderSource(path, parts, kinds) if path.is_dir() else TarSource(path, scratch)
+
+
+def _nothing(_: str) -> bool:
+    return False
+
+
+def walk(top: Path, skip: Callable[[str], bool] = _nothing) -> Iterator[tuple[Path, list[Entry]]]:
+    """Yield a folder and all folders below it, at most `DEPTH` levels down, with their entries.
+
+    Level by level, by name. Names that begin with a dot are skipped, and so are folders to `skip`
+    and the images and annotations of AffectNet's parts. Links are followed, but no folder is
+    visited twice.
+
+    Raises:
+        DataError: a folder cannot be read, or there are over `MOST_FOLDERS`.
+    """
+    level = [top]
+    seen: set[tuple[int, int]] = set()
+    for _ in range(DEPTH + 1):
+        deeper: list[Path] = []
+        for folder in level:
+            at = folder.stat()
+            if (at.st_dev, at.st_ino) in seen:
+                continue
+            seen.add((at.st_dev, at.st_ino))
+            if len(seen) > MOST_FOLDERS:
+                raise DataError(
+                    f"{top} contains over {MOST_FOLDERS:,} folders; give a folder further down"
+                )
+            inside = entries(folder)
+            yield folder, inside
+            # Listing a million annotations takes seconds, and there is nothing to find in them.
+            shut = _AFFECTNET_KINDS if folder.name in _AFFECTNET_PARTS else ()
+            deeper += [
+                folder / name
+                for name, is_folder in inside
+                if is_folder and name not in shut and not skip(name)
+            ]
+        level = deeper
+
+
+def below(top: Path, wanted: Callable[[str], bool], *, folders: bool = False) -> Iterator[Path]:
+    """Yield files, or folders, whose name is wanted; see `walk`.
+
+    Folders below a wanted folder are not visited.
+    """
+    for folder, inside in walk(top, wanted if folders else _nothing):
+        for name, is_folder in inside:
+            if is_folder == folders and wanted(name):
+                yield folder / name
+
+
+def find_folders(tops: Sequence[Path], names: Collection[str]) -> list[Path]:
+    """Return the folders of these names, at or below some paths, each once."""
+    found: dict[Path, Path] = {}
+    for top in tops:
+        # Not resolved: a link named train_set is a train_set, whatever it points to.
+        path = Path(os.path.abspath(top))  # noqa: PTH100
+        here = [path] if path.name in names else []
+        for folder in [*here, *below(path, lambda name: name in names, folders=True)]:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Return the names in a folder, sorted, without those that begin with a dot.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted((e.name, e.is_dir()) for e in found if not e.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def image_names(folder: Path) -> list[str]:
+    """Return the names of the images in a folder, sorted."""
+    return [name for name, is_folder in entries(folder) if not is_folder and is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has the ending of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (for a million)
+
+
+def with_folder(path: Path) -> str:
+    """Name a file with the folder that it is in."""
+    return f"{path.parent.name}/{path.name}"

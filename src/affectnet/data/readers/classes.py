@@ -1,4 +1,4 @@
-"""Other people's words, numbers and orders for the eight expressions."""
+"""Words, numbers and class orders that other releases use for the eight expressions."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ WORDS: Final[dict[str, str]] = {
     "contempt": "contempt",
     "contemptuous": "contempt",
 }
-"""Words that can mean one expression only."""
+"""Words that can mean only one expression."""
 
 FERPLUS: Final = (
     "neutral",
@@ -38,17 +38,27 @@ FERPLUS: Final = (
     "fear",
     "contempt",
 )
-"""FER+'s order of votes."""
+"""The order of votes in FER+."""
 
 RAFDB: Final = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-"""RAF-DB's labels, the first of which is 1."""
+"""The labels of RAF-DB, the first of which is 1."""
+
+ALPHABETICAL: Final = tuple(sorted(EXPRESSIONS))
+"""How folders sort: the order in which copies of the releases are often numbered."""
+
+OTHER_ORDERS: Final[dict[str, tuple[str, ...]]] = {
+    "alphabetical": ALPHABETICAL,
+    "FER+": FERPLUS,
+    "RAF-DB": RAFDB,
+}
+"""Class orders that are mistaken for AffectNet's: number -> what it means there."""
 
 ORDERS: Final[dict[str, dict[str, str]]] = {
     "affectnet": {str(i): name for i, name in enumerate(EXPRESSIONS)},
     "ferplus": {str(i): name for i, name in enumerate(FERPLUS)},
     "rafdb": {str(i): name for i, name in enumerate(RAFDB, 1)},
 }
-"""Orders that --class-order knows by name."""
+"""Orders that --class-order accepts by name."""
 
 DROP: Final = "drop"
 _NUMBER = re.compile(r"\d{1,4}")
@@ -56,24 +66,24 @@ _NUMBERED = re.compile(r"\d+[\s._-]+(?=\D)")
 
 
 def find_class(word: str) -> int | None:
-    """Return the expression that a word means, 0-7, or None where it means none for sure.
+    """Return the expression that a word means, 0-7, or None if this is not certain.
 
-    Case does not matter, nor a number in front, as in `3_surprise`.
+    Case does not matter, nor does a number in front, as in `3_surprise`.
     """
     name = WORDS.get(_NUMBERED.sub("", word.strip().casefold(), count=1))
     return None if name is None else EXPRESSIONS.index(name)
 
 
 class Classes:
-    """What labels mean in one source: words by themselves, numbers by the user's order alone.
+    """What labels mean in one source: words by themselves, numbers only by the user's order.
 
     Args:
-        order: `--class-order`: a known order's name; names of expressions, the first for 0; or
-            `LABEL=NAME` pairs. Words may be joined by commas. `drop` in place of a name leaves
+        order: `--class-order`: the name of a known order; names of expressions, the first for 0; or
+            `LABEL=NAME` pairs. Words may be joined by commas. `drop` instead of a name leaves
             those rows out.
 
     Raises:
-        ConfigError: a word of the order names no expression, or a label or expression comes twice.
+        ConfigError: a word of the order is not an expression, or a label or expression comes twice.
     """
 
     def __init__(self, order: Sequence[str] = ()) -> None:
@@ -90,8 +100,8 @@ class Classes:
             label, equals, name = (piece.strip() for piece in word.partition("="))
             if not equals or not label:
                 raise ConfigError(
-                    f"--class-order has '{word}' among LABEL=NAME pairs; write all of them so, or "
-                    "all as plain names counted from 0"
+                    f"--class-order has '{word}' among LABEL=NAME pairs; give pairs only, or "
+                    "plain names only, counted from 0"
                 )
             index = find_class(name)
             if index is None and name.casefold() != DROP:
@@ -109,10 +119,10 @@ class Classes:
             self.given[key] = meant
 
     def find(self, label: str) -> int | None:
-        """Return the expression of a label, 0-7, or None where rows with it are left out.
+        """Return the expression of a label, 0-7, or None if rows with it are left out.
 
         Raises:
-            KeyError: nothing tells what the label means.
+            KeyError: the meaning of the label is unknown.
         """
         given = self.given.get(_key(label))
         if given is not None:
@@ -123,11 +133,11 @@ class Classes:
         return found
 
     def named(self, label: str) -> bool:
-        """Whether the order itself says what a label means."""
+        """Whether the order itself names a label."""
         return _key(label) in self.given
 
     def refuse(self, where: str, unknown: Sequence[str]) -> DataError:
-        """Make the error that asks what labels mean."""
+        """Make the error that asks for the meaning of labels."""
         shown = ", ".join(f"'{label}'" for label in list(unknown)[:6])
         example = f"{unknown[0]}=happiness"
         if self.given:
@@ -137,13 +147,13 @@ class Classes:
             )
         if all(is_number(label) for label in unknown):
             return DataError(
-                f"{where} numbers its classes ({shown}), and orders differ; say what they mean: "
+                f"{where} numbers its classes ({shown}), and orders differ; state what they mean: "
                 f"--class-order neutral,happiness,... counted from 0, --class-order {example},... "
                 f"or the name of an order ({', '.join(ORDERS)})"
             )
         return DataError(
-            f"{where} has the label {shown}, which means no expression for sure; say what is "
-            f"meant with --class-order {example},... or {unknown[0]}={DROP}"
+            f"{where} has the label {shown}, whose meaning is not certain; state it with "
+            f"--class-order {example},... or {unknown[0]}={DROP}"
         )
 
 

@@ -1,22 +1,22 @@
-"""Which release the sources are: told by what is in them, never guessed."""
+"""Find out which release the sources are, by their content; never guess."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from affectnet.data.readers.affectnet import PARTS, Release, read_affectnet
+from affectnet.data.readers.affectnet import PARTS, read_affectnet
 from affectnet.data.readers.affectnet_csv import FILES, is_affectnet_csv, read_affectnet_csv
 from affectnet.data.readers.affectnet_plus import find_sets, read_affectnet_plus
-from affectnet.data.readers.ferplus import find_folders, read_ferplus
+from affectnet.data.readers.archive import below, entries, find_folders
+from affectnet.data.readers.engine import RawRelease, ReadOptions
+from affectnet.data.readers.ferplus import find_labelled, read_ferplus
 from affectnet.data.readers.folder import find_split_folders, looks_like_classes, read_folder
-from affectnet.data.readers.parts import Options, align_release
 from affectnet.data.readers.rafdb import LIST_NAMES, find_list, read_rafdb
-from affectnet.data.readers.search import below, entries
 from affectnet.data.readers.table import SUFFIXES, find_tables, is_table, read_table
 from affectnet.errors import DataError
 
-READERS: Final[dict[str, Callable[[Sequence[Path], Options], Release]]] = {
-    "affectnet": lambda paths, options: read_eight_class(paths, options),
+READERS: Final[dict[str, Callable[[Sequence[Path], ReadOptions], RawRelease]]] = {
+    "affectnet": read_affectnet,
     "affectnet_csv": read_affectnet_csv,
     "affectnet_plus": read_affectnet_plus,
     "ferplus": read_ferplus,
@@ -36,11 +36,11 @@ TITLES: Final = {
 _ONLY_FOLDERS = ("affectnet_plus", "ferplus", "folder")
 
 
-def read_release(release: str, paths: Sequence[Path], options: Options) -> Release:
-    """Read sources as a release, or as the one that they look like ('auto').
+def read_release(release: str, paths: Sequence[Path], options: ReadOptions) -> RawRelease:
+    """Read sources as a release; 'auto' finds out which one.
 
     Raises:
-        DataError: a source is missing, is not what it was said to be, or may be two things.
+        DataError: a source is missing, is not the given release, or may be more than one.
     """
     for path in paths:
         try:
@@ -54,24 +54,17 @@ def read_release(release: str, paths: Sequence[Path], options: Options) -> Relea
         for path in paths:
             if not path.is_dir():
                 raise DataError(
-                    f"{path} is a file; {TITLES[name]} is read from a folder: unpack it, or say "
-                    "what it is with --release"
+                    f"{path} is a file; {TITLES[name]} is read from a folder: unpack it, or "
+                    "name another release with --release"
                 )
     return READERS[name](paths, options)
-
-
-def read_eight_class(paths: Sequence[Path], options: Options) -> Release:
-    """Read AffectNet's eight-class release, and align it where that is asked for."""
-    release = read_affectnet(paths, options.scratch, options.check, options.progress)
-    release.settings.update(options.settings(cropped=True))
-    return align_release(release, options) if options.align else release
 
 
 def detect(paths: Sequence[Path]) -> str:
     """Return the release that all sources look like, one of `READERS`.
 
     Raises:
-        DataError: a source looks like none or like several, or two look different.
+        DataError: a source looks like none or like several, or two sources look different.
     """
     found: dict[str, Path] = {}
     helpers = []
@@ -82,7 +75,7 @@ def detect(paths: Sequence[Path]) -> str:
         elif len(names) > 1:
             listed = " and like ".join(TITLES[name] for name in names)
             raise DataError(
-                f"{path} looks like {listed}; say which with --release {' or '.join(names)}"
+                f"{path} looks like {listed}; choose with --release {' or '.join(names)}"
             )
         else:
             found.setdefault(names[0], path)
@@ -90,13 +83,13 @@ def detect(paths: Sequence[Path]) -> str:
         (one, first), (other, second) = list(found.items())[:2]
         raise DataError(
             f"{first} looks like {TITLES[one]}, {second} like {TITLES[other]}; make a dataset of "
-            "each (training takes several), or say --release"
+            "each (a model can be trained on several), or give --release"
         )
-    # A folder of pictures beside a table or a list is no release by itself.
+    # A folder of images given with a table or a list is not a release by itself.
     if not found or (helpers and next(iter(found)) not in ("affectnet_csv", "rafdb", "table")):
         raise DataError(
-            f"{helpers[0]} looks like no release that is known: {'; '.join(TITLES.values())}; "
-            "give another folder, or say what it is with --release"
+            f"{helpers[0]} does not look like a known release: {'; '.join(TITLES.values())}; "
+            "give another folder, or name the release with --release"
         )
     return next(iter(found))
 
@@ -109,14 +102,14 @@ def _looks_like(path: Path) -> list[str]:
         names.append("affectnet")
     if find_sets([path]):
         names.append("affectnet_plus")
-    if find_folders([path]):
+    if find_labelled([path]):
         names.append("ferplus")
     if find_list([path]) is not None:
         names.append("rafdb")
     if any(is_affectnet_csv(file) for file in below(path, lambda n: n.lower() in FILES)):
         names.append("affectnet_csv")
     if not names:
-        # Looked for last: parts of the releases above would pass for them.
+        # Checked last, because parts of the releases above look like these.
         if find_tables([path]):
             names.append("table")
         if any(map(looks_like_classes, _candidates(path))):
@@ -130,14 +123,13 @@ def _file_looks_like(path: Path) -> str:
     if path.suffix.lower() in SUFFIXES:
         if path.name.lower() in FILES and is_affectnet_csv(path):
             return "affectnet_csv"
-        # Where the columns are others, reading says which are needed.
+        # With other columns, reading raises an error that names those needed.
         return "table" if is_table(path) or not is_affectnet_csv(path) else "affectnet_csv"
-    return "affectnet"  # a tar, or whatever reading it then says that it is
+    return "affectnet"  # a tar archive; if it is not, reading raises an error
 
 
 def _has_eight_class_parts(path: Path) -> bool:
-    here = [path.absolute()] if path.absolute().name in PARTS else []
-    for folder in [*here, *below(path, lambda name: name in PARTS, folders=True)]:
+    for folder in find_folders([path], PARTS):
         inside = dict(entries(folder))
         if inside.get("annotations"):
             names = entries(folder / "annotations")[:1000]

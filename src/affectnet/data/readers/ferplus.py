@@ -1,26 +1,25 @@
 """FER+ (2016): `FER2013Train|FER2013Valid|FER2013Test/` with images and ten votes each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.annotations import Bad, number, open_csv, plain_key
+from affectnet.data.readers.archive import find_folders, image_names
 from affectnet.data.readers.classes import FERPLUS
-from affectnet.data.readers.collect import Record
-from affectnet.data.readers.part import (
+from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
+from affectnet.data.readers.release_part import (
     MISSING,
     NO_EXPRESSION,
     NO_MAJORITY,
     ORPHAN_IMAGE,
     UNREADABLE,
     UNREADABLE_ID,
+    Dropped,
 )
-from affectnet.data.readers.parts import Options, Parts
-from affectnet.data.readers.search import below, entries, is_image
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
@@ -33,54 +32,49 @@ _TO_OURS = [FERPLUS.index(name) for name in EXPRESSIONS]
 _MOST_VOTES = 1000
 
 
-def read_ferplus(paths: Sequence[Path], options: Options) -> Release:
+def read_ferplus(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     """Read FER+; its three folders are the splits train, val and test as they are.
 
-    `options.labels` 'majority' keeps the faces that `majority` gives an expression. 'shares' keeps
-    all whose most frequent answer is an expression, with the shares of their votes as soft labels,
-    and the expression where there is a majority.
+    `options.labels` 'majority' uses the faces that `majority` gives an expression. 'shares' uses
+    all faces whose most frequent answer is an expression, with the vote shares as soft labels, and
+    the expression where there is a majority.
 
     Raises:
         DataError: a folder or its label.csv is missing or has other columns.
     """
-    found = find_folders(paths)
+    found = find_labelled(paths)
     if not found:
         raise DataError(
-            f"{', '.join(map(str, paths))}: none of {', '.join(FOLDERS)} with a {LABELS_NAME} is "
-            "there; give the folder that holds them"
+            f"{', '.join(map(str, paths))}: there is none of {', '.join(FOLDERS)} with a "
+            f"{LABELS_NAME}; give the folder that contains them"
         )
     splits: dict[str, str] = {}
-    with Parts(options) as parts:
+    with Engine(options) as engine:
         for folder in found:
             if FOLDERS[folder.name] in splits:
-                raise DataError(f"{folder.name} is there twice; give one of them")
+                raise DataError(f"{folder.name} is there twice; give one of the two")
             splits[FOLDERS[folder.name]] = folder.name
-            _read_folder(folder, parts, options)
-        return parts.release("ferplus", splits, labels=options.labels)
+            engine.read(_faces(folder, options))
+        return engine.release("ferplus", splits, labels=options.labels)
 
 
-def find_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return the release's folders that hold a label.csv."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        here = [path.absolute()] if path.absolute().name in FOLDERS else []
-        for folder in [*here, *below(path, lambda name: name in FOLDERS, folders=True)]:
-            if (folder / LABELS_NAME).is_file():
-                found.setdefault(folder.resolve(), folder)
-    return sorted(found.values(), key=lambda folder: list(FOLDERS).index(folder.name))
+def find_labelled(paths: Sequence[Path]) -> list[Path]:
+    """Return the folders of the release that contain a label.csv."""
+    found = [path for path in find_folders(paths, FOLDERS) if (path / LABELS_NAME).is_file()]
+    return sorted(found, key=lambda folder: list(FOLDERS).index(folder.name))
 
 
 def majority(votes: NDArray[np.int64]) -> int | None:
-    """Return the answer that the majority rule of FER+ gives, an index into `ANSWERS`.
+    """Return the answer by the majority rule of FER+, an index into `ANSWERS`.
 
-    Answers with a single vote are dropped as outliers; the most frequent of the rest needs more
-    than half of the votes that are left (Barsoum et al., 2016).
+    Answers with a single vote are dropped as outliers; the most frequent answer needs more than
+    half of the remaining votes (Barsoum et al., 2016).
 
     Args:
         votes: int (10,), in the order of `ANSWERS`.
 
     Returns:
-        None where no answer has that many.
+        None if no answer has that many.
     """
     left = np.where(votes > 1, votes, 0)
     peak = int(left.argmax())
@@ -88,9 +82,9 @@ def majority(votes: NDArray[np.int64]) -> int | None:
 
 
 def vote_shares(votes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the share of each expression, float32 (8,) in the order of `labels.EXPRESSIONS`.
+    """Return the vote share of each expression, float32 (8,) in the order of `labels.EXPRESSIONS`.
 
-    Single votes are dropped as in `majority`, unknown and NF do not count.
+    Single votes are dropped as in `majority`; unknown and NF do not count.
 
     Raises:
         Bad: no expression has two votes, or unknown or NF has more than any expression.
@@ -104,10 +98,9 @@ def vote_shares(votes: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(faces[_TO_OURS] / faces.sum(), np.float32)
 
 
-def _read_folder(folder: Path, parts: Parts, options: Options) -> None:
-    collector = parts[folder.name]
+def _faces(folder: Path, options: ReadOptions) -> Iterator[FaceRecord | Dropped]:
     file = folder / LABELS_NAME
-    there = {name for name, is_folder in entries(folder) if not is_folder and is_image(name)}
+    unnamed = set(image_names(folder))
     with open_csv(file, options.progress(str(folder))) as rows:
         name_at, votes_at, width = 0, list(range(2, 12)), 12
         for number_of_row, (line, row) in enumerate(rows):
@@ -118,14 +111,12 @@ def _read_folder(folder: Path, parts: Parts, options: Options) -> None:
             try:
                 if len(row) != width:
                     raise Bad(UNREADABLE, f"line {line} has {len(row)} values, not {width}")
-                record = _record(folder, name, [row[i] for i in votes_at], options)
+                yield _face(folder, name, [row[i] for i in votes_at], options)
             except Bad as bad:
-                collector.drop(_stem(name) or f"line {line}", *bad.fault)
-            else:
-                collector.add(record)
-            there.discard(name)
-    for name in sorted(there):
-        collector.drop(_stem(name), ORPHAN_IMAGE, f"{LABELS_NAME} does not name it")
+                yield Dropped(folder.name, _stem(name) or f"line {line}", *bad.fault)
+            unnamed.discard(name)
+    for name in sorted(unnamed):
+        yield Dropped(folder.name, _stem(name), ORPHAN_IMAGE, f"{LABELS_NAME} does not name it")
 
 
 def _stem(name: str) -> str:
@@ -137,24 +128,24 @@ def _is_header(row: list[str]) -> bool:
 
 
 def _columns(file: Path, header: list[str]) -> tuple[int, list[int], int]:
-    """Find the columns by their names: an order that differs is then no trap."""
+    """Find the columns by their names, as their order may differ."""
     keys = [plain_key(cell) for cell in header]
     names = [key for key in ("imagename", "name", "image", "filename") if key in keys]
     missing = [answer for answer in ANSWERS if keys.count(plain_key(answer)) != 1]
     if not names or missing:
         raise DataError(
-            f"{file} has the columns {', '.join(header)[:200]}; needed are the image's name and "
-            f"the votes for {', '.join(ANSWERS)}"
+            f"{file} has the columns {', '.join(header)[:200]}; it needs the name of the image "
+            f"and the votes for {', '.join(ANSWERS)}"
         )
     votes = [keys.index(plain_key(answer)) for answer in ANSWERS]
     return keys.index(names[0]), votes, len(header)
 
 
-def _record(folder: Path, name: str, cells: Sequence[str], options: Options) -> Record:
+def _face(folder: Path, name: str, cells: Sequence[str], options: ReadOptions) -> FaceRecord:
     if not name:
-        raise Bad(MISSING, "no name of an image (FER+ has rows for images that were removed)")
+        raise Bad(MISSING, "no image name (FER+ has rows for images that were removed)")
     if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
-        raise Bad(UNREADABLE_ID, "no name of a file in this folder")
+        raise Bad(UNREADABLE_ID, "not the name of a file in this folder")
     counts = [number(cell, answer) for cell, answer in zip(cells, ANSWERS, strict=True)]
     if not all(n is not None and 0 <= n <= _MOST_VOTES and n == int(n) for n in counts):
         raise Bad(UNREADABLE, f"votes are {', '.join(cells)[:100]}")
@@ -168,4 +159,4 @@ def _record(folder: Path, name: str, cells: Sequence[str], options: Options) -> 
     elif winner is None:
         raise Bad(NO_MAJORITY, f"votes are {', '.join(cell.strip() for cell in cells)}")
     label = None if winner is None else EXPRESSIONS.index(ANSWERS[winner])
-    return Record(_stem(name), folder / name, label, soft=soft)
+    return FaceRecord(folder.name, _stem(name), folder / name, label, soft=soft)

@@ -1,78 +1,80 @@
 """RAF-DB, basic expressions: `list_patition_label.txt` and aligned images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from affectnet.data.images import decode_image
-from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.annotations import Bad
+from affectnet.data.readers.archive import below, entries, is_image, read_member, walk
 from affectnet.data.readers.classes import RAFDB
-from affectnet.data.readers.collect import Record
-from affectnet.data.readers.kept import read_image
-from affectnet.data.readers.part import BAD_LABEL, UNREADABLE, UNREADABLE_ID
-from affectnet.data.readers.parts import Options, Parts
-from affectnet.data.readers.search import below, entries, is_image, walk
+from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
+from affectnet.data.readers.release_part import BAD_LABEL, UNREADABLE, UNREADABLE_ID, Dropped
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 
 LIST_NAMES: Final = ("list_patition_label.txt", "list_partition_label.txt")
-"""The first is the release's own spelling."""
+"""The first is the spelling of the release."""
 
 SIDE: Final = 100
-"""Side of the release's aligned images."""
+"""Side of the aligned images, in pixels."""
 
 _PREFIXES = {"train_": "train", "test_": "test"}
 _MAX_LIST = 32 << 20
 
 
-def read_rafdb(paths: Sequence[Path], options: Options) -> Release:
-    """Read RAF-DB's seven expressions, from its own label order; there is no valence or arousal.
+def read_rafdb(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
+    """Read RAF-DB's seven expressions, in its own label order; there is no valence or arousal.
 
-    Takes the aligned images, `train_00001_aligned.jpg`; images of the plain name are taken too
-    where they are 100x100, as the aligned ones are.
+    Reads the aligned images, `train_00001_aligned.jpg`; images of the plain name are used if they
+    are 100x100, as the aligned images are.
 
     Raises:
-        DataError: the list or the aligned images are not there, or are there twice.
+        DataError: the list or the aligned images are missing, or are there twice.
     """
     file = find_list(paths)
     if file is None:
         raise DataError(
-            f"{', '.join(map(str, paths))}: {LIST_NAMES[0]} is not there; give the folder that "
-            "holds it and the images"
+            f"{', '.join(map(str, paths))}: there is no {LIST_NAMES[0]}; give the folder that "
+            "contains it and the images"
         )
     lines = _read_lines(file)
     folder, aligned = _find_images(paths, file, lines)
-    with Parts(options) as parts:
-        progress = options.progress(str(folder))
-        for done, line in enumerate(lines):
-            if done % 256 == 0:
-                progress(done, len(lines))
-            words = line.split()
-            if not words:
-                continue
-            name = words[0]
-            part = next((p for p in _PREFIXES if name.startswith(p)), None)
-            if part is None or len(words) != 2:
-                fault = UNREADABLE, f"'{line.strip()[:60]}' is not of the form 'train_00001.jpg 5'"
-                parts[_PREFIXES[part or "train_"]].drop(name, *fault)
-                continue
-            collector = parts[_PREFIXES[part]]
-            stem, _, suffix = name.rpartition(".")
-            try:
-                label = _label(words[1])
-                if "/" in name or "\\" in name or "\0" in name or not stem:
-                    raise Bad(UNREADABLE_ID, "no name of an image file")
-            except Bad as bad:
-                collector.drop(stem or name, *bad.fault)
-                continue
+    with Engine(options) as engine:
+        engine.read(_faces(folder, aligned, lines, options))
+        return engine.release("rafdb", {part: part for part in engine.tables})
+
+
+def _faces(
+    folder: Path, aligned: bool, lines: Sequence[str], options: ReadOptions
+) -> Iterator[FaceRecord | Dropped]:
+    progress = options.progress(str(folder))
+    for done, line in enumerate(lines):
+        if done % 256 == 0:
+            progress(done, len(lines))
+        words = line.split()
+        if not words:
+            continue
+        name = words[0]
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        part = _PREFIXES[prefix or "train_"]
+        stem, _, suffix = name.rpartition(".")
+        try:
+            if prefix is None or len(words) != 2:
+                stem = name
+                shown = line.strip()[:60]
+                raise Bad(UNREADABLE, f"'{shown}' is not of the form 'train_00001.jpg 5'")
+            label = _label(words[1])
+            if "/" in name or "\\" in name or "\0" in name or not stem:
+                raise Bad(UNREADABLE_ID, "not the name of an image file")
             image = folder / (f"{stem}_aligned.{suffix}" if aligned else name)
-            collector.add(Record(stem, image, label))
-        return parts.release("rafdb", {"train": "train", "test": "test"})
+            yield FaceRecord(part, stem, image, label)
+        except Bad as bad:
+            yield Dropped(part, stem or name, *bad.fault)
 
 
 def find_list(paths: Sequence[Path]) -> Path | None:
-    """Return the release's list of labels at or below some paths.
+    """Return the list of labels at or below some paths, None if there is none.
 
     Raises:
         DataError: there are two.
@@ -93,14 +95,14 @@ def find_list(paths: Sequence[Path]) -> Path | None:
 def _read_lines(file: Path) -> list[str]:
     try:
         if file.stat().st_size > _MAX_LIST:
-            raise DataError(f"{file} is too large for RAF-DB's list; give the release's own")
+            raise DataError(f"{file} is too large for the list of RAF-DB; give the original file")
         return file.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tuple[Path, bool]:
-    """Return the folder of the images, and whether their names say that they are aligned."""
+    """Return the folder of the images, and whether their names end in `_aligned`."""
     listed = {words[0] for line in lines if (words := line.split())}
     stems = {name.rpartition(".")[0] for name in listed}
     near = file.absolute().parent
@@ -127,21 +129,24 @@ def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tup
             f"and {file.name}"
         )
     if not ready:
-        state = f"only those of {next(iter(found.values()))} are there" if found else "none is"
+        state = (
+            f"there are only those of {next(iter(found.values()))}" if found else "there are none"
+        )
         raise DataError(
             f"RAF-DB's aligned images (train_00001_aligned.jpg, {SIDE}x{SIDE}) are needed, and "
-            f"{state}; give the folder that holds Image/aligned"
+            f"{state}; give the folder that contains Image/aligned"
         )
     return ready[0]
 
 
 def _fits(folder: Path, listed: set[str]) -> bool:
-    """Whether the first images of a folder have the size of aligned ones."""
+    """Whether the images of a folder have the size of aligned images; the first one decides."""
     names = [name for name, is_folder in entries(folder) if not is_folder and name in listed]
     for name in names[:20]:
         try:
-            return decode_image(read_image(folder / name)).shape[:2] == (SIDE, SIDE)
-        except (Bad, DataError):
+            data, _ = read_member(folder / name)
+            return decode_image(data or b"").shape[:2] == (SIDE, SIDE)
+        except (OSError, DataError):
             continue
     return False
 

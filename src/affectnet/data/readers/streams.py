@@ -1,11 +1,10 @@
-"""The bytes of an archive, whatever compresses it, read ahead by a thread."""
+"""The bytes of an archive, however it is compressed, read ahead by a thread."""
 
 import gzip
 import io
 import lzma
 import queue
 import stat
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ import numpy as np
 import zstandard
 
 from affectnet.errors import DataError
+from affectnet.threads import overlap
 
 WINDOW = 8 << 20
-"""Bytes read at once: large enough that a thread switch costs nothing, small beside 1 GB."""
+"""Bytes read at once: large enough that switching threads costs nothing, small next to 1 GB."""
 
 _XZ_MEMORY = 256 << 20
 _OTHER_KINDS = {
@@ -40,21 +40,23 @@ class ByteStream(Protocol):
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[tuple[ByteStream, bool, IO[bytes]]]:
-    """Open an archive, told by its first bytes, not by its name.
+    """Open an archive, recognised by its first bytes, not by its name.
 
-    Yields the stream of the archive's own bytes, whether it is compressed, and the file below,
-    whose position tells how far the reading has come.
+    Yields the stream of the unpacked archive, whether it is compressed, and the underlying file,
+    whose position shows the progress.
 
     Raises:
-        DataError: the path is missing or no regular file, or a kind of archive not read here; and
-            inside the context, when a compressed stream is damaged or cut short.
+        DataError: the path does not exist or is not a regular file, or the kind of archive is not
+            supported; inside the context too, when a compressed stream is damaged or cut short.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path} is neither a file nor a folder; give a tar or a folder")
+            raise DataError(f"{path} is neither a file nor a folder; give a tar archive or folder")
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give a tar or an unpacked folder") from None
+        raise DataError(
+            f"{path} does not exist; give a tar archive or an unpacked folder"
+        ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     with file:
@@ -84,7 +86,7 @@ def open_archive(path: Path) -> Iterator[tuple[ByteStream, bool, IO[bytes]]]:
 
 
 class _XzStream:
-    """`lzma.open`, but with a bound on the memory that the archive may ask for."""
+    """`lzma.open`, but with a limit on the memory that the archive may request."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -117,11 +119,18 @@ class _XzStream:
 
 
 class ReadAhead(Generic[Prepared]):
-    """Windows of a stream, read and prepared by a thread while the caller works on those before.
+    """Windows of a stream, read and prepared by a thread while the caller works on earlier ones.
 
-    Iterating yields (buffer, length, what `prepare` made of the window); the caller hands each
-    buffer back by `recycle` once nothing looks into it any more. Errors of the thread come up in
-    the iteration. Use as a context, so that the thread ends with it.
+    Iterating yields (buffer, length, what `prepare` made of the window); the last window is shorter
+    than WINDOW, perhaps empty. The caller returns each buffer by `recycle` once it is not needed
+    any more. Errors of the thread are raised by the iteration. A context manager, so that the
+    thread ends with it.
+
+    Args:
+        stream: what to read.
+        buffers: number of buffers of WINDOW bytes.
+        front: spare bytes before each window.
+        prepare: called by the thread with each window.
     """
 
     def __init__(
@@ -131,53 +140,34 @@ class ReadAhead(Generic[Prepared]):
         front: int,
         prepare: Callable[[memoryview], Prepared],
     ) -> None:
-        """Take `buffers` buffers of WINDOW bytes, each with `front` spare bytes before them."""
         self._stream = stream
         self._front = front
         self._prepare = prepare
-        self._stop = False
         # Last in, first out: memory that is still in the cache, and less of it.
         self._free: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
-        self._full: queue.SimpleQueue[tuple[memoryview, int, Prepared] | BaseException]
-        self._full = queue.SimpleQueue()
         for _ in range(buffers):
-            self._free.put(new_memory(front + WINDOW))
-        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
-        self._thread.start()
+            self.recycle(new_memory(front + WINDOW))
+        self._windows = overlap(self._read(), buffers)
 
-    def _read(self) -> None:
-        try:
-            while (buffer := self._free.get()) is not None:
-                length = 0
-                while length < WINDOW:
-                    got = self._stream.readinto(buffer[self._front + length :])
-                    if not got or self._stop:
-                        break
-                    length += got
-                window = buffer[self._front : self._front + length]
-                self._full.put((buffer, length, self._prepare(window)))
-                if length < WINDOW:
-                    return
-        except BaseException as error:  # every kind: the caller's thread shall raise it
-            self._full.put(error)
+    def _read(self) -> Iterator[tuple[memoryview, int, Prepared]]:
+        length = WINDOW
+        while length == WINDOW and (buffer := self._free.get()) is not None:
+            length = 0
+            while length < WINDOW and (
+                got := self._stream.readinto(buffer[self._front + length :])
+            ):
+                length += got
+            yield buffer, length, self._prepare(buffer[self._front : self._front + length])
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop = True
-        self._free.put(None)
-        self._thread.join()
-
     def __iter__(self) -> Iterator[tuple[memoryview, int, Prepared]]:
-        """Yield the windows; the last one is shorter than WINDOW, perhaps empty."""
-        while True:
-            item = self._full.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            if item[1] < WINDOW:
-                return
+        return self._windows
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(None)
+        self._windows.close()
 
     def recycle(self, buffer: memoryview) -> None:
         """Let the thread read into a buffer again."""
@@ -185,7 +175,7 @@ class ReadAhead(Generic[Prepared]):
 
 
 def new_memory(size: int) -> memoryview:
-    """Return writable memory that costs nothing until it is written to, unlike a bytearray."""
+    """Return writable memory that, unlike a bytearray, costs nothing until it is written to."""
     return np.empty(size, np.uint8).data
 
 
@@ -197,8 +187,8 @@ def read_at(file: IO[bytes], offset: int, target: memoryview, name: str) -> None
     """
     file.seek(offset)
     done = 0
-    while done < len(target):  # a raw file may hand out less than asked
+    while done < len(target):  # a raw file may return less than requested
         got = file.readinto(target[done:])  # type: ignore[attr-defined]
         if not got:
-            raise DataError(f"{name} became shorter while it was read; leave it alone and repeat")
+            raise DataError(f"{name} became shorter while it was read; run the command again")
         done += got

@@ -9,15 +9,18 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affectnet.data.readers.affectnet import Release
 from affectnet.data.readers.annotations import Bad, affect, as_text, open_csv, points
-from affectnet.data.readers.archive import Progress
+from affectnet.data.readers.archive import Progress, below, with_folder
 from affectnet.data.readers.classes import Classes, find_class
-from affectnet.data.readers.collect import Record
+from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
 from affectnet.data.readers.folder import SPLIT_WORDS, split_of
-from affectnet.data.readers.part import MISSING, NO_EXPRESSION, ORPHAN_ANNOTATION, UNREADABLE
-from affectnet.data.readers.parts import Options, Parts
-from affectnet.data.readers.search import below, shown
+from affectnet.data.readers.release_part import (
+    MISSING,
+    NO_EXPRESSION,
+    ORPHAN_ANNOTATION,
+    UNREADABLE,
+    Dropped,
+)
 from affectnet.errors import DataError
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")
@@ -30,7 +33,7 @@ _SHOWN = 200
 
 @dataclass(frozen=True)
 class _Table:
-    """One file: where its columns are, and what it says of the classes."""
+    """One file: its columns, and the names of its classes if it states them."""
 
     path: Path
     image: str
@@ -40,17 +43,17 @@ class _Table:
     split: str | None
 
 
-def read_table(paths: Sequence[Path], options: Options) -> Release:
-    """Read tables with a row a face.
+def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
+    """Read tables with one row per face.
 
     Columns: `image` (encoded bytes, a struct of `bytes` and `path` as Hugging Face writes it, or a
     path) or `path`; `expression` (or `emotion`, or `label`), `valence`, `arousal`, `split`, `id`
-    and `landmarks` where there are any. Paths start at the table's folder. Words for expressions
-    are understood; numbers need the names that a Hugging Face export carries, or
-    `options.class_order`. The split is told by the column, else by the files' names.
+    and `landmarks`, as far as they are there. Paths start at the folder of the table. Words for
+    expressions are understood; numbers need the names that a Hugging Face export contains, or
+    `options.class_order`. The split is stated by the column, or else by the names of the files.
 
     Raises:
-        DataError: a file cannot be read or lacks columns, or what it means is not told.
+        DataError: a file cannot be read or lacks columns, or its classes or split are unknown.
     """
     files = find_tables(paths)
     if not files:
@@ -61,14 +64,12 @@ def read_table(paths: Sequence[Path], options: Options) -> Release:
     classes = Classes(options.class_order)
     tables = [_open(file) for file in files]
     _check_splits(tables)
-    splits: set[str] = set()
-    with Parts(options) as parts:
+    with Engine(options) as engine:
         for table in tables:
-            reading = _Reading(table, classes, parts)
-            reading.read(options.progress(str(table.path)), len(tables) > 1)
-            splits |= reading.splits
-        return parts.release(
-            "table", {split: split for split in splits}, class_order=classes.given or None
+            reader = _TableReader(table, classes, several=len(tables) > 1)
+            engine.read(reader.faces(options.progress(str(table.path))))
+        return engine.release(
+            "table", {split: split for split in engine.tables}, class_order=classes.given or None
         )
 
 
@@ -98,7 +99,11 @@ def is_table(path: Path) -> bool:
 
 
 def _open(path: Path) -> _Table:
-    """Look at a table's columns."""
+    """Read the columns of a table.
+
+    Raises:
+        DataError: it cannot be read, or does not have the columns of a table of faces.
+    """
     names: tuple[str, ...] = ()
     if _is_parquet(path):
         with _parquet(path) as file:
@@ -109,12 +114,12 @@ def _open(path: Path) -> _Table:
             columns = [cell.strip() for cell in next(rows, (0, []))[1]]
     for name in (*IMAGE_NAMES, *EXPRESSION_NAMES, *_OTHERS):
         if columns.count(name) > 1:
-            raise DataError(f"{path} has two columns '{name}'; take one away")
+            raise DataError(f"{path} has two columns '{name}'; remove one")
     image = [name for name in IMAGE_NAMES if name in columns]
     labels = [name for name in EXPRESSION_NAMES if name in columns]
     if not image or not (labels or {"valence", "arousal"} & set(columns)):
         raise DataError(
-            f"{path} has the columns {', '.join(columns)[:_SHOWN]}; needed are image or path, and "
+            f"{path} has the columns {', '.join(columns)[:_SHOWN]}; it needs image or path, and "
             f"{EXPRESSION_NAMES[0]}, valence or arousal"
         )
     if len(labels) > 1:
@@ -133,37 +138,34 @@ def _open(path: Path) -> _Table:
 
 
 def _check_splits(tables: Sequence[_Table]) -> None:
-    """Make sure that each file's split is told, where it matters."""
-    untold = [table for table in tables if "split" not in table.others and table.split is None]
-    if len(tables) > 1 and untold:
+    """Raise `DataError` where there are several files and the split of one is unknown."""
+    unknown = [table for table in tables if "split" not in table.others and table.split is None]
+    if len(tables) > 1 and unknown:
         raise DataError(
-            f"nothing tells which split {shown(untold[0].path)} is for; add a column split, or "
-            "name the files train, val and test"
+            f"the split of {with_folder(unknown[0].path)} is unknown; add a column split, or name "
+            "the files train, val and test"
         )
 
 
-class _Reading:
-    """Reads one table into the parts."""
+class _TableReader:
+    """Reads one table; ids of `several` tables have to differ."""
 
-    def __init__(self, table: _Table, classes: Classes, parts: Parts) -> None:
-        self.splits: set[str] = set()
+    def __init__(self, table: _Table, classes: Classes, several: bool) -> None:
         self._table = table
         self._classes = classes
-        self._parts = parts
-        self._folder = table.path.absolute().parent
-        self._several = False
-
-    def read(self, progress: Progress, several: bool) -> None:
-        """Take in all rows; `several` files need ids that tell them apart."""
         self._several = several
+        self._folder = table.path.absolute().parent
+
+    def faces(self, progress: Progress) -> Iterator[FaceRecord | Dropped]:
+        """Yield all rows."""
         table = self._table
         rows = _parquet_rows if _is_parquet(table.path) else _csv_rows
         wanted = [table.image, *sorted(table.others)]
         wanted += [table.expression] if table.expression else []
         for place, row in rows(table.path, wanted, progress):
-            self._take(place, row)
+            yield self._face(place, row)
 
-    def _take(self, place: int, row: Mapping[str, Any] | str) -> None:
+    def _face(self, place: int, row: Mapping[str, Any] | str) -> FaceRecord | Dropped:
         split, name = self._table.split or "train", f"row {place}"
         try:
             if isinstance(row, str):
@@ -174,12 +176,14 @@ class _Reading:
                     raise Bad(MISSING, f"split is {str(row['split'])[:40]!r}, not train, val, test")
                 split = SPLIT_WORDS[word.casefold()]
             name = self._name(place, row)
-            record = self._record(name, row)
+            valence, arousal = (affect(row.get(key), key) for key in ("valence", "arousal"))
+            label = self._label(row)
+            if label is None and valence is None and arousal is None:
+                raise Bad(MISSING, "no expression, valence or arousal")
+            image, landmarks = self._image(row), points(row.get("landmarks"))
         except Bad as bad:
-            self._parts[split].drop(name, *bad.fault)
-        else:
-            self._parts[split].add(record)
-        self.splits.add(split)
+            return Dropped(split, name, *bad.fault)
+        return FaceRecord(split, name, image, label, valence, arousal, landmarks)
 
     def _name(self, place: int, row: Mapping[str, Any]) -> str:
         if "id" in self._table.others:
@@ -190,17 +194,8 @@ class _Reading:
         path = row["path"] if "path" in row else row[self._table.image]
         if isinstance(path, str) and path.strip():
             return path.strip()
-        # Without ids the place must do; it is the same whenever the table is.
+        # Without ids the position is used; it is the same as long as the table is.
         return f"{self._table.path.stem}:{place}" if self._several else str(place)
-
-    def _record(self, name: str, row: Mapping[str, Any]) -> Record:
-        valence, arousal = (affect(row.get(key), key) for key in ("valence", "arousal"))
-        label = self._label(row)
-        if label is None and valence is None and arousal is None:
-            raise Bad(MISSING, "no expression, valence or arousal")
-        return Record(
-            name, self._image(row), label, valence, arousal, landmarks=points(row.get("landmarks"))
-        )
 
     def _image(self, row: Mapping[str, Any]) -> Path | bytes:
         value = row[self._table.image]
@@ -229,7 +224,7 @@ class _Reading:
         names = self._table.class_names
         if names and text.isdigit() and not self._classes.given:
             if int(text[:6]) >= len(names):
-                raise Bad(UNREADABLE, f"{name} is {text}, and there are {len(names)} names")
+                raise Bad(UNREADABLE, f"{name} is {text}, but there are {len(names)} names")
             text = names[int(text)]
         try:
             label = self._classes.find(text)
@@ -250,7 +245,10 @@ def _csv_rows(
                 values = dict(zip(header, row, strict=True))
                 yield place, {name: values[name] for name in wanted}
             else:
-                yield place, f"line {line} has {len(row)} values under {len(header)} columns"
+                yield (
+                    place,
+                    f"line {line} has {len(row)} values, but {len(header)} columns",
+                )
 
 
 def _parquet_rows(
@@ -267,7 +265,7 @@ def _parquet_rows(
 
 
 class _parquet:
-    """Open a Parquet file; whatever pyarrow finds wrong with it becomes a `DataError`."""
+    """Open a Parquet file; errors of pyarrow become a `DataError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -292,7 +290,7 @@ class _parquet:
 def _is_parquet(path: Path) -> bool:
     try:
         if not path.is_file():
-            raise DataError(f"{path} does not exist or is no regular file")
+            raise DataError(f"{path} does not exist or is not a regular file")
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"
     except OSError as error:
@@ -300,7 +298,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...]:
-    """Return the names of the classes that a Hugging Face export carries, where all are known."""
+    """Return the class names in a Hugging Face export; empty without them or a known word."""
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = stored["info"]["features"]

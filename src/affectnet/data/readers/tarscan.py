@@ -1,8 +1,8 @@
 """A scanner of tar archives that is fast on millions of small members.
 
-Headers of one window of the archive are found, checked and chained by NumPy all at once; what that
-does not understand (old or foreign headers) goes to `tarfile`, one header at a time. Nothing is
-ever unpacked, so no member can write anywhere.
+NumPy finds, checks and chains all headers in a window of the archive at once; `tarfile` reads the
+other headers (old or unusual ones) one by one. Nothing is unpacked to disk, so no member can write
+anywhere.
 """
 
 import tarfile
@@ -18,11 +18,11 @@ from affectnet.errors import DataError
 
 BLOCK = 512
 MAX_MEMBER = 32 << 20
-"""Members above this size are passed over unread; no face is that large."""
+"""Larger members are skipped; no face is that large."""
 
 BUFFERS = 5
 HELD = 3
-"""So many windows may be unreleased at a time; the rest is being read ahead."""
+"""Number of windows that may be unreleased at a time; the others are being read ahead."""
 
 _REGULAR = frozenset((0, ord("0"), ord("7")))
 _LINKS = frozenset((ord("1"), ord("2")))
@@ -34,12 +34,13 @@ _FIRST_WITHOUT_DATA, _LAST_WITHOUT_DATA = ord("1"), ord("6")
 
 
 @dataclass(slots=True)
-class Block:
-    """Some files of a source: names, where each stands in it, and the bytes.
+class FileBlock:
+    """Some files of an archive or a folder: their names, places and bytes.
 
-    File i is `data[starts[i] : starts[i] + sizes[i]]`; `starts[i]` is -1 for a file too large to
-    be a face, whose bytes are not here. `places[i]` tells the source where to find it again.
-    `done` counts bytes of the source read so far. `data` is overwritten after `release()`.
+    File i is `data[starts[i] : starts[i] + sizes[i]]`; `starts[i]` is -1 for a file that is too
+    large to be a face, whose bytes are left out. `places[i]` is where it can be read again. `links`
+    are the names of links. `done` counts the bytes of the archive read so far. `data` is
+    overwritten after `release()`.
     """
 
     data: memoryview
@@ -52,13 +53,13 @@ class Block:
     on_release: Callable[[], None] | None = None
 
     def release(self) -> None:
-        """Give the bytes back to the reader."""
+        """Return the memory to the reader."""
         if self.on_release is not None:
             self.on_release()
 
 
-def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
-    """Yield the files of a tar archive in its own order; directories and the like are left out.
+def scan_tar(stream: ByteStream, source: str) -> Generator[FileBlock, None, None]:
+    """Yield the files of a tar archive in its order, without directories, devices and the like.
 
     At most `HELD` blocks may be unreleased when the next one is asked for. `places` are byte
     offsets in the (unpacked) archive.
@@ -68,12 +69,12 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
         source: its name, for messages.
 
     Raises:
-        DataError: not a tar archive, damaged, cut short, holding a path that climbs out of it, or
-            sparse files.
+        DataError: it is not a tar archive, is damaged or cut short, or contains sparse files or a
+            path that leads out of it.
     """
     scanner = _Scanner(source)
     carried = b""
-    base = 0  # where the window stands in the archive
+    base = 0  # the offset of the window in the archive
     front = 1 << 20
     with ReadAhead(stream, BUFFERS, front, _Headers) as windows:
         for buffer, length, headers in windows:
@@ -82,9 +83,9 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
                 begin = front - len(carried)
                 buffer[begin:front] = carried
                 data = buffer[begin : front + length]
-            else:  # a large member: rare enough to afford a copy
+            else:  # a large member: rare, so a copy is acceptable
                 data = memoryview(carried + bytes(buffer[front : front + length]))
-            block = Block(data.toreadonly())
+            block = FileBlock(data.toreadonly())
             used = scanner.scan(block, base, headers, len(carried))
             block.done = base + len(data)
             block.on_release = _Once(windows.recycle, buffer)
@@ -98,7 +99,7 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[Block, None, None]:
 
 
 class _Once:
-    """Recycle a buffer, but only once, however often it is asked for."""
+    """Recycle a buffer, but only once, however often it is called."""
 
     def __init__(self, recycle: Callable[[memoryview], None], buffer: memoryview) -> None:
         self._recycle = recycle
@@ -113,9 +114,9 @@ class _Once:
 class _Headers:
     """All the blocks of a window that look like plain headers, decoded at once.
 
-    Being here does not make a block a header: a file's content may look like one. Only those that
-    the chain of sizes leads to are used. `run(i)` tells how many headers from i on are plain files
-    that follow one upon another, so that they can be taken in one go.
+    Not all of them are headers: the content of a file may look like one. Only those that the chain
+    of sizes leads to are used. `run(i)` returns where a run of plain files that follow one another
+    ends, so that they can be read at once.
     """
 
     def __init__(self, data: memoryview) -> None:
@@ -150,9 +151,9 @@ class _Headers:
         files &= (heads[:, 0] != ord("/")) & (heads[:, 345] == 0)
         joined = b"\n".join([*self.names, b""])
         if b"\0" in joined or b".." in joined or b"/\n" in joined:
-            files[:] = False  # one of them needs a closer look: rare enough to look at all
+            files[:] = False  # one of them needs a check: rare, so all are checked
         follows = np.append(position[1:] == self.ends[:-1], False)
-        # A run ends before the first that is no plain file, and after the last of a chain.
+        # A run ends before the first that is not a plain file, and after the last of a chain.
         self._no_file: list[int] = [*np.flatnonzero(~files).tolist(), len(at)]
         self._last: list[int] = np.flatnonzero(~follows).tolist()
 
@@ -162,14 +163,14 @@ class _Headers:
         return i if i < len(self.at) and self.at[i] == position else -1
 
     def run(self, i: int) -> int:
-        """Return the index behind the run of plain files that begins at i; i when there is none."""
+        """Return the index after the run of plain files that begins at i; i when there is none."""
         no_file = self._no_file[bisect_left(self._no_file, i)]
         return min(no_file, self._last[bisect_left(self._last, i)] + 1)
 
 
 def _names(heads: NDArray[np.uint8]) -> list[bytes]:
     names: list[bytes] = np.ascontiguousarray(heads[:, :100]).view("S100").ravel().tolist()
-    # Only POSIX headers have the prefix field; GNU keeps other things there.
+    # Only POSIX headers have the prefix field; GNU stores other things there.
     for i in np.flatnonzero((heads[:, 345] != 0) & (heads[:, 262] == 0)).tolist():
         prefix = heads[i, 345:500].tobytes()
         names[i] = _until_nul(prefix) + b"/" + _until_nul(names[i])
@@ -181,7 +182,7 @@ def _until_nul(text: bytes) -> bytes:
 
 
 class _Scanner:
-    """The walk from header to header; keeps what one header says of the next."""
+    """Goes from header to header and remembers what a header states about the next one."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -189,12 +190,12 @@ class _Scanner:
         self._started = False
         self._next_name: bytes | None = None
         self._next_size: int | None = None
-        self._skip = 0  # bytes of a passed-over member that are still to come
+        self._skip = 0  # remaining bytes of a skipped member
 
     def cut_short(self, position: int) -> DataError:
         if position == 0:
             return DataError(
-                f"{self.source} is no tar archive: it is empty or cut short; download it again"
+                f"{self.source} is not a tar archive: it is empty or cut short; download it again"
             )
         if not self._started:
             return self._no_archive()
@@ -203,12 +204,12 @@ class _Scanner:
             "an archive; copy or download it again"
         )
 
-    def scan(self, block: Block, base: int, headers: _Headers, origin: int) -> int:
-        """Put the complete files of `block.data` into the block; return how much was used up.
+    def scan(self, block: FileBlock, base: int, headers: _Headers, origin: int) -> int:
+        """Put the complete files of `block.data` into the block; return how much data was used.
 
-        `base` is where the data stands in the archive; `headers` are those of its new part, from
-        `origin` on. What is left over is to be put in front of the next data. Sets `finished` at
-        the end mark.
+        `base` is the offset of the data in the archive; `headers` are those of its new part, from
+        `origin` on. The caller puts the rest in front of the next data. Sets `finished` at the end
+        mark.
         """
         data = block.data
         end = len(data)
@@ -219,16 +220,16 @@ class _Scanner:
         while position + BLOCK <= end:
             i = headers.find(position - origin)
             if i >= 0 and self._next_name is None and self._next_size is None:
-                behind = headers.run(i)
-                if behind > i:
+                after = headers.run(i)
+                if after > i:
                     self._started = True
-                    position = origin + int(headers.ends[behind - 1])
-                    starts = headers.starts[i:behind]
-                    if origin:  # what was left over stands in front
+                    position = origin + int(headers.ends[after - 1])
+                    starts = headers.starts[i:after]
+                    if origin:  # the rest of the previous data is in front
                         starts = [start + origin for start in starts]
-                    block.names += headers.names[i:behind]
+                    block.names += headers.names[i:after]
                     block.starts += starts
-                    block.sizes += headers.sizes[i:behind]
+                    block.sizes += headers.sizes[i:after]
                     block.places += [base + start for start in starts]
                     continue
             if i >= 0:
@@ -249,7 +250,7 @@ class _Scanner:
             start = position + BLOCK
             padded = start + (size + BLOCK - 1) // BLOCK * BLOCK
             if size > MAX_MEMBER:
-                self._pass_over(block, kind, name, size, base + start)
+                self._skip_member(block, kind, name, size, base + start)
                 self._forget()
                 if padded > end:
                     self._skip = padded - end
@@ -263,7 +264,7 @@ class _Scanner:
                 if self._next_name is not None:
                     name = self._next_name
                 if name[:1] == b"/" or b".." in name:
-                    self._refuse_climbing(name)
+                    self._refuse_outside(name)
                 if name[-1:] != b"/":  # before POSIX, a directory was a file with a slash
                     block.names.append(name)
                     block.starts.append(start)
@@ -281,10 +282,10 @@ class _Scanner:
     def _forget(self) -> None:
         self._next_name = self._next_size = None
 
-    def _pass_over(self, block: Block, kind: int, name: bytes, size: int, place: int) -> None:
+    def _skip_member(self, block: FileBlock, kind: int, name: bytes, size: int, place: int) -> None:
         if kind in _REGULAR:
             name = self._next_name or name
-            self._refuse_climbing(name)
+            self._refuse_outside(name)
             block.names.append(name)
             block.starts.append(-1)
             block.sizes.append(size)
@@ -292,18 +293,18 @@ class _Scanner:
         elif kind in _PAX or kind == _GNU_LONG_NAME:
             raise self._damaged(place - BLOCK)
 
-    def _other_kind(self, block: Block, kind: int, name: bytes) -> None:
-        """Deal with what is no file: directories, devices, links, volume labels."""
+    def _other_kind(self, block: FileBlock, kind: int, name: bytes) -> None:
+        """Handle members that are not files: directories, devices, links, volume labels."""
         if kind == _SPARSE:
             raise self._sparse(name)
-        self._refuse_climbing(name)
+        self._refuse_outside(name)
         if kind in _LINKS:
             block.links.append(name)
-        if kind not in (ord("g"), ord("K")):  # these two tell of what is still to come
+        if kind not in (ord("g"), ord("K")):  # these two describe later members
             self._forget()
 
     def _odd_header(self, header: bytes, position: int) -> tuple[int, int, bytes]:
-        """Let tarfile read a header that is not plain: before POSIX, base-256 numbers, spaces."""
+        """Read an unusual header with tarfile: before POSIX, base-256 numbers, spaces."""
         try:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             kind, size = info.type[0], info.size
@@ -319,7 +320,7 @@ class _Scanner:
         return kind, size, name
 
     def _read_pax(self, records: bytes) -> None:
-        """Take path and size of the next member from PAX records: b"LENGTH KEY=VALUE\\n"."""
+        """Read path and size of the next member from PAX records: b"LENGTH KEY=VALUE\\n"."""
         if b"path=" not in records and b"size=" not in records and b"GNU.sparse" not in records:
             return
         while records.strip(b"\0"):
@@ -338,13 +339,13 @@ class _Scanner:
             elif key.startswith(b"GNU.sparse"):
                 raise self._sparse(self._next_name or b"a file")
 
-    def _refuse_climbing(self, name: bytes) -> None:
+    def _refuse_outside(self, name: bytes) -> None:
         parts = name.replace(b"\\", b"/").split(b"/")
         if name[:1] == b"/" or b".." in parts:
             shown = name.decode("utf-8", "backslashreplace")
             raise DataError(
-                f"{self.source} holds the path '{shown}', which climbs out of the archive; "
-                "such an archive is not read: pack it again with relative paths"
+                f"{self.source} contains the path '{shown}', which leads out of the archive; "
+                "such archives are not read: pack it again with relative paths"
             )
 
     @staticmethod
@@ -354,7 +355,7 @@ class _Scanner:
     def _sparse(self, name: bytes) -> DataError:
         shown = name.decode("utf-8", "backslashreplace")
         return DataError(
-            f"{self.source} holds '{shown}' as a sparse file; pack it again without --sparse"
+            f"{self.source} contains '{shown}' as a sparse file; pack it again without --sparse"
         )
 
     def _damaged(self, position: int) -> DataError:
@@ -365,6 +366,6 @@ class _Scanner:
 
     def _no_archive(self) -> DataError:
         return DataError(
-            f"{self.source} is no tar archive (plain, .gz, .xz or .zst); give the release's tar "
-            "or a folder that it was unpacked to"
+            f"{self.source} is not a tar archive (plain, .gz, .xz or .zst); give the tar archive "
+            "of the release or the folder that it was unpacked to"
         )

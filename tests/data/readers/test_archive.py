@@ -1,6 +1,7 @@
 import pytest
 
-from affectnet.data.readers.search import below, images_by_stem, walk
+from affectnet.data.readers.affectnet_plus import images_by_stem
+from affectnet.data.readers.archive import below, walk
 from affectnet.errors import DataError
 
 
@@ -19,14 +20,14 @@ def test_depth_and_circles_are_bounded(kit):
     assert len(list(walk(top))) == 6
 
 
-def test_the_files_of_affectnet_are_not_looked_through(kit):
+def test_the_files_of_affectnet_are_not_searched(kit):
     top = kit.write({"train_set/images/x": b"", "images/x": b"", "train_set/lists/x": b""})
     found = [str(path.relative_to(top)) for path in below(top, lambda name: name == "x")]
     assert found == ["images/x", "train_set/lists/x"]
 
 
 def test_too_many_folders_are_refused(kit, monkeypatch):
-    monkeypatch.setattr("affectnet.data.readers.search._MOST_FOLDERS", 3)
+    monkeypatch.setattr("affectnet.data.readers.archive.MOST_FOLDERS", 3)
     with pytest.raises(DataError, match="over 3 folders"):
         list(walk(kit.write({f"{i}/x": b"" for i in range(4)})))
 

@@ -5,24 +5,25 @@ import threading
 import numpy as np
 import pytest
 
-from affectnet.data.readers import kept
-from affectnet.data.readers.collect import Collector, Record
-from affectnet.data.readers.kept import Scratch
-from affectnet.data.readers.part import UNREADABLE
+from affectnet.data.readers import archive
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import UNREADABLE, Dropped
 from affectnet.errors import DataError
 
 
-def collect(kit, records, **settings):
-    collector = Collector("part", Scratch(kit.folder), **settings)
-    try:
-        for record in records:
-            if isinstance(record, Record):
-                collector.add(record)
-            else:
-                collector.drop(record, UNREADABLE, "planted")
-        return collector.finish()
-    finally:
-        collector.close()
+def collect(kit, faces, check="decode"):
+    """Read faces, and ids of rows that cannot be used, into one part."""
+    options = ReadOptions(kit.folder, check, lambda _: lambda *_: None)
+    with Engine(options) as engine:
+        engine.read(
+            face if isinstance(face, FaceRecord) else Dropped("part", face, UNREADABLE, "planted")
+            for face in faces
+        )
+        return engine.release("release", {"train": "part"}).parts["part"]
+
+
+def face(name: str, image, *labels, **others) -> FaceRecord:
+    return FaceRecord("part", name, image, *labels, **others)
 
 
 def content(part) -> list:
@@ -34,13 +35,13 @@ def content(part) -> list:
     ]  # fmt: skip
 
 
-def test_neither_threads_nor_order_change_anything(kit):
-    def record(i: int) -> Record:
+def test_neither_threads_nor_order_change_the_part(kit):
+    def numbered(i: int) -> FaceRecord:
         points = np.full((68, 2), i, np.float32) if i % 3 else None
-        return Record(str(i), kit.image(i), i % 8, i / 100, landmarks=points)
+        return face(str(i), kit.image(i), i % 8, i / 100, landmarks=points)
 
-    records = [record(i) for i in range(60)] + [Record("bad", b"no image", 1), "gone"]
-    records += [record(3), Record("4", kit.image(99), 4, 0.04)]
+    records = [numbered(i) for i in range(60)] + [face("bad", b"no image", 1), "gone"]
+    records += [numbered(3), face("4", kit.image(99), 4, 0.04)]
     expected = content(collect(kit, records))
     assert len(expected[0]) == 59
     assert [line.reason for line in expected[3]] == [
@@ -56,16 +57,16 @@ def test_neither_threads_nor_order_change_anything(kit):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_an_id_of_a_bad_row_is_taken(kit, first):
-    good = Record("a", kit.image(0), 1)
+    good = face("a", kit.image(0), 1)
     rest = [good, "a"] if first else ["a", good]
-    part = collect(kit, [*rest, Record("b", kit.image(1), 1)])
+    part = collect(kit, [*rest, face("b", kit.image(1), 1)])
     assert part.ids == ["b"]
     assert sorted(line.reason for line in part.dropped) == ["duplicate id", "unreadable annotation"]
 
 
-def test_files_are_read_where_they_lie(kit):
+def test_files_are_read_from_their_place(kit):
     top = kit.write({"1.png": kit.image(1), "2.png": kit.image(2)})
-    part = collect(kit, [Record(str(i), top / f"{i}.png", i) for i in (1, 2)])
+    part = collect(kit, [face(str(i), top / f"{i}.png", i) for i in (1, 2)])
     assert part.images(np.array([1, 0])) == [kit.image(2), kit.image(1)]
     (top / "2.png").write_bytes(b"other")
     with pytest.raises(DataError, match=r"2\.png changed while it was read"):
@@ -75,15 +76,15 @@ def test_files_are_read_where_they_lie(kit):
         part.images(np.array([1]))
 
 
-def test_what_is_no_image_file_is_dropped_and_not_waited_for(kit, monkeypatch):
+def test_paths_that_are_not_image_files_are_dropped_without_blocking(kit, monkeypatch):
     top = kit.write({"good.png": kit.image(1), "huge.png": b"\0" * 2000})
     os.mkfifo(top / "pipe.png")
-    monkeypatch.setattr(kept, "MAX_MEMBER", 1999)
+    monkeypatch.setattr(archive, "MAX_MEMBER", 1999)
     names = ["good.png", "huge.png", "pipe.png", "absent.png", ".", "x" * 300]
     made = []
 
     def work() -> None:
-        made.append(collect(kit, [Record(name, top / name, 1) for name in names]))
+        made.append(collect(kit, [face(name, top / name, 1) for name in names]))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -96,17 +97,17 @@ def test_what_is_no_image_file_is_dropped_and_not_waited_for(kit, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\0b", "\udcff", "\x1b[31m"])
-def test_ids_that_are_no_text_are_dropped(kit, name):
-    part = collect(kit, [Record(name, kit.image(0), 1), Record("ok", kit.image(1), 1)])
+def test_ids_that_are_not_text_are_dropped(kit, name):
+    part = collect(kit, [face(name, kit.image(0), 1), face("ok", kit.image(1), 1)])
     assert part.ids == ["ok"]
     assert [line.reason for line in part.dropped] == ["unreadable id"]
 
 
 @pytest.mark.parametrize("name", ["Żółć", "3.04\u202fPM", "👩‍🚀"])
 def test_ids_in_any_script_are_kept(kit, name):
-    assert collect(kit, [Record(name, kit.image(0), 1)]).ids == [name]
+    assert collect(kit, [face(name, kit.image(0), 1)]).ids == [name]
 
 
-def test_nothing_usable_says_why(kit):
-    with pytest.raises(DataError, match=r"not one of the 2 faces of part is usable: 2 x undec"):
-        collect(kit, [Record("a", b"x", 1), Record("b", b"y", 1)])
+def test_a_part_without_a_usable_face_is_an_error(kit):
+    with pytest.raises(DataError, match=r"none of the 2 faces of part is usable: 2 x undec"):
+        collect(kit, [face("a", b"x", 1), face("b", b"y", 1)])

@@ -1,0 +1,474 @@
+"""The engine of all readers: from faces, in any order, to the parts of a release.
+
+A reader yields faces (`Engine.read`), or files of faces in pieces (`Engine.check_images`). Threads
+decode the images while the source is being read; the result does not depend on their number.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+from numpy.typing import NDArray
+
+from affectnet.data.crop import (
+    ALIGNMENT,
+    alignment,
+    crop_transform,
+    eye_centres,
+    move_points,
+    warp,
+)
+from affectnet.data.images import Pixels, count_pixels, decode_image, looks_whole
+from affectnet.data.readers.annotations import Bad, as_unicode, is_plain_text
+from affectnet.data.readers.archive import FileImages, ImageStore, Progress, Spool, read_member
+from affectnet.data.readers.release_part import (
+    BAD_BOX,
+    NO_EYES,
+    ORPHAN_ANNOTATION,
+    TRUNCATED,
+    UNDECODABLE,
+    UNREADABLE_ID,
+    WHOLE,
+    Dropped,
+    FaceTable,
+    Fault,
+    ReleasePart,
+)
+from affectnet.data.readers.tarscan import HELD, MAX_MEMBER, FileBlock
+from affectnet.data.store import N_LANDMARKS
+from affectnet.errors import DataError
+from affectnet.threads import cores, ordered_map
+
+Points = NDArray[np.float32]
+Check = Literal["decode", "header"]
+Labels = Literal["majority", "shares"]
+
+_LARGE = 4_000_000
+_MOST_THREADS = 16
+_FACES_AHEAD = 256
+_BYTES_AHEAD = 64 << 20
+_BYTES_PER_TASK = 1 << 20
+_ROWS_AT_ONCE = 16
+_QUALITY = 95
+_FILES, _SPOOL = 0, 1  # the first two image stores of every engine
+
+
+@dataclass(slots=True)
+class FaceRecord:
+    """One face as an annotation file describes it; None where it states nothing.
+
+    `image` is a file, or the encoded bytes; `landmarks` (68, 2) and `box` (x, y, width, height)
+    are in pixels of that image; `extra` has a value for each of the extra columns.
+    """
+
+    part: str
+    id: str
+    image: Path | bytes
+    expression: int | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    landmarks: Points | None = None
+    soft: NDArray[np.float32] | None = None
+    box: tuple[float, float, float, float] | None = None
+    extra: tuple[Any, ...] = ()
+
+
+Edit = Callable[[Pixels, FaceRecord], tuple[Pixels, Points | None]]
+"""Makes the face to store from an image, and moves the landmarks; raises `Bad`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a release is to be read.
+
+    `scratch` is a folder for temporary files. `check` 'decode' decodes every image; 'header' checks
+    the header and the end marker of JPEGs, and decodes only those that fail this and other
+    formats. `progress` returns a progress bar for a name. `margin` is the fraction of the face box
+    that is added on each side where faces are cropped; `face_size` the side in pixels of faces that
+    are cropped or aligned; `align` asks for eyes in fixed places; `class_order` states what labels
+    mean (see `Classes`); `labels` what becomes of votes.
+    """
+
+    scratch: Path
+    check: Check
+    progress: Callable[[str], Progress]
+    margin: float = 0.1
+    face_size: int = 224
+    align: bool = False
+    class_order: tuple[str, ...] = ()
+    labels: Labels = "majority"
+
+    def edit(self, cropped: bool) -> Edit | None:
+        """Return how faces are made of images; `cropped` states that the images are faces."""
+        if self.align:
+            return self._align
+        return None if cropped else self._crop
+
+    def settings(self, cropped: bool) -> dict[str, Any]:
+        """Return what `dataset.json` records of the images.
+
+        A model's `config.json` needs `alignment` and `margin` too: prediction repeats them.
+        """
+        edited = self.align or not cropped
+        return {
+            "alignment": ALIGNMENT if self.align else None,
+            "margin": None if self.align or cropped else self.margin,
+            "face_size": self.face_size if edited else None,
+        }
+
+    def _align(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
+        if face.landmarks is None:
+            raise Bad(NO_EYES, "no landmarks")
+        try:
+            transform = alignment(pixels, *eye_centres(face.landmarks), self.face_size)
+        except DataError as error:
+            raise Bad(NO_EYES, str(error)) from error
+        return warp(pixels, transform, self.face_size), move_points(face.landmarks, transform)
+
+    def _crop(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
+        if face.box is None:
+            raise Bad(BAD_BOX, "no box")
+        try:
+            transform = crop_transform(pixels, face.box, self.margin, self.face_size)
+        except DataError as error:
+            raise Bad(BAD_BOX, str(error)) from error
+        points = face.landmarks
+        if points is not None:
+            points = move_points(points, transform)
+        return warp(pixels, transform, self.face_size), points
+
+
+@dataclass
+class RawRelease:
+    """A release that has been read; a context manager, left once the images have been copied.
+
+    `splits` states which part each split is made of; `other_files` counts files that belong to no
+    part; `settings` are recorded in `dataset.json`.
+    """
+
+    name: str
+    parts: dict[str, ReleasePart]
+    splits: Mapping[str, str]
+    sources: Sequence[ImageStore]
+    landmark_file: Spool
+    other_files: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in self.sources:
+            source.close()
+        self.landmark_file.close()
+
+
+class BlockImages(NamedTuple):
+    """Images of a block of files that one thread checks: (index in the block, table, row)."""
+
+    block: FileBlock
+    images: Sequence[tuple[int, FaceTable, int]]
+    last: bool
+    """Whether the block can be released afterwards."""
+
+
+class _Checked(NamedTuple):
+    """What a thread found out about a face."""
+
+    face: FaceRecord | Dropped
+    fault: Fault | None = None
+    data: bytes | None = None  # to be copied; None where the file remains
+    size: int = 0
+    digest: bytes = b""
+    landmarks: Points | None = None
+
+
+class Engine:
+    """Collects faces, has their images checked by threads, and gives the release.
+
+    A context manager: after an error it removes its temporary files.
+
+    Args:
+        options: how to read.
+        cropped: whether the images are faces already.
+        columns: extra columns.
+    """
+
+    def __init__(
+        self, options: ReadOptions, *, cropped: bool = True, columns: pa.Schema | None = None
+    ) -> None:
+        self.tables: dict[str, FaceTable] = {}
+        self.landmarks = Spool(options.scratch)
+        self._files, self._spool = FileImages(), Spool(options.scratch)
+        self.sources: list[ImageStore] = [self._files, self._spool]
+        self._settings = options.settings(cropped)
+        self._edit = options.edit(cropped)
+        self._only_header = options.check == "header"
+        self._columns = pa.schema([]) if columns is None else columns
+        self._one_large = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            for source in [*self.sources, self.landmarks]:
+                source.close()
+
+    def table(self, part: str) -> FaceTable:
+        """Return the faces of a part, made on first use."""
+        if part not in self.tables:
+            self.tables[part] = FaceTable(part, self._columns)
+        return self.tables[part]
+
+    def read(self, faces: Iterable[FaceRecord | Dropped]) -> None:
+        """Collect whole faces, or rows that cannot be used, in order."""
+        workers = min(cores(), _MOST_THREADS)
+        for checked in ordered_map(self._check_face, faces, workers, _FACES_AHEAD, _cost):
+            face, table = checked.face, self.table(checked.face.part)
+            if isinstance(face, Dropped):
+                table.drop(as_unicode(face.id), face.reason, as_unicode(face.detail))
+            elif checked.fault is not None:
+                table.drop(face.id, checked.fault[0], as_unicode(checked.fault[1]))
+            else:
+                row = table.admit(face.id, checked.digest, face.soft, face.extra)
+                if row is not None:
+                    table.rows[row] = self._row(face, checked)
+
+    def _row(self, face: FaceRecord, checked: _Checked) -> tuple[float, ...]:
+        """Store the image and the landmarks of a face; return its row in `FaceTable.rows`."""
+        if checked.data is None:
+            path = Path(str(face.image))
+            source, place = _FILES, self._files.add(str(path.parent), path.name)
+        else:
+            source, place = _SPOOL, self._spool.append(checked.data)
+        points = -1
+        if checked.landmarks is not None:
+            points = self.landmarks.append(checked.landmarks.astype("<f4").tobytes())
+        return (
+            WHOLE,
+            source,
+            -1 if face.expression is None else face.expression,
+            np.nan if face.valence is None else face.valence,
+            np.nan if face.arousal is None else face.arousal,
+            points,
+            place,
+            checked.size,
+        )
+
+    def check_images(self, groups: Iterable[BlockImages]) -> None:
+        """Decode images of blocks of files; release each block once that is done."""
+        for group, faults in ordered_map(self._check_group, groups, cores(), HELD, _is_last):
+            for (_, table, row), fault in zip(group.images, faults, strict=True):
+                if fault is not None:
+                    table.fault(row, *fault)
+            if group.last:
+                group.block.release()
+
+    def release(
+        self, name: str, splits: Mapping[str, str], other_files: int = 0, **settings: Any
+    ) -> RawRelease:
+        """Judge all faces and return the release.
+
+        Args:
+            name: name of the release.
+            splits: split -> part.
+            other_files: number of files that belong to no part.
+            settings: settings of this release to be recorded.
+
+        Raises:
+            DataError: a part has no usable face.
+        """
+        if not splits:
+            raise DataError(f"the sources contain no face of {name}; give the whole release")
+        for part in splits.values():
+            if not self.table(part).index:
+                raise DataError(f"{part} contains no face; give the whole release")
+        return RawRelease(
+            name,
+            {
+                part: table.build(self.sources, self.landmarks)
+                for part, table in self.tables.items()
+                if table.index
+            },
+            splits,
+            self.sources,
+            self.landmarks,
+            other_files,
+            self._settings | settings,
+        )
+
+    def _check_group(self, group: BlockImages) -> tuple[BlockImages, list[Fault | None]]:
+        block = group.block
+        faults: list[Fault | None] = []
+        for i, _, _ in group.images:
+            start = block.starts[i]
+            try:
+                self._decode(block.data[start : start + block.sizes[i]])
+            except Bad as bad:
+                faults.append(bad.fault)
+            else:
+                faults.append(None)
+        return group, faults
+
+    def _check_face(self, face: FaceRecord | Dropped) -> _Checked:
+        """Read and check one image, and crop or align it if required."""
+        if isinstance(face, Dropped):
+            return _Checked(face)
+        if not face.id or not is_plain_text(face.id):
+            detail = "an empty id, or one that is not text in UTF-8"
+            return _Checked(Dropped(face.part, face.id[:200], UNREADABLE_ID, detail))
+        in_file = isinstance(face.image, Path)
+        try:
+            data = _read_image(face.image)
+            stored, points = (None if in_file else data), face.landmarks
+            if self._edit is not None or not (self._only_header and looks_whole(memoryview(data))):
+                pixels = self._decode(memoryview(data))
+                if self._edit is not None:
+                    edited, points = self._edit(pixels, face)
+                    stored = encode_face(edited)
+        except Bad as bad:
+            return _Checked(face, bad.fault)
+        size = len(data if stored is None else stored)
+        return _Checked(face, None, stored, size, _digest(face, data), points)
+
+    def _decode(self, data: memoryview) -> Pixels:
+        """Decode an image.
+
+        Raises:
+            Bad: it does not decode.
+        """
+        if not len(data):
+            raise Bad(UNDECODABLE, "an empty file")
+        try:
+            if count_pixels(data) > _LARGE:
+                with self._one_large:  # a few hundred megabytes each: one at a time
+                    return decode_image(data)
+            return decode_image(data)
+        except DataError as error:
+            detail = str(error).removeprefix("the image cannot be decoded: ")
+            raise Bad(TRUNCATED if _ends_early(data) else UNDECODABLE, detail) from error
+
+
+def split_block(
+    block: FileBlock, images: Sequence[tuple[int, FaceTable, int]]
+) -> Iterator[BlockImages]:
+    """Divide the images of a block among threads; a block without images is released."""
+    if not images:
+        block.release()
+        return
+    first, size = 0, 0
+    for number, (i, _, _) in enumerate(images, 1):
+        size += block.sizes[i]
+        if size >= _BYTES_PER_TASK or number == len(images):
+            yield BlockImages(block, images[first:number], number == len(images))
+            first, size = number, 0
+
+
+def align_release(release: RawRelease, options: ReadOptions) -> RawRelease:
+    """Align the faces of a release that was read without; the old release is closed.
+
+    Faces without landmarks are dropped.
+
+    Raises:
+        DataError: no face of a part can be aligned.
+    """
+    with release, Engine(options) as engine:
+        for name, part in release.parts.items():
+            engine.read(_stored_faces(part, options.progress(f"aligning {name}")))
+            engine.table(name).dropped += part.dropped
+        return engine.release(release.name, release.splits, release.other_files, **release.settings)
+
+
+def _stored_faces(part: ReleasePart, progress: Progress) -> Iterator[FaceRecord]:
+    for first in range(0, len(part), _ROWS_AT_ONCE):
+        rows = np.arange(first, min(first + _ROWS_AT_ONCE, len(part)))
+        landmarks, absent = part.landmarks(rows)
+        images = part.images(rows)
+        progress(first, len(part))
+        for i, row in enumerate(rows.tolist()):
+            yield FaceRecord(
+                part.name,
+                part.ids[row],
+                images[i],
+                int(part.expression[row]),
+                float(part.valence[row]),
+                float(part.arousal[row]),
+                None if absent[i] else landmarks[i].reshape(N_LANDMARKS, 2),
+            )
+
+
+def encode_face(face: Pixels) -> bytes:
+    """Encode a cropped or aligned face as JPEG of quality 95 without colour subsampling."""
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(face), _QUALITY, "RGB", colorsubsampling="444"
+    )
+    return encoded
+
+
+def _cost(face: FaceRecord | Dropped) -> float:
+    """Return how much of `_FACES_AHEAD` a face takes."""
+    waiting = (
+        len(face.image) if isinstance(face, FaceRecord) and isinstance(face.image, bytes) else 0
+    )
+    return max(1, waiting * _FACES_AHEAD / _BYTES_AHEAD)
+
+
+def _is_last(group: BlockImages) -> float:
+    return group.last
+
+
+def _read_image(image: Path | bytes) -> bytes:
+    """Return the bytes of an image.
+
+    Raises:
+        Bad: the file cannot be read, or is too large.
+    """
+    data: bytes | None = None
+    if isinstance(image, bytes):
+        data, size = image, len(image)
+    else:
+        try:
+            data, size = read_member(image)
+        except FileNotFoundError:
+            raise Bad(ORPHAN_ANNOTATION, f"there is no file {image.name}") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise Bad(ORPHAN_ANNOTATION, f"{image.name!r} cannot be read: {reason}") from None
+    if data is None or size > MAX_MEMBER:
+        raise too_large(size)
+    return data
+
+
+def too_large(size: int) -> Bad:
+    """Make the fault of a file that is too large to be a face."""
+    return Bad(UNDECODABLE, f"{size:,} bytes; at most {MAX_MEMBER:,} are read")
+
+
+def _ends_early(data: memoryview) -> bool:
+    """Whether a JPEG or PNG lacks its end marker, the sign of a file that was cut short."""
+    head, tail = bytes(data[:8]), bytes(data[-1024:])
+    if head[:3] == b"\xff\xd8\xff":
+        return b"\xff\xd9" not in tail
+    return head == b"\x89PNG\r\n\x1a\n" and b"IEND" not in tail
+
+
+def _digest(face: FaceRecord, data: bytes) -> bytes:
+    """Hash everything known of a face, as it is in the source."""
+    points = None if face.landmarks is None else face.landmarks.tobytes()
+    soft = None if face.soft is None else face.soft.tobytes()
+    labels = (face.expression, face.valence, face.arousal, face.box, face.extra)
+    text = repr((labels, points, soft)).encode()
+    return hashlib.blake2b(text + hashlib.blake2b(data).digest(), digest_size=16).digest()
