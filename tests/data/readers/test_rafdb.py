@@ -61,9 +61,7 @@ def test_uncropped_images_are_refused_and_renamed_aligned_ones_taken(kit):
     top = source(kit)
     for image in (top / "Image/aligned").iterdir():
         image.unlink()
-    with pytest.raises(
-        DataError, match=r"aligned images .* are needed, but there are only those of"
-    ):
+    with pytest.raises(DataError, match=r"aligned images .* needed, but there are only those of"):
         kit.ingest(top)
     for i, text in enumerate(LINES):
         name = text.partition(" ")[0]

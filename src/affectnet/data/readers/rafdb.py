@@ -133,7 +133,7 @@ def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tup
             f"there are only those of {next(iter(found.values()))}" if found else "there are none"
         )
         raise DataError(
-            f"RAF-DB's aligned images (train_00001_aligned.jpg, {SIDE}x{SIDE}) are needed, and "
+            f"RAF-DB's aligned images (train_00001_aligned.jpg, {SIDE}x{SIDE}) are needed, but "
             f"{state}; give the folder that contains Image/aligned"
         )
     return ready[0]
