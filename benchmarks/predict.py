@@ -127,8 +127,8 @@ def with_metadata(plain: Path, small: Path) -> Path:
     import onnx
 
     graph = onnx.load(str(small))
-    told = {p.key: p.value for p in onnx.load(str(plain)).metadata_props}
-    onnx.helper.set_model_props(graph, told)
+    metadata = {p.key: p.value for p in onnx.load(str(plain)).metadata_props}
+    onnx.helper.set_model_props(graph, metadata)
     onnx.save(graph, str(small))
     return small
 
@@ -185,9 +185,9 @@ def photos(
         kept = ours.predict(some)
         fast = len(some) / (time.perf_counter() - start)
         kept_faces = sum(len(result.faces) for result in kept)
-        told = f"{kept_faces} (loop {seen})"
+        counts = f"{kept_faces} (loop {seen})"
         table.add_row(
-            f"  of {width}x{height}", f"{fast:.1f} (loop {slow:.1f})", f"{fast / slow:.1f}", told
+            f"  of {width}x{height}", f"{fast:.1f} (loop {slow:.1f})", f"{fast / slow:.1f}", counts
         )
     console.print(f"{len(files)} photos, {size:,.0f} kB per JPEG on average")
     console.print(table)
