@@ -1,4 +1,4 @@
-"""The command line: help without torch, one line per mistake, YAML and flags together."""
+"""The command line: one line per mistake, YAML and flags together."""
 
 import dataclasses
 import subprocess
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectnet import cli
 from affectnet.config import EvaluateConfig, TrainConfig
 from affectnet.errors import ConfigError
-from affectnet.help import is_positional
 from affectnet.version import __version__
 
 
@@ -28,27 +27,7 @@ def test_version_and_overview() -> None:
     overview = affectnet("--help")
     assert overview.returncode == 0
     assert all(f"  {name}" in overview.stdout for name in cli.COMMANDS)
-
-
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_help_names_every_setting(name: str) -> None:
-    result = affectnet(name, "--help")
-    assert result.returncode == 0
-    for field in dataclasses.fields(cli.COMMANDS[name]):
-        if not is_positional(field):
-            assert "  --" + field.name.replace("_", "-") in result.stdout
-
-
-def test_help_loads_no_torch() -> None:
-    code = (
-        "import sys; from affectnet import cli; cli.main(['train', '--help']);"
-        "heavy = {'torch', 'lightning', 'timm', 'pyarrow', 'sklearn', 'pandas'} & set(sys.modules);"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    assert max(map(len, overview.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -117,6 +96,7 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path: Path) -> None:
     assert replaced.pretrained is False
 
 
+@settings(deadline=None)
 @given(
     epochs=st.integers(1, 10**6),
     lr=st.floats(1e-9, 10, allow_nan=False),
@@ -135,11 +115,11 @@ def test_a_config_survives_yaml(tmp_path_factory, epochs, lr, pretrained, freeze
         clip_norm=clip,
         name=name,
     )
-    settings = {
+    values = {
         key: [str(path) for path in value] if key == "data" else value
         for key, value in dataclasses.asdict(wanted).items()
     }
-    settings["runs"] = str(settings["runs"])
+    values["runs"] = str(values["runs"])
     file = tmp_path_factory.mktemp("yaml") / "run.yaml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert cli.parse("train", ["--config", str(file)]) == wanted

@@ -117,7 +117,8 @@ def _overview() -> str:
     lines = [
         "usage: affectnet COMMAND [options]",
         "",
-        "Facial expression (eight classes), valence and arousal by transfer learning on AffectNet.",
+        "Facial expression (eight classes), valence and arousal from face images, by",
+        "transfer learning on AffectNet.",
     ]
     for title, commands in SECTIONS.items():
         lines += ["", f"{title}:"]

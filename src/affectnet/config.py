@@ -176,8 +176,7 @@ class TrainConfig:
 
     # Data
     data: UseAppendAction[tuple[Dir, ...]]
-    """Dataset folder written by `affectnet ingest`. Repeat the flag to train on several
-    datasets."""
+    """Dataset folder written by `affectnet ingest`. Several are trained on together."""
     max_per_class: int | None = None
     """Maximum number of training faces per class; the same faces in every epoch."""
     sampler: Literal["natural", "sqrt", "balanced"] = "natural"
@@ -272,7 +271,7 @@ class TrainConfig:
     probe_lr: float = 1e-3
     """Learning rate during --probe-epochs."""
     head_epochs: int = 0
-    """Number of first epochs that train only the heads, on augmented images."""
+    """Number of epochs, at the start, that train only the heads, on augmented images."""
     unfreeze_every: int = 0
     """After --head-epochs: unfreeze another quarter of the backbone every this many epochs, the
     last layers first. 0 unfreezes all of it at once."""
@@ -383,8 +382,8 @@ class BenchmarkConfig:
 
     # Data
     data: UseAppendAction[tuple[Dir, ...]]
-    """Dataset folder written by `affectnet ingest`. Repeat the flag to train on several datasets;
-    the first one is scored."""
+    """Dataset folder written by `affectnet ingest`. Several are trained on together; the first is
+    scored."""
     out: Dir
     """Folder of the runs and the leaderboard. An unfinished benchmark in it is continued."""
     split: SplitName = "test"

@@ -44,7 +44,7 @@ def command_help(name: str, kind: type) -> str:
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         group, flag = groups[title], f"--{field.name.replace('_', '-')}"
-        text, metavar = f"{text}{_notes(field)}".replace("%", "%%"), _metavar(field)
+        text, metavar = " ".join([text, *_notes(field)]).replace("%", "%%"), _metavar(field)
         required = field.default is dataclasses.MISSING
         if is_positional(field):
             group.add_argument(metavar, help=text)
@@ -59,7 +59,7 @@ def command_help(name: str, kind: type) -> str:
     group.add_argument(
         "--config",
         metavar="FILE",
-        help="YAML file of these settings. Flags on the command line take precedence. (repeatable)",
+        help="YAML file of these settings. Flags on the command line take precedence. Repeatable.",
     )
     group.add_argument("-h", "--help", action="store_true", help="Show this help.")
     parser.usage = " ".join([*usage, "[options]"])
@@ -109,18 +109,19 @@ def _placeholder(hint: Any) -> str:
     return _placeholder(args[0]) if args else str(hint.__name__.upper())
 
 
-def _notes(field: "dataclasses.Field[Any]") -> str:
-    """What follows the help text in brackets: choices, whether it repeats, default."""
+def _notes(field: "dataclasses.Field[Any]") -> list[str]:
+    """Sentences that follow the help text: choices, whether the flag is repeatable, default."""
     notes = []
     choices = _placeholder(field.type)
     if len(choices) > MAX_CHOICES:
-        notes.append(f"one of {choices[1:-1].replace(',', ', ')}")
+        notes.append(f"Choices: {choices[1:-1].replace(',', ', ')}.")
     if UseAppendAction in get_args(field.type):
-        notes.append("repeatable")
+        notes.append("Repeatable.")
     if field.default is dataclasses.MISSING:
-        notes.append("required")
+        notes.append("Required.")
     elif field.default is True:
-        notes.append("default: on")
+        notes.append("Default: on.")
     elif field.default is not False and field.default not in (None, ()):
-        notes.append(f"default: {field.default}")
-    return f" ({'; '.join(notes)})" if notes else ""
+        default = field.default
+        notes.append(f"Default: {f'{default:g}' if isinstance(default, float) else default}.")
+    return notes
