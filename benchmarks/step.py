@@ -23,7 +23,7 @@ from training import timed
 from affectnet.data import augment as augmenting
 from affectnet.data.augmentation import AUGMENTATIONS
 from affectnet.models.affect_model import AffectModel
-from affectnet.training.checkpoints import MovingAverage
+from affectnet.training import checkpoints
 from affectnet.training.optimisation import Muon
 
 DECAY = 0.998
@@ -121,7 +121,7 @@ def averaging(model: AffectModel) -> Callable[[], None]:
     averaged = AveragedModel(
         model,
         next(model.parameters()).device,
-        multi_avg_fn=MovingAverage(DECAY)._kwargs["multi_avg_fn"],
+        multi_avg_fn=checkpoints.averaging(DECAY),
         use_buffers=True,
     )
     return lambda: averaged.update_parameters(model)

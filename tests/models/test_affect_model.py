@@ -212,7 +212,7 @@ def test_preprocessing_of_the_file_overrides_the_backbones(saved):
         ({"classes": ["joy"]}, RunError, "joy"),
         ({"classes": 8}, RunError, "classes 8"),
         ({"format": 99, "affectnet_version": "7.0"}, RunError, r"affectnet 7\.0.*upgrade"),
-        ({"format": "x"}, RunError, "no config"),
+        ({"format": "x"}, RunError, "not the config"),
         ({"preprocessing": {}}, RunError, "incomplete"),
         ({"preprocessing": None}, RunError, "incomplete"),
         ({"backbone": TINY, "architecture": TINY}, WeightsError, "does not fit"),

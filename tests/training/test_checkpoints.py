@@ -1,4 +1,4 @@
-"""Checkpoints: beside and renamed, plain data only, the average in place of the weights."""
+"""Checkpoints: written atomically, plain data only, the average in place of the weights."""
 
 import pickle
 from pathlib import Path
@@ -14,6 +14,7 @@ from affectnet.run import RunFolder
 from affectnet.training.checkpoints import (
     AtomicCheckpointIO,
     MovingAverage,
+    averaging,
     export_best,
     read_checkpoint,
 )
@@ -28,29 +29,29 @@ def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1, "weights": torch.ones(3)}, path)
-    with pytest.raises(RunError, match=r"No space left.*the one before it is whole"):
+    with pytest.raises(RunError, match=r"No space left.*the previous one is intact"):
         writer.save_checkpoint({"epoch": 2, "bad": Unsavable()}, path)
     assert read_checkpoint(path)["epoch"] == 1
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
-class Stranger:
+class Pickle:
     def __reduce__(self):
-        return (print, ("code of a stranger ran",))
+        return (print, ("code in the pickle ran",))
 
 
-def test_a_strangers_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "last.ckpt"
-    torch.save({"state_dict": Stranger()}, path)
+    torch.save({"state_dict": Pickle()}, path)
     with pytest.raises(WeightsError, match="not a checkpoint"):
         read_checkpoint(path)
-    path.write_bytes(pickle.dumps(Stranger()))
+    path.write_bytes(pickle.dumps(Pickle()))
     with pytest.raises(WeightsError, match="not a checkpoint"):
         read_checkpoint(path)
     path.write_bytes(b"")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         read_checkpoint(path)
-    assert "stranger ran" not in capsys.readouterr().out
+    assert "pickle ran" not in capsys.readouterr().out
 
 
 def test_a_run_without_an_epoch_has_nothing_to_export(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_run_without_an_epoch_has_nothing_to_export(tmp_path: Path) -> None:
 def test_the_average_follows_its_formula() -> None:
     from torch.optim.swa_utils import AveragedModel
 
-    average = MovingAverage(0.9)._kwargs["multi_avg_fn"]
+    average = averaging(0.9)
     weights = torch.nn.Linear(1, 1, bias=False)
     averaged = AveragedModel(weights, multi_avg_fn=average)
     wanted = None
@@ -77,7 +78,7 @@ def test_the_average_follows_its_formula() -> None:
     assert averaged.module.weight.item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_average_is_kept_where_the_weights_will_be() -> None:
+def test_the_average_is_on_the_device_of_training() -> None:
     """Lightning sets callbacks up before it moves the module to the GPU."""
     device = torch.device("meta")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
@@ -85,6 +86,7 @@ def test_the_average_is_kept_where_the_weights_will_be() -> None:
     module = L.LightningModule()
     module.layer = torch.nn.Linear(1, 1)
     average.setup(trainer, module, "fit")
-    assert average._average_model is not None
-    assert {weight.device for weight in average._average_model.module.parameters()} == {device}
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    average.on_save_checkpoint(trainer, module, checkpoint)
+    assert {weight.device for weight in checkpoint["state_dict"].values()} == {device}
     assert module.layer.weight.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Features once: the same figures as recomputing, and never somebody else's features."""
+"""Features once: the same metrics as recomputing, and never the features of another model."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def test_features_are_the_backbones_within_float16(drawn: Path, tmp_path: Path) 
     np.testing.assert_allclose(found, wanted.numpy(), rtol=2e-3, atol=2e-3)
 
 
-def test_a_finished_pass_is_read_not_repeated(drawn: Path, tmp_path: Path) -> None:
+def test_a_finished_pass_is_not_repeated(drawn: Path, tmp_path: Path) -> None:
     model = small_model()
     split = open_split(drawn, "val")
     first = np.array(feature_pass(tmp_path, model).features(split, "val", 0, workers=0))
@@ -89,14 +89,14 @@ def test_other_weights_or_preprocessing_are_another_key(tmp_path: Path) -> None:
     model = small_model()
     model.preprocessing = dataclasses.replace(model.preprocessing, mean=(0.1, 0.2, 0.3))
     assert feature_pass(tmp_path, model).key.digest() != key.digest()
-    # Heads are trained on the features and are no part of them.
+    # The features do not depend on the heads.
     model = small_model()
     torch.nn.init.zeros_(model.heads.expression.weight)
     assert weights_hash(model.backbone) == key.weights
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no progress", "broken progress"])
-def test_a_damaged_cache_is_made_again(drawn: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_computed_again(drawn: Path, tmp_path: Path, damage: str) -> None:
     model = small_model()
     split = open_split(drawn, "val")
     wanted = np.array(feature_pass(tmp_path, model).features(split, "val", 0, workers=0))
@@ -154,7 +154,7 @@ feature_pass(Path(sys.argv[2]), small_model()).features(
 """
 
 
-def test_a_killed_pass_goes_on_where_it_stopped(drawn: Path, tmp_path: Path) -> None:
+def test_a_killed_pass_is_resumed_where_it_stopped(drawn: Path, tmp_path: Path) -> None:
     model = small_model()
     split = open_split(drawn, "train")
     threads = torch.get_num_threads()

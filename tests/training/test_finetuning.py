@@ -40,7 +40,7 @@ def cut(batch: dict[str, Tensor], sizes: Sequence[int]) -> list[dict[str, Tensor
 
 
 def model(name: str = "vit_tiny_patch16_224", **settings: Any) -> AffectModel:
-    """A network without batch norm, so that a face's answer does not depend on its batch."""
+    """A network without batch norm, so that the output for a face does not depend on its batch."""
     torch.manual_seed(0)
     return AffectModel(name, image_size=32, **settings)
 
@@ -70,11 +70,11 @@ def weights(module: AffectModule) -> dict[str, Tensor]:
 def test_two_accumulated_batches_are_one_of_twice_the_size(
     small: list[int], large: list[int]
 ) -> None:
-    """Also where the epoch's last window is not full."""
+    """Also if the epoch's last window is not full."""
     batch = faces(sum(small))
     ends, steps = [], []
     for sizes, accumulate in ((small, 2), (large, 1)):
-        # CCC is no mean over faces; cross entropy and squared error are.
+        # CCC is not a mean over faces; cross entropy and squared error are.
         module = AffectModule(model(), optimisation=SGD, losses={"va_loss": "mse"})
         trainer = fit(module, cut(batch, sizes), accumulate_grad_batches=accumulate)
         ends.append(weights(module))
@@ -93,7 +93,7 @@ def test_the_schedule_counts_steps_not_batches() -> None:
 
 
 class Recorder(L.Callback):
-    """Keeps the weights at the end of every epoch."""
+    """Copies the weights at the end of every epoch."""
 
     def __init__(self) -> None:
         self.ends: list[dict[str, Tensor]] = []
@@ -103,11 +103,11 @@ class Recorder(L.Callback):
         self.ends.append(weights(pl_module))
 
 
-def test_layers_learn_from_their_epoch_on_and_not_before() -> None:
+def test_layers_are_trained_from_their_epoch_on_and_not_before() -> None:
     chosen = model("resnet10t")
     module = AffectModule(chosen, optimisation=SGD, unfreezing=Unfreezing(head_epochs=1, every=1))
     start, recorder = weights(module), Recorder()
-    # Three steps an epoch: a residual branch that starts at zero learns from its second step on.
+    # Three steps per epoch: a residual branch that starts at zero changes from the second step on.
     fit(module, [faces(8)] * 3, max_epochs=5, callbacks=[recorder])
     depths, layers = layer_depths(chosen.backbone), chosen.layers
     for epoch, (before, after) in enumerate(
@@ -122,7 +122,7 @@ def test_layers_learn_from_their_epoch_on_and_not_before() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_model_trains_as_an_eager_one() -> None:
+def test_a_compiled_model_is_trained_like_an_eager_one() -> None:
     batches, ends = cut(faces(16), [8, 8]), []
     for compiled in (False, True):
         chosen = model("resnet10t")
@@ -146,7 +146,7 @@ def test_compiling_changes_no_name_of_a_weight() -> None:
 
 def test_the_teachers_loss_is_its_formula() -> None:
     teacher, torch_rng = model(), torch.Generator().manual_seed(1)
-    answers, output = (
+    targets, output = (
         AffectOutput(
             torch.randn(5, 8, generator=torch_rng),
             torch.rand(5, generator=torch_rng) - 0.5,
@@ -154,19 +154,19 @@ def test_the_teachers_loss_is_its_formula() -> None:
         )
         for _ in range(2)
     )
-    found = Distillation((teacher,), temperature=3.0).loss(output, answers)
-    q = F.softmax(answers.logits / 3, dim=1).double().numpy()
+    found = Distillation((teacher,), temperature=3.0).loss(output, targets)
+    q = F.softmax(targets.logits / 3, dim=1).double().numpy()
     p = F.softmax(output.logits / 3, dim=1).double().numpy()
     expected = 9 * (q * np.log(q / p)).sum(axis=1).mean()
-    expected += ((output.valence - answers.valence) ** 2).double().mean().item()
-    expected += ((output.arousal - answers.arousal) ** 2).double().mean().item()
+    expected += ((output.valence - targets.valence) ** 2).double().mean().item()
+    expected += ((output.arousal - targets.arousal) ** 2).double().mean().item()
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_teacher_alone_teaches_and_stays_as_it_is() -> None:
+def test_training_on_a_teacher_alone_works_and_does_not_change_it() -> None:
     teacher = model("resnet10t")
     with torch.no_grad():
-        teacher.heads.expression.bias[3] += 20  # sees surprise in every face
+        teacher.heads.expression.bias[3] += 20  # predicts surprise for every face
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     distillation = Distillation((teacher,), weight=1.0, temperature=1.0)
     student = model("resnet10t")
@@ -185,15 +185,15 @@ def test_several_teachers_share_a_batch_and_take_turns() -> None:
             teacher.heads.expression.bias.copy_(torch.full((8,), float(number)))
     teach = Distillation(teachers)
     images = torch.rand(7, 3, 32, 32)
-    assert teach.answers(images).logits[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
-    assert teach.answers(images, 1).logits[:, 0].tolist() == [1, 1, 2, 2, 0, 0, 0]
-    # Two processes with half the batch each answer as one does.
+    assert teach.targets(images).logits[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert teach.targets(images, 1).logits[:, 0].tolist() == [1, 1, 2, 2, 0, 0, 0]
+    # Two processes with half the batch each have the same targets.
     halves = [
-        teach.answers(images[:4], 2, first=0, of=7).logits[:, 0],
-        teach.answers(images[4:], 2, first=4, of=7).logits[:, 0],
+        teach.targets(images[:4], 2, first=0, of=7).logits[:, 0],
+        teach.targets(images[4:], 2, first=4, of=7).logits[:, 0],
     ]
-    assert torch.equal(torch.cat(halves), teach.answers(images, 2).logits[:, 0])
-    assert teach.answers(images[:1]).valence.shape == (1,)
+    assert torch.equal(torch.cat(halves), teach.targets(images, 2).logits[:, 0])
+    assert teach.targets(images[:1]).valence.shape == (1,)
 
 
 def test_a_teacher_of_other_classes_is_refused() -> None:
@@ -202,7 +202,7 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
         AffectModule(model(classes=SEVEN), distillation=Distillation(teachers))
 
 
-def test_learned_task_weights_move_and_are_saved() -> None:
+def test_learned_task_weights_change_and_are_saved() -> None:
     module = AffectModule(model("resnet10t"), optimisation=SGD, learned_weights=True)
     fit(module, [faces(16)] * 3)
     learned = module.state_dict()["log_variances"]

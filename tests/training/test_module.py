@@ -1,4 +1,4 @@
-"""The module's schedule, seeds and epoch figures."""
+"""The module's schedule, seeds and epoch metrics."""
 
 import math
 from itertools import pairwise
@@ -9,7 +9,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
 
 from affectnet.training.distributed import derived_seed
-from affectnet.training.module import epoch_figures
+from affectnet.training.module import epoch_metrics
 from affectnet.training.optimisation import Optimisation
 
 
@@ -42,7 +42,7 @@ def test_derived_seeds_differ_and_repeat() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_epoch_figures_equal_the_references() -> None:
+def test_epoch_metrics_equal_the_references() -> None:
     rng = np.random.default_rng(0)
     n = 400
     rows = {
@@ -56,22 +56,22 @@ def test_epoch_figures_equal_the_references() -> None:
         "arousal_pred": rng.uniform(-1, 1, n),
     }
     rows["valence"][::7] = np.nan
-    figures = epoch_figures(rows)
+    metrics = epoch_metrics(rows)
     labelled = rows["expression"] >= 0
     truth, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
-    assert figures["loss"] == pytest.approx(rows["loss"].sum() / 400)
-    assert figures["accuracy"] == pytest.approx(accuracy_score(truth, preds))
-    assert figures["f1_macro"] == pytest.approx(f1_score(truth, preds, average="macro"))
+    assert metrics["loss"] == pytest.approx(rows["loss"].sum() / 400)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(truth, preds))
+    assert metrics["f1_macro"] == pytest.approx(f1_score(truth, preds, average="macro"))
     known = ~np.isnan(rows["valence"])
     x, y = rows["valence"][known], rows["valence_pred"][known]
-    assert figures["valence_rmse"] == pytest.approx(root_mean_squared_error(x, y))
+    assert metrics["valence_rmse"] == pytest.approx(root_mean_squared_error(x, y))
     ccc = 2 * pearsonr(x, y)[0] * x.std() * y.std() / (x.var() + y.var() + (x - y).mean() ** 2)
-    assert figures["valence_ccc"] == pytest.approx(ccc)
+    assert metrics["valence_ccc"] == pytest.approx(ccc)
 
 
-def test_epoch_figures_leave_out_what_is_missing() -> None:
+def test_epoch_metrics_leave_out_what_is_missing() -> None:
     nothing = np.full(4, np.nan)
-    figures = epoch_figures(
+    metrics = epoch_metrics(
         {
             "loss": np.array([2.0]),
             "rows": np.array([4]),
@@ -83,5 +83,5 @@ def test_epoch_figures_leave_out_what_is_missing() -> None:
             "arousal_pred": np.zeros(4),
         }
     )
-    assert figures == {"loss": 0.5}
-    assert not any(math.isnan(value) for value in figures.values())
+    assert metrics == {"loss": 0.5}
+    assert not any(math.isnan(value) for value in metrics.values())

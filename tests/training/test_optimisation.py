@@ -1,4 +1,4 @@
-"""Rates layer by layer, and what learns in which epoch."""
+"""Learning rates of the layers, and which layers are trained in which epoch."""
 
 import copy
 
@@ -17,7 +17,7 @@ def rates(model: AffectModel, optimizer: torch.optim.Optimizer) -> dict[str, flo
 
 
 @pytest.mark.parametrize("name", ["cvnet", "resnet10t", "convnext_atto", "vit_tiny_patch16_224"])
-def test_layer_decay_is_its_formula(name: str) -> None:
+def test_layer_decay_follows_its_formula(name: str) -> None:
     model = AffectModel(name)
     found = rates(model, Optimisation(lr=0.1, layer_decay=0.7, backbone_lr=0.5).create(model))
     depths = layer_depths(model.backbone)
@@ -44,7 +44,7 @@ def test_the_logged_rate_is_the_heads() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_weight_decay_falls_on_matrices_only() -> None:
+def test_weight_decay_applies_to_matrices_only() -> None:
     model = AffectModel("cvnet")
     task = nn.Parameter(torch.zeros(3))
     optimizer = Optimisation(weight_decay=0.3, layer_decay=0.9).create(model, [task])
@@ -75,7 +75,7 @@ def test_unfreezing_goes_by_quarters_from_the_heads() -> None:
     assert [Unfreezing().first_layer(e, 8) for e in range(3)] == [0, 0, 0]
 
 
-def test_frozen_layers_rest_and_later_ones_learn() -> None:
+def test_frozen_layers_do_not_change_and_later_ones_do() -> None:
     model = AffectModel("cvnet").train().freeze_below(4)
     for branch in model.backbone.stages[1].branches:
         assert not branch[1].norm1.training
@@ -102,7 +102,7 @@ def _steps(model: AffectModel, optimizer: torch.optim.Optimizer, seeds: range) -
         optimizer.step()
 
 
-def test_muon_steps_along_orthogonal_matrices_and_goes_on_from_its_state() -> None:
+def test_muon_steps_along_orthogonal_matrices_and_resumes_from_its_state() -> None:
     torch.manual_seed(0)
     model = AffectModel("cvnet", image_size=48)
     chosen = Optimisation(optimizer="muon", lr=0.01, weight_decay=0.0)
@@ -112,11 +112,11 @@ def test_muon_steps_along_orthogonal_matrices_and_goes_on_from_its_state() -> No
     _steps(model, optimizer, range(1))
     step = (weight.detach() - before[0]).flatten(1)
     spread = torch.linalg.svdvals(step)
-    # An orthogonal step has equal singular values; five Newton-Schulz steps bring them near.
+    # An orthogonal step has equal singular values; five Newton-Schulz steps come close.
     assert spread.max() < 2 * spread.min()
-    # As large as AdamW's with RMS 0.2, which is what lets the same rates serve both.
+    # As large as AdamW's, of RMS 0.2, so that the same rates suit both.
     assert float(step.square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.3)
-    # What is no matrix steps as by Adam, whose first step is as long for every number.
+    # Other weights step as with Adam, whose first step has one length for every number.
     moved = (bias.detach() - before[1]).abs()
     assert moved[0] > 0
     torch.testing.assert_close(moved, moved[:1].expand(8), atol=0, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Muon in batches against timm's, which takes one matrix at a time."""
+"""Muon in batches, compared with timm's, which steps one matrix at a time."""
 
 import copy
 
@@ -24,7 +24,7 @@ def loss_of(network: nn.Module, step: int) -> Tensor:
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_the_steps_are_those_of_timm(nesterov: bool) -> None:
+def test_the_steps_equal_timms(nesterov: bool) -> None:
     mine, theirs = networks()
     settings = {"lr": 0.01, "weight_decay": 0.05, "nesterov": nesterov}
     together = Muon(mine.parameters(), **settings)
@@ -34,7 +34,7 @@ def test_the_steps_are_those_of_timm(nesterov: bool) -> None:
         for network, optimizer in ((mine, together), (theirs, single)):
             optimizer.zero_grad()
             loss_of(network, step).backward()
-        # The same gradients for both, so that their roundings do not add up.
+        # The same gradients for both, so that rounding errors do not add up.
         for own, other in zip(mine.parameters(), theirs.parameters(), strict=True):
             assert own.grad is not None
             other.grad = own.grad.clone()
@@ -74,7 +74,7 @@ def test_weights_without_gradient_stay() -> None:
     assert not torch.equal(network.stages[0].conv1.weight, untouched.stages[0].conv1.weight)
 
 
-def test_a_state_saved_by_timm_goes_on() -> None:
+def test_a_state_saved_by_timm_is_loaded() -> None:
     mine, theirs = networks()
     single = timm_muon.Muon(theirs.parameters(), lr=0.01, nesterov=True)
     loss_of(theirs, 0).backward()

@@ -1,4 +1,4 @@
-"""A model over a split: rows in order, mirror images, temperature, fewer classes."""
+"""Predictions of a split: rows in order, mirror images, temperature, fewer classes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def model():
 
 
 def direct(model, data, flip=False):
-    """Probabilities, valence and arousal of the test split, straight from the images."""
+    """Probabilities, valence and arousal of the test split, computed from the images."""
     split, facts = open_split(data, "test"), model.preprocessing
     rows = range(len(split))
     pixels = np.stack(
@@ -57,7 +57,7 @@ def test_the_mean_with_the_mirror_image(model, drawn):
     assert columns(predict_split(model, drawn, flip=True, **SETTINGS)) == pytest.approx(
         mean, abs=1e-4
     )
-    # The hook is gone: a later pass sees the faces as they are.
+    # The hook is removed: later predictions are of the faces as they are.
     assert columns(predict_split(model, drawn, **SETTINGS)) == pytest.approx(
         direct(model, drawn), abs=1e-4
     )

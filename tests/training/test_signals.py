@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: stopped with a status that tells, queued again under SLURM, gone on with."""
+"""SIGTERM and SIGUSR1: exit status, queued again by SLURM, resumed."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def start(data: Path, runs: Path, env: dict[str, str]) -> "subprocess.Popen[str]
 
 
 def fake_scontrol(folder: Path, status: int = 0) -> Path:
-    """An `scontrol` that writes down what it was asked for."""
+    """An `scontrol` that records its arguments."""
     folder.mkdir()
     script = folder / "scontrol"
     script.write_text(
@@ -40,7 +40,7 @@ def fake_scontrol(folder: Path, status: int = 0) -> Path:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_signal_stops_and_tells_how_to_go_on(drawn: Path, tmp_path: Path, name: str) -> None:
+def test_a_signal_stops_with_a_message_to_resume(drawn: Path, tmp_path: Path, name: str) -> None:
     folder = fake_scontrol(tmp_path / "bin")
     slurm = {
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
@@ -61,17 +61,17 @@ def test_a_signal_stops_and_tells_how_to_go_on(drawn: Path, tmp_path: Path, name
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + getattr(signal, name), said
-    assert f"stopped by {name}" in said
-    assert f"affectnet train --runs {runs} --name r --resume" in said
-    assert "Traceback" not in said
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + getattr(signal, name), stderr
+    assert f"stopped by {name}" in stderr
+    assert f"affectnet train --runs {runs} --name r --resume" in stderr
+    assert "Traceback" not in stderr
     asked = folder / "asked"
     if name == "SIGUSR1":
         assert asked.read_text() == "requeue 4711\n"
-        assert "SLURM queues job 4711 again" in said
+        assert "SLURM queues job 4711 again" in stderr
     else:
-        # SIGTERM is also what `scancel` sends, after which nobody wants the job back.
+        # `scancel` sends SIGTERM too; a cancelled job must not be queued again.
         assert not asked.exists()
     assert RunFolder(runs / "r").last.is_file()
 
@@ -81,7 +81,7 @@ def test_requeue_outside_slurm_does_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert requeue() == ""
 
 
-def test_requeue_names_a_task_of_an_array_and_tells_a_refusal(
+def test_requeue_names_the_task_of_an_array_and_reports_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fake_scontrol(tmp_path / "bin", status=1)
@@ -89,7 +89,7 @@ def test_requeue_names_a_task_of_an_array_and_tells_a_refusal(
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert "would not queue job 8_3 again: no such job" in requeue()
+    assert "refused to queue job 8_3 again: no such job" in requeue()
     assert (folder / "asked").read_text() == "requeue 8_3\n"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "was not asked" in requeue()
+    assert "could not be asked" in requeue()

@@ -1,4 +1,4 @@
-"""Memory that runs out, a loss that turns NaN, a disk that is full: told, and nothing lost."""
+"""No memory, a NaN loss, a full disk: one-line errors, and no checkpoint is lost."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ import torch
 from affectnet.errors import RunError
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import AtomicCheckpointIO, read_checkpoint
-from affectnet.training.trainer import memory_faults_explained
+from affectnet.training.trainer import explain_memory_errors
 
 TRAIN = [
     *("--backbone", "test_convnext", "--image-size", "32", "--no-pretrained"),
@@ -37,26 +37,26 @@ def train(
     )
 
 
-def test_a_real_failed_allocation_says_what_to_try() -> None:
+def test_the_error_for_a_failed_allocation_says_what_to_try() -> None:
     with (
         pytest.raises(RunError, match=r"--batch-size 512.*--batch-size 256.*bf16.*--image-size"),
-        memory_faults_explained(512, 224, frozen=False),
+        explain_memory_errors(512, 224, frozen=False),
     ):
         torch.empty(2**58, dtype=torch.uint8)  # more than any machine has
     with (
         pytest.raises(RunError, match=r"the GPU with --batch-size 8; try --batch-size 4"),
-        memory_faults_explained(8, 224, frozen=True),
+        explain_memory_errors(8, 224, frozen=True),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
-def test_other_faults_pass() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory_faults_explained(8, 224, frozen=True):
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), explain_memory_errors(8, 224, frozen=True):
         raise RuntimeError("shapes do not match")
 
 
 def test_training_out_of_memory_is_one_line(drawn: Path, tmp_path: Path) -> None:
-    """A limit on the address space, little above what the process has, makes a real one."""
+    """A limit on the address space just above the current size causes a real failure."""
     limit = (
         "import torch, lightning, timm, psutil; from affectnet.commands import train;"
         "n = psutil.Process().memory_info().vms + 600 * 2**20;"
@@ -76,7 +76,7 @@ def test_a_nan_loss_names_the_faces(drawn: Path, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "the loss became" in done.stderr
-    named = done.stderr.partition("that batch: ")[2].partition(". Checkpoints")[0].split(", ")
+    named = done.stderr.partition("that batch: ")[2].partition(". The checkpoints")[0].split(", ")
     assert len(named) == 32
     from affectnet.data.store import open_split
 
@@ -84,8 +84,8 @@ def test_a_nan_loss_names_the_faces(drawn: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r" / "checkpoints" / "last.ckpt").exists()
 
 
-def test_a_full_disk_costs_no_checkpoint(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk: writing fails half-way."""
+def test_a_full_disk_destroys_no_checkpoint(tmp_path: Path) -> None:
+    """A limit on the file size replaces the full disk: writing fails half-way."""
     code = f"""
 import resource, sys
 from pathlib import Path
@@ -104,19 +104,19 @@ except RunError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert "could not be written" in done.stderr
-    assert "the one before it is whole" in done.stderr
+    assert "the previous one is intact" in done.stderr
     assert "--resume" in done.stderr
     assert read_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+def test_the_error_for_an_unwritable_path(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="could not be written"):
         AtomicCheckpointIO().save_checkpoint({"epoch": 0}, tmp_path / "file" / "last.ckpt")
 
 
-def test_the_peak_of_memory_is_kept(drawn: Path, tmp_path: Path) -> None:
+def test_the_peak_of_memory_is_written(drawn: Path, tmp_path: Path) -> None:
     import json
 
     assert train(drawn, tmp_path, "--epochs", "1").returncode == 0

@@ -80,7 +80,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     console = Console(width=max(WIDTH, Console().width))
     subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
     if config.devices > 1 or config.nodes > 1:
-        from affectnet.training.signals import rank
+        from affectnet.training.distributed import rank
 
         if rank():
             return []  # it has predicted its part; the first process scores the whole
@@ -263,8 +263,8 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
     """
     from affectnet.models.affect_model import AffectModel
     from affectnet.training.checkpoints import export_best
-    from affectnet.training.prediction import calibrate, predict_split, wait_for_all
-    from affectnet.training.signals import rank
+    from affectnet.training.distributed import rank, wait_for_all
+    from affectnet.training.prediction import calibrate, predict_split
 
     if model.name == "model" and rank() == 0:
         export_best(RunFolder(model.parent))

@@ -34,15 +34,16 @@ from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path
 from affectnet.run import RunFolder
 from affectnet.seven import classes_for
-from affectnet.training.checkpoints import export_best, keep_start, read_checkpoint
+from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
 from affectnet.training.distillation import Distillation
+from affectnet.training.distributed import rank
 from affectnet.training.features import FeatureDataModule, FeaturePass
 from affectnet.training.module import AffectModule
-from affectnet.training.signals import StopOnSignal, rank, requeue
+from affectnet.training.signals import StopOnSignal, requeue
 from affectnet.training.trainer import (
     device_settings,
+    explain_memory_errors,
     make_trainer,
-    memory_faults_explained,
     on_gpu,
 )
 
@@ -62,7 +63,7 @@ def train(config: TrainConfig) -> RunFolder:
         RunError: when the run exists already and neither --resume nor --overwrite was given.
     """
     check(config)
-    with memory_faults_explained(config.batch_size, config.image_size, config.freeze == "backbone"):
+    with explain_memory_errors(config.batch_size, config.image_size, config.freeze == "backbone"):
         return _train(with_classes_of_data(config), config.runs / FEATURES)
 
 
@@ -118,7 +119,7 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     if config.probe_epochs:
         model.heads.load_state_dict(_probe(config, run, features).heads.state_dict())
     if rank() == 0:
-        keep_start(run, model)
+        save_start(run, model)
     batches: L.LightningDataModule = data
     if config.freeze == "backbone" and config.features == "once":
         source = FeaturePass(

@@ -264,6 +264,14 @@ class AffectDataModule(L.LightningDataModule):
         for name in _STAGES.get(stage, tuple(there)):
             self._open(name)
 
+    def train_batches(self) -> TrainBatches:
+        """The sampler of the split `train`: shuffled, weighted and capped as set."""
+        rows = self.rows("train")
+        weights = None
+        if self.sampler != "natural":
+            weights = sample_weights(self._open("train").expression[rows], self.sampler)
+        return TrainBatches(rows, self.batch_size, seed=self.seed, weights=weights)
+
     def train_dataloader(self) -> "FaceLoader":
         """Return shuffled batches of the split `train`."""
         return self._loader("train", shuffled=True, reread=True)
@@ -292,14 +300,7 @@ class AffectDataModule(L.LightningDataModule):
         if whole:
             rows = np.arange(len(split))
         cache = self._cached(name, rows, reread)
-        sampler: TrainBatches | EvalBatches
-        if shuffled:
-            weights = None
-            if self.sampler != "natural":
-                weights = sample_weights(split.expression[rows], self.sampler)
-            sampler = TrainBatches(rows, self.batch_size, seed=self.seed, weights=weights)
-        else:
-            sampler = EvalBatches(rows, self.batch_size)
+        sampler = self.train_batches() if shuffled else EvalBatches(rows, self.batch_size)
         workers = self.workers_for(len(rows)) if cache is None else 0
         return FaceLoader(
             FaceDataset(

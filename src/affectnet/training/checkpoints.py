@@ -1,14 +1,15 @@
-"""What a run keeps while it trains: a row an epoch, the last and the best checkpoint."""
+"""The files of a run in training: one row of metrics per epoch, the last and best checkpoint."""
 
 import csv
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from affectnet.errors import RunError, WeightsError
@@ -34,37 +35,36 @@ COLUMNS = (
     "val_valence_rmse",
     "val_arousal_rmse",
 )
-"""The columns of `metrics.csv`; a figure that is undefined leaves its cell empty."""
+"""The columns of `metrics.csv`; an undefined metric leaves its cell empty."""
 
 
 class EpochLog(Checkpoint):
     """Write a row of `metrics.csv` and one line on the terminal at the end of every epoch.
 
-    A `Checkpoint` by kind, so that Lightning runs it after the module has logged its figures.
+    A subclass of `Checkpoint`, so that Lightning calls it after the module has logged its metrics.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Drop rows of epochs that the checkpoint resumed from has not seen."""
+        """Remove the rows of epochs after the checkpoint from which the run is resumed."""
         if trainer.is_global_zero and self.run.metrics.is_file():
-            kept = [row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch]
-            self._write(kept)
+            self._write([row for row in self._rows() if int(row["epoch"]) < trainer.current_epoch])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Append this epoch's row."""
         if not trainer.is_global_zero:
             return
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {name: f"{figures[name]:.8g}" for name in COLUMNS if name in figures}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {name: f"{metrics[name]:.8g}" for name in COLUMNS if name in metrics}
         row["epoch"] = str(trainer.current_epoch)
         self._write([*self._rows(), row])
         shown = ("train_loss", "val_loss", "val_accuracy", "val_valence_ccc", "val_arousal_ccc")
-        said = "  ".join(
-            f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown if name in figures
+        text = "  ".join(
+            f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in shown if name in metrics
         )
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {said}", flush=True)
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}", flush=True)
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.run.metrics.is_file():
@@ -80,35 +80,35 @@ class EpochLog(Checkpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write each checkpoint beside its place, then rename it.
+    """Write each checkpoint next to its final path, then rename it.
 
-    Lightning's own writes to the system's temporary folder first, where the move may be a copy: a
-    full disk or a kill during that copy would cost the checkpoint that stood there.
+    Lightning writes to the system's temporary folder first, from where moving may be a copy: a full
+    disk or a kill during that copy would destroy the existing checkpoint.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Save `checkpoint` at `path`; the one that stood there lives until this one is whole.
+        """Save `checkpoint` at `path`; an existing one is replaced when the new one is complete.
 
         Raises:
-            RunError: when it cannot be written, as on a full disk.
+            RunError: it cannot be written, as on a full disk.
         """
         try:
             with write_beside(Path(path)) as new:
                 torch.save(checkpoint, new)
         except (OSError, RuntimeError) as error:
-            # PyTorch's writer tells a full disk as a fault of its own, which says nothing of disks.
-            reason = getattr(error, "strerror", None) or "writing broke off: is the disk full?"
-            before = "the one before it is whole; " if Path(path).is_file() else ""
+            # PyTorch's error for a full disk does not mention the disk.
+            reason = getattr(error, "strerror", None) or "writing failed: is the disk full?"
+            before = "the previous one is intact; " if Path(path).is_file() else ""
             raise RunError(
-                f"the checkpoint {path} could not be written ({reason}); {before}make room on the "
-                "disk or raise the quota, then go on with `affectnet train --resume`"
+                f"the checkpoint {path} could not be written ({reason}); {before}free space on the "
+                "disk or raise the quota, then continue with `affectnet train --resume`"
             ) from error
 
 
 def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callback]:
-    """The epoch's row first, then `best.ckpt`, then `last.ckpt` (which knows the best score)."""
+    """In order: the row of metrics, `best.ckpt`, `last.ckpt` (which contains the best score)."""
     folder = run.checkpoints.resolve()
     smaller = monitor.endswith(("loss", "rmse"))
     common: dict[str, Any] = {
@@ -130,52 +130,59 @@ def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callba
 
 
 class MovingAverage(WeightAveraging):
-    """Exponential moving average of the weights: validated, saved and exported in their place.
-
-    The decay warms up as min(decay, (1 + n) / (10 + n)) over the first n steps, so that the random
-    start is forgotten within a short run too.
-    """
+    """Exponential moving average of the weights, validated, saved and exported in their place."""
 
     def __init__(self, decay: float) -> None:
-        # All weights of one type in one call: a call a weight, each asking the GPU for the number
-        # of steps, takes a GPU longer than the step does.
-        def average(old: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
-            n = int(steps)
-            weight = 1 - min(decay, (1 + n) / (10 + n))
-            if old[0].is_floating_point():
-                torch._foreach_lerp_(old, new, weight)
-            else:
-                torch._foreach_copy_(old, new)
-
-        super().__init__(use_buffers=True, multi_avg_fn=average)
+        super().__init__(use_buffers=True, multi_avg_fn=averaging(decay))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Keep the average where the weights will be; at this time the module is on the CPU yet."""
+        """Put the average on the device of training; the module is still on the CPU here."""
+        # Private, because the device is not yet known when Lightning wants it in the constructor.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
 
-def keep_start(run: RunFolder, model: AffectModel) -> None:
-    """Keep the model as it starts: its architecture, and the weights that will stay frozen.
+def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """The `multi_avg_fn` of `AveragedModel` for an exponential moving average.
 
-    A run that is killed can then be exported without its pretrained weights being fetched again,
-    and checkpoints need not repeat weights that do not change.
+    The decay is min(decay, (1 + n) / (10 + n)) in step n, so that the random initial weights are
+    forgotten in short runs too.
+    """
+
+    # All weights of one type in one call: one call per weight, each asking the GPU for the number
+    # of steps, takes a GPU longer than the training step. `torch._foreach_*` has no public name.
+    def average(old: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
+        n = int(steps)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        if old[0].is_floating_point():
+            torch._foreach_lerp_(old, new, weight)
+        else:
+            torch._foreach_copy_(old, new)
+
+    return average
+
+
+def save_start(run: RunFolder, model: AffectModel) -> None:
+    """Save the model before training: its architecture and the weights that stay frozen.
+
+    A killed run can then be exported without downloading its pretrained weights again, and
+    checkpoints need not repeat weights that do not change.
     """
     with write_beside(run.start) as new:
         model.save_pretrained(new)
 
 
 def export_best(run: RunFolder) -> None:
-    """Write `model/` from `best.ckpt`, unless the one there is of that checkpoint already.
+    """Write `model/` from `best.ckpt`, unless it is up to date.
 
     Raises:
-        RunError: when no epoch was finished.
-        WeightsError: when the checkpoint cannot be read.
+        RunError: no epoch was finished.
+        WeightsError: the checkpoint cannot be read.
     """
     saved = run.model / "config.json"
     if not run.best.is_file() and not saved.is_file():
         raise RunError(
-            f"{run.path} has no finished epoch and no model/; train it first, or go on with "
+            f"{run.path} has no finished epoch and no model/; train it first, or resume it with "
             "`affectnet train --resume`"
         )
     if not run.best.is_file():
@@ -192,19 +199,19 @@ def export_best(run: RunFolder) -> None:
     with write_beside(run.model) as new:
         model.save_pretrained(new)
         card = run.model / "README.md"
-        if card.is_file():  # somebody may have written in it
+        if card.is_file():  # the user may have edited it
             shutil.copy(card, new)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of ours on the CPU, refusing pickles that hold more than plain data.
+    """Load a checkpoint on the CPU; pickles of more than plain data are refused.
 
     Raises:
-        RunError: when there is none.
-        WeightsError: when it cannot be read.
+        RunError: there is none.
+        WeightsError: it cannot be read.
     """
     if not path.is_file():
-        raise RunError(f"{path} is not there: the run has no finished epoch; train it first")
+        raise RunError(f"{path} does not exist: the run has no finished epoch; train it first")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What a model costs: parameters, multiply-adds, images a second, peak memory.
+"""The cost of a model: parameters, multiply-adds, images per second, peak memory.
 
-`python -m affectnet.training.cost MODEL OUT.json [cpu|gpu|auto]` writes the first three of a saved
-model, in a process of its own.
+`python -m affectnet.training.cost MODEL OUT.json [cpu|gpu|auto]` writes the first three for a saved
+model, in its own process.
 """
 
 import contextlib
@@ -23,36 +23,36 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder, write_beside
 
 _LARGEST: Final = 64
-"""Most faces of a timed batch."""
-_PASS: Final = 0.5
+"""Most faces in a timed batch."""
+_SECONDS: Final = 0.5
 """Seconds that a timed batch should take; a slow model gets smaller ones."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What prediction with a model costs on one device."""
+    """The cost of prediction with a model on one device."""
 
     parameters: int
     multiply_adds: int
-    """Of one face, forward; a multiplication and its addition count as one."""
+    """Per face, forward; a multiplication and its addition count as one."""
     images_per_second: float
-    """Prediction in 32 bits, on faces that lie on the device already."""
+    """Prediction in 32 bits, on faces that are already on the device."""
     batch: int
-    """Faces of a timed batch."""
+    """Faces in a timed batch."""
     device: str
     image_size: int
 
 
 def cost_of(model: AffectModel, device: torch.device, seconds: float = 2.0) -> Cost:
-    """Count and time a model on `device`, for about so many seconds; it is left there."""
+    """Count and time a model on `device` for about `seconds`; the model stays there."""
     size = model.preprocessing.size
     model.eval().to(device)
     single = torch.zeros(1, 3, size, size, device=device)
-    # Fused attention is no operation that the counter knows; its plain form is.
+    # The counter does not know fused attention, only its plain form.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as n:
         model(single)
     _timed(model, single)
-    batch = min(_LARGEST, max(1, int(_PASS / _timed(model, single))))
+    batch = min(_LARGEST, max(1, int(_SECONDS / _timed(model, single))))
     faces = torch.zeros(batch, 3, size, size, device=device)
     _timed(model, faces)
     times = [_timed(model, faces)]
@@ -76,21 +76,21 @@ def _timed(model: AffectModel, faces: torch.Tensor) -> float:
 
 
 class PeakMemory(Callback):
-    """Keep `cost.json` in the run folder: the most memory that training took, over all sittings.
+    """Write `cost.json` into the run folder: the peak memory of training, including resumed parts.
 
-    On a GPU the bytes that PyTorch allocated on it; otherwise those of the whole process.
+    On a GPU the bytes that PyTorch allocated there; otherwise those of the whole process.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from here on."""
+        """Reset the peak."""
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the peak so far."""
+        """Write the peak so far."""
         if not trainer.is_global_zero:
             return
         file = self.run.path / "cost.json"
@@ -103,13 +103,13 @@ class PeakMemory(Callback):
 
 
 def _most_resident() -> int:
-    """Bytes that this process has held in memory at most."""
+    """Peak memory of this process in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
 
 def main(argv: list[str]) -> None:
-    """Measure the model `argv[0]` and write the figures to `argv[1]`."""
+    """Measure the model `argv[0]` and write the result to `argv[1]`."""
     gpu = torch.cuda.is_available() and argv[2:] != ["cpu"]
     device = "cuda" if gpu else "cpu"
     cost = cost_of(AffectModel.from_pretrained(Path(argv[0])), torch.device(device))

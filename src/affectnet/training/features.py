@@ -1,8 +1,8 @@
-"""Frozen backbone: features computed once, kept on disk, and the heads trained on them.
+"""Frozen backbone: features are computed once, cached on disk, and the heads are trained on them.
 
-The cache is a folder a key; in it one file of float16 features for each split and view. The key is
-a hash of everything that the features depend on, so the features of other data, other weights or
-another preprocessing are never taken for these. A pass that was killed goes on where it stopped.
+The cache has one folder per key, with one file of float16 features for each split and view. The key
+is a hash of everything that the features depend on, so features of other data, other weights or
+another preprocessing are never used by mistake. A killed pass is resumed where it stopped.
 """
 
 import hashlib
@@ -24,7 +24,6 @@ from affectnet.data.augmentation import Augmentation
 from affectnet.data.datamodule import AffectDataModule, FaceLoader
 from affectnet.data.dataset import AnySplit, Batch, FaceDataset, labels_of
 from affectnet.data.samplers import EvalBatches, TrainBatches
-from affectnet.data.splits import sample_weights
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import write_beside
 from affectnet.training.distributed import derived_seed
@@ -33,7 +32,7 @@ PLAIN: Final = 0
 """The view without augmentation; views 1, 2, ... are augmented."""
 
 _CHUNK: Final = 64
-"""Images a forward pass; part of the key, since augmented views are drawn a chunk at a time."""
+"""Images per forward pass; part of the key, since augmentation is drawn chunk by chunk."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,13 @@ def weights_hash(module: torch.nn.Module) -> str:
 
 
 class FeaturePass:
-    """Computes the features of splits, or finds them computed.
+    """Computes the features of splits, or reads them from the cache.
 
     Args:
-        model: its backbone is used as it is, in evaluation mode.
-        folder: where caches are kept; this pass's is `folder/KEY`.
+        model: its backbone is used unchanged, in evaluation mode.
+        folder: the folder of all caches; this one is `folder/KEY`.
         data: content hash of each dataset that the splits come from.
-        augmentation: what augmented views are drawn by.
+        augmentation: of the augmented views.
         seed: of the augmented views.
         device: where the backbone runs.
         precision: `32` or `bf16`.
@@ -109,7 +108,7 @@ class FeaturePass:
 
         Raises:
             DataError: when an image cannot be decoded.
-            OSError: when the disk is full; what was computed until then is kept.
+            OSError: when the disk is full; the features computed before are kept.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         shape = (len(split), self.model.num_features)
@@ -117,10 +116,10 @@ class FeaturePass:
         progress = file.with_suffix(".json")
         done = _rows_done(file, progress, shape)
         if done == 0:
-            # The file of all rows is made beside and renamed: no size that exists is half-made.
+            # The file is renamed into place at its full size, so that the size is always right.
             with write_beside(file) as new:
                 np.memmap(new, np.float16, "w+", shape=shape).flush()
-            self._note(progress, 0)
+            self._write_progress(progress, 0)
         rows = np.memmap(file, np.float16, "r+" if done < len(split) else "r", shape=shape)
         if done < len(split):
             self._compute(split, name, view, workers, rows, done, progress)
@@ -144,10 +143,9 @@ class FeaturePass:
             batch_size=None,
             sampler=EvalBatches(np.arange(done, len(split)), _CHUNK, place=(0, 1)),
             num_workers=workers,
-            collate_fn=_as_it_is,
         )
-        what = f"features of {name}" + (f", view {view}" if view else "")
-        with tqdm(total=len(split), initial=done, desc=what, unit="face", disable=None) as bar:
+        label = f"features of {name}" + (f", view {view}" if view else "")
+        with tqdm(total=len(split), initial=done, desc=label, unit="face", disable=None) as bar:
             for batch in loader:
                 images = batch["image"].to(self.device)
                 if view == PLAIN:
@@ -159,29 +157,29 @@ class FeaturePass:
                 with torch.autocast(
                     self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
                 ):
-                    found = backbone(normalise(images, preprocessing.mean, preprocessing.std))
-                # Beyond float16's range a feature would turn infinite and every loss with it.
+                    features = backbone(normalise(images, preprocessing.mean, preprocessing.std))
+                # Beyond float16's range a feature, and every loss with it, would become infinite.
                 rows[done : done + len(images)] = (
-                    found.float().clamp(-65504, 65504).cpu().numpy().astype(np.float16)
+                    features.float().clamp(-65504, 65504).cpu().numpy().astype(np.float16)
                 )
                 done += len(images)
                 bar.update(len(images))
-                self._note(progress, done)
+                self._write_progress(progress, done)
 
-    def _note(self, progress: Path, done: int) -> None:
+    def _write_progress(self, progress: Path, done: int) -> None:
         with write_beside(progress) as new:
             new.write_text(json.dumps({"rows": done, "key": asdict(self.key)}, indent=1))
 
 
 def _rows_done(file: Path, progress: Path, shape: tuple[int, int]) -> int:
-    """How many rows of a cache file are whole."""
+    """Number of complete rows in a cache file."""
     if not file.is_file() or file.stat().st_size != 2 * shape[0] * shape[1]:
         return 0
     try:
         done = json.loads(progress.read_text())["rows"]
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-    # A pass restarts at a chunk's first row, where the draws of an augmented view start too.
+    # A pass restarts at the first row of a chunk, where the augmentation is drawn too.
     return shape[0] if done == shape[0] else int(done) // _CHUNK * _CHUNK
 
 
@@ -189,9 +187,9 @@ class FeatureDataset(Dataset[Batch]):
     """Features and labels by row number; a batch is `Batch` with `features` in place of `image`.
 
     Args:
-        split: where the labels are.
+        split: the labels.
         views: features (n, F) of each view.
-        sampler: whose epoch, with the seed, decides which view of a face is met.
+        sampler: its epoch, with the seed, decides which view of a face is used.
         seed: see `sampler`.
     """
 
@@ -214,35 +212,35 @@ class FeatureDataset(Dataset[Batch]):
         at = np.asarray(rows, np.int64)
         chosen = np.zeros(len(at), np.int64)
         if self.sampler is not None and len(self.views) > 1:
-            # A hash of the epoch and the row, not a stream: any part of an epoch can be repeated.
+            # A hash of epoch and row, not a stream: any part of an epoch can be repeated.
             mixed = (at + 1) * 0x9E3779B1 + derived_seed(self.seed, "view", self.sampler.epoch)
             chosen = ((mixed.astype(np.uint64) >> np.uint64(13)) % len(self.views)).astype(np.int64)
         features = np.empty((len(at), self.views[0].shape[1]), np.float32)
         for view in np.unique(chosen):
-            picked = chosen == view
-            features[picked] = self.views[view][at[picked]]
+            rows_of_view = chosen == view
+            features[rows_of_view] = self.views[view][at[rows_of_view]]
         return {"features": torch.from_numpy(features), **labels_of(self.split, at)}
 
 
 class FeatureDataModule(L.LightningDataModule):
-    """Batches of features instead of images, in the order that `AffectDataModule` would take.
+    """Batches of features instead of images, in the order of `AffectDataModule`.
 
     Args:
         data: its splits, batch size, sampler and seed are used.
         source: computes the features when the Trainer asks for batches.
-        views: augmented views of each training face beside the plain one.
+        views: augmented views of each training face, besides the plain one.
     """
 
     def __init__(self, data: AffectDataModule, source: FeaturePass, views: int = 0) -> None:
         super().__init__()
-        # The folder of the features is shared by all machines of a run, as the run's own is.
+        # All machines of a run share the folder of the features, as they share the run folder.
         self.prepare_data_per_node = False
         self.data = data
         self.source = source
         self.views = views
 
     def prepare_data(self) -> None:
-        """Compute what is missing, in one process, before the others read it."""
+        """Compute missing features in one process, before the others read them."""
         self.data.setup("fit")
         for name, views in (("train", self.views + 1), ("val", 1)):
             for view in range(views):
@@ -254,14 +252,9 @@ class FeatureDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the split `train`."""
-        split = self.data.splits["train"]
-        rows = self.data.rows("train")
-        weights = None
-        if self.data.sampler != "natural":
-            weights = sample_weights(split.expression[rows], self.data.sampler)
-        sampler = TrainBatches(rows, self.data.batch_size, seed=self.data.seed, weights=weights)
+        sampler = self.data.train_batches()
         views = [self._features("train", view) for view in range(self.views + 1)]
-        dataset = FeatureDataset(split, views, sampler, self.data.seed)
+        dataset = FeatureDataset(self.data.splits["train"], views, sampler, self.data.seed)
         return _loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -277,14 +270,5 @@ class FeatureDataModule(L.LightningDataModule):
 
 
 def _loader(dataset: FeatureDataset, sampler: TrainBatches | EvalBatches) -> DataLoader[Batch]:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=sampler,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    # A loader without its own generator would draw from the one that dropout draws from.
+    return DataLoader(dataset, batch_size=None, sampler=sampler, generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""The thin LightningModule: augment, forward, losses, optimiser, and the figures of an epoch."""
+"""The LightningModule: augmentation, forward pass, losses, optimiser, metrics of each epoch."""
 
 from collections import defaultdict
 from typing import Any, Final
@@ -20,11 +20,11 @@ from affectnet.evaluation.metrics import (
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
 from affectnet.training.distillation import Distillation
-from affectnet.training.distributed import Gathered, derived_seed, gather_batch, gather_over_ranks
+from affectnet.training.distributed import derived_seed, gather_batch, gather_over_ranks
 from affectnet.training.optimisation import Optimisation, Unfreezing, names_of_matrices
 
 BACKBONE: Final = "model.backbone."
-"""What the backbone's weights are called in a checkpoint."""
+"""Prefix of the backbone's weights in a checkpoint."""
 
 
 class AffectModule(L.LightningModule):
@@ -32,16 +32,15 @@ class AffectModule(L.LightningModule):
 
     Args:
         model: backbone and heads.
-        augmentation: drawn anew for every face of every training batch.
+        augmentation: of the training images.
         optimisation: optimiser and schedule.
         losses: keyword arguments for `affect_loss` (class weights, smoothing, task weights).
         mixing: mixup and CutMix of the training batches.
-        unfreezing: which layers learn in which epoch.
-        distillation: teachers, where there are any.
-        learned_weights: weigh the three tasks by what the training finds (`log_variances` of
-            `affect_loss`).
-        seed: with the epoch and the batch it decides augmentation, dropout and stochastic depth,
-            so an epoch does not depend on the ones before it, and resuming repeats it exactly.
+        unfreezing: which layers are trained in which epoch.
+        distillation: teachers, if any.
+        learned_weights: learn the weights of the three tasks (`log_variances` of `affect_loss`).
+        seed: with epoch and batch it determines augmentation, dropout and stochastic depth, so that
+            an epoch does not depend on earlier ones and resuming repeats it exactly.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class AffectModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        # Convolutions are faster with the channels innermost, on GPUs and on CPUs.
+        # Convolutions are faster with the channels last, on GPUs and CPUs.
         self.model = model.to(memory_format=torch.channels_last)
         self.augmentation = augmentation or Augmentation()
         self.optimisation = optimisation or Optimisation()
@@ -69,15 +68,16 @@ class AffectModule(L.LightningModule):
             distillation.check(model)
             for teacher in distillation.teachers:
                 teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        # In a tuple, the teachers are no part of this module: no checkpoint holds them.
+        # In a tuple, so that the teachers are not submodules and not in checkpoints.
         self._distillation = (distillation,)
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
         self._matrices = names_of_matrices(model)
         self.seed = seed
-        self._seen: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
+        self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
+        """Predictions and targets of the current epoch."""
 
     def on_fit_start(self) -> None:
-        """Bring the class weights and counts of the losses to the model's device."""
+        """Move the tensors of the losses and the teachers to the model's device."""
         self.losses = {
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in self.losses.items()
@@ -93,12 +93,12 @@ class AffectModule(L.LightningModule):
         return output
 
     def on_train_epoch_start(self) -> None:
-        """Tie dropout and stochastic depth to (seed, epoch, rank), the layers to the epoch."""
+        """Seed dropout and stochastic depth by (seed, epoch, rank); choose the trained layers."""
         if self.unfreezing.head_epochs:
             layers = self.model.layers
             self.model.freeze_below(self.unfreezing.first_layer(self.current_epoch, layers))
         torch.manual_seed(derived_seed(self.seed, "layers", self.current_epoch, self.global_rank))
-        self._seen["train"] = defaultdict(list)
+        self._epoch["train"] = defaultdict(list)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one augmented batch."""
@@ -107,27 +107,27 @@ class AffectModule(L.LightningModule):
         if "features" in batch:
             output = self.model.heads(batch["features"])
         else:
-            images, labels = self._varied(batch, batch_idx)
+            images, labels = self._augmented(batch, batch_idx)
             prep = self.model.preprocessing
             output = self.model(normalise(images, prep.mean, prep.std))
         losses = self._losses(*gather_batch(output, labels), mixed=bool(self.mixing))
-        self._keep("train", batch, output)
-        # The loss is the whole batch's on every rank, so each keeps it for its own rows.
-        self._seen["train"]["loss"].append(losses["loss"].detach().float() * len(batch["index"]))
-        self._seen["train"]["rows"].append(torch.tensor(len(batch["index"])))
+        self._collect("train", batch, output)
         loss = losses["loss"]
+        # Every rank has the loss of the whole batch, weighted here by its own rows.
+        self._epoch["train"]["loss"].append(loss.detach().float() * len(batch["index"]))
+        self._epoch["train"]["rows"].append(torch.tensor(len(batch["index"])))
         (distillation,) = self._distillation
         if distillation is not None and images is not None:
-            answers = distillation.answers(images, self.current_epoch, **self._place(len(images)))
-            taught = distillation.loss(output, answers)
-            loss = (1 - distillation.weight) * loss + distillation.weight * taught
-        return loss * self._share_of_window(batch_idx)
+            targets = distillation.targets(images, self.current_epoch, **self._place(len(images)))
+            distilled = distillation.loss(output, targets)
+            loss = (1 - distillation.weight) * loss + distillation.weight * distilled
+        return loss * self._accumulation_factor(batch_idx)
 
-    def _varied(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Batch]:
-        """Augmented pictures, 0 to 1, and their labels, mixed where that is asked for.
+    def _augmented(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Batch]:
+        """Augmented images, 0 to 1, and their labels, mixed if set.
 
-        The draws are those of the whole batch, of which a process takes its part: the number of
-        processes changes nothing.
+        Random numbers are drawn for the whole batch, of which a process uses its part: the number
+        of processes changes nothing.
         """
         place = self._place(len(batch["image"]))
         generator = step_generator(self.seed, self.current_epoch, batch_idx)
@@ -139,13 +139,13 @@ class AffectModule(L.LightningModule):
         return mix(images, batch, self.mixing, np.random.default_rng(seed), soft=soft, **place)
 
     def _place(self, rows: int) -> dict[str, Any]:
-        """Where this process's rows stand in the batch of all processes."""
+        """The position of this process's rows in the batch of all processes."""
         return {"first": self.global_rank * rows, "of": self.trainer.world_size * rows}
 
-    def _share_of_window(self, batch_idx: int) -> float:
-        """What makes gradients accumulated over the epoch's last, shorter window a mean as well.
+    def _accumulation_factor(self, batch_idx: int) -> float:
+        """The factor that corrects accumulated gradients in an epoch's last, shorter window.
 
-        Lightning divides by the whole window's number of batches, whatever there are.
+        Lightning always divides by the number of batches of a full window.
         """
         window = self.trainer.accumulate_grad_batches
         batches = int(self.trainer.num_training_batches)
@@ -157,25 +157,25 @@ class AffectModule(L.LightningModule):
         return affect_loss(output, batch, **settings, log_variances=self.log_variances)
 
     def on_validation_epoch_start(self) -> None:
-        """Start the validation figures afresh."""
-        self._seen["val"] = defaultdict(list)
+        """Forget the predictions of the last epoch."""
+        self._epoch["val"] = defaultdict(list)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the predictions of one batch for the epoch's figures."""
+        """Collect the predictions of one batch for the epoch's metrics."""
         output = (
             self.model.heads(batch["features"]) if "features" in batch else self(batch["image"])
         )
-        self._keep("val", batch, output)
-        self._seen["val"]["logits"].append(output.logits.float())
-        self._seen["val"]["soft"].append(batch["soft"])
+        self._collect("val", batch, output)
+        self._epoch["val"]["logits"].append(output.logits.float())
+        self._epoch["val"]["soft"].append(batch["soft"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val_*`: figures over the whole split, every face once."""
-        self._log_figures("val")
+        """Log `val_*`: metrics of the whole split, every face once."""
+        self._log_metrics("val")
 
     def on_train_epoch_end(self) -> None:
-        """Log `train_*` (seen under augmentation, while the weights moved) and the rate."""
-        self._log_figures("train")
+        """Log `train_*` (of augmented images, while the weights changed) and the learning rate."""
+        self._log_metrics("train")
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -189,14 +189,14 @@ class AffectModule(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave a frozen backbone out: the run's `checkpoints/start` holds it once for all."""
+        """Leave out a frozen backbone, which is in the run's `checkpoints/start`."""
         if self.model.frozen:
             for states in ("state_dict", "current_model_state"):
                 for name in [n for n in checkpoint.get(states, ()) if n.startswith(BACKBONE)]:
                     del checkpoint[states][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen backbone back, as it stands in this model."""
+        """Put the frozen backbone of this model back."""
         if self.model.frozen:
             own = {n: v for n, v in self.state_dict().items() if n.startswith(BACKBONE)}
             for states in ("state_dict", "current_model_state"):
@@ -204,47 +204,47 @@ class AffectModule(L.LightningModule):
                     checkpoint[states] = own | checkpoint[states]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser of `optimisation`, its rates set anew every step."""
-        chosen = self.optimisation
-        own = [] if self.log_variances is None else [self.log_variances]
-        optimizer = chosen.create(self.model, own, self._matrices)
+        """The optimiser of `optimisation`, and its rates for every step."""
+        optimisation = self.optimisation
+        task_weights = [] if self.log_variances is None else [self.log_variances]
+        optimizer = optimisation.create(self.model, task_weights, self._matrices)
         epochs = int(self.trainer.max_epochs or 1)
         steps_per_epoch = max(int(self.trainer.estimated_stepping_batches) // epochs, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: chosen.factor(step / steps_per_epoch, epochs)
+            optimizer, lambda step: optimisation.factor(step / steps_per_epoch, epochs)
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _keep(self, stage: str, batch: Batch, output: AffectOutput) -> None:
-        seen = self._seen[stage]
-        # Kept on the device, copied once an epoch: a copy a step would wait for the GPU.
+    def _collect(self, stage: str, batch: Batch, output: AffectOutput) -> None:
+        seen = self._epoch[stage]
+        # On the device, copied once per epoch: a copy in every step would wait for the GPU.
         seen["expression_pred"].append(output.logits.detach().argmax(dim=1))
         seen["valence_pred"].append(output.valence.detach().float())
         seen["arousal_pred"].append(output.arousal.detach().float())
         for name in ("expression", "valence", "arousal"):
             seen[name].append(batch[name])
 
-    def _log_figures(self, stage: str) -> None:
+    def _log_metrics(self, stage: str) -> None:
         seen = {
             name: torch.stack(parts) if parts[0].ndim == 0 else torch.cat(parts)
-            for name, parts in self._seen[stage].items()
+            for name, parts in self._epoch[stage].items()
         }
-        self._seen[stage] = {}
+        self._epoch[stage] = {}
         rows = gather_over_ranks({name: part.cpu().numpy() for name, part in seen.items()})
         if stage == "val":
-            rows |= self._whole_loss(rows)
-        for name, value in epoch_figures(rows).items():
-            # Equal on every rank already, since every rank gathered all rows.
+            rows |= self._loss_of_split(rows)
+        for name, value in epoch_metrics(rows).items():
+            # Equal on every rank, since every rank has gathered all rows.
             self.log(f"{stage}_{name}", value, sync_dist=False, prog_bar=name == "accuracy")
 
     @torch.no_grad()
-    def _whole_loss(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The loss of a whole split at once: CCC is no mean over batches."""
+    def _loss_of_split(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The loss of a whole split at once, because CCC is not a mean over batches."""
         values = {name: torch.from_numpy(value).to(self.device) for name, value in rows.items()}
-        output = Gathered(values["logits"], values["valence_pred"], values["arousal_pred"])
+        output = AffectOutput(values["logits"], values["valence_pred"], values["arousal_pred"])
         n = len(rows["expression"])
         return {
             "loss": self._losses(output, values)["loss"].float().cpu().numpy()[None] * n,
@@ -252,23 +252,22 @@ class AffectModule(L.LightningModule):
         }
 
 
-def epoch_figures(rows: dict[str, np.ndarray]) -> dict[str, float]:
-    """Loss, accuracy, macro F1, and CCC and RMSE of valence and arousal; undefined ones left out.
+def epoch_metrics(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """Loss, accuracy, macro F1, CCC and RMSE of valence and arousal, without undefined ones.
 
     Args:
         rows: `expression` (-1 where missing), `valence`, `arousal` (NaN where missing), the same
             with `_pred`, each of shape (N,); `loss` summed over each batch, `rows` of each batch.
     """
-    figures: dict[str, float | None] = {"loss": float(rows["loss"].sum() / rows["rows"].sum())}
+    metrics: dict[str, float | None] = {"loss": float(rows["loss"].sum() / rows["rows"].sum())}
     labelled = rows["expression"] >= 0
     if labelled.any():
-        truth, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
-        figures["accuracy"] = float((truth == preds).mean())
-        figures["f1_macro"] = none_if_undefined(f1_macro(confusion_matrix(truth, preds)))
+        target, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
+        metrics["accuracy"] = float((target == preds).mean())
+        metrics["f1_macro"] = none_if_undefined(f1_macro(confusion_matrix(target, preds)))
     for name in ("valence", "arousal"):
         known = np.isfinite(rows[name])
         if known.any():
-            truth, preds = rows[name][known], rows[f"{name}_pred"][known]
-            found = affect_metrics(truth, preds)
-            figures |= {f"{name}_{metric}": found[metric] for metric in ("ccc", "rmse")}
-    return {name: value for name, value in figures.items() if value is not None}
+            affect = affect_metrics(rows[name][known], rows[f"{name}_pred"][known])
+            metrics |= {f"{name}_{metric}": affect[metric] for metric in ("ccc", "rmse")}
+    return {name: value for name, value in metrics.items() if value is not None}

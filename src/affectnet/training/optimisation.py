@@ -1,7 +1,4 @@
-"""Muon, with all matrices of one shape stepped together.
-
-Optimiser, learning-rate schedule, and what of the backbone learns when and how fast.
-"""
+"""Optimiser, learning-rate schedule, rates of the backbone's layers, staged unfreezing."""
 
 import math
 from collections import defaultdict
@@ -18,16 +15,18 @@ from affectnet.models.backbones import layer_depths
 
 
 class Muon(timm_muon.Muon):
-    """timm's Muon (plain, convolutions flattened) with the matrices of one shape in one batch.
+    """timm's Muon (plain, convolutions flattened) with all matrices of one shape in one batch.
 
-    The steps are the same up to rounding. A GPU is kept waiting by many small operations: one
-    matrix at a time takes longer there than CVNet's forward and backward pass
-    (benchmarks/RESULTS.md).
+    The steps are the same up to rounding. Many small operations keep a GPU waiting: one matrix at a
+    time takes longer there than CVNet's forward and backward pass (benchmarks/RESULTS.md).
     """
+
+    # Private names are used below: timm's, because the choice of the matrices and the coefficients
+    # must be timm's, and `torch._foreach_*`, which have no public name.
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step along all gradients there are; return what `closure` returns."""
+        """Step along all gradients; return the result of `closure`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -40,8 +39,8 @@ class Muon(timm_muon.Muon):
                     shapes[weight.shape].append(weight)
                     gradients[weight] = weight.grad
             for weights in shapes.values():
-                self._step_together(weights, [gradients[weight] for weight in weights], group)
-        # The rest is stepped as timm does it; the matrices are hidden from it meanwhile.
+                self._step_matrices(weights, [gradients[weight] for weight in weights], group)
+        # timm steps the rest; without gradients the matrices are left out.
         for weight in gradients:
             weight.grad = None
         super().step()  # type: ignore[no-untyped-call]
@@ -49,7 +48,7 @@ class Muon(timm_muon.Muon):
             weight.grad = gradient
         return loss
 
-    def _step_together(
+    def _step_matrices(
         self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
     ) -> None:
         momenta = []
@@ -76,12 +75,12 @@ class Muon(timm_muon.Muon):
 
 
 STAGES: Final = 4
-"""Parts of the backbone's depth that staged unfreezing frees one after another."""
+"""Staged unfreezing adds this fraction of the layers at a time: a quarter."""
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Optimiser and learning-rate schedule; the units are those of `affectnet train --help`."""
+    """Optimiser and learning-rate schedule; fields and units as in `affectnet train --help`."""
 
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
     lr: float = 1e-3
@@ -94,7 +93,7 @@ class Optimisation:
     layer_decay: float = 1.0
 
     def factor(self, epoch: float, epochs: int) -> float:
-        """Learning rate as a share of the peak, `epoch` (fractional) epochs into `epochs`.
+        """Learning rate as a fraction of the peak after `epoch` (fractional) of `epochs` epochs.
 
         Linear warm-up, then StepLR (`gamma ** (epoch // step_size)`), half a cosine down to zero,
         or constant.
@@ -114,21 +113,23 @@ class Optimisation:
         others: Iterable[nn.Parameter] = (),
         matrices: Collection[str] | None = None,
     ) -> Any:
-        """The optimiser over the weights that require gradients, `others` (task weights) included.
+        """Create the optimiser of all weights that require gradients, `others` included.
 
         `muon` steps each matrix (of a convolution: outputs by all the rest) along the nearest
         orthogonal one, and everything else as NAdamW (Jordan et al. 2024, "Muon: an optimizer for
         hidden layers in neural networks").
 
-        The heads learn at `lr`, layer l of a backbone of L layers at
+        The rate of the heads is `lr`, that of layer l of a backbone of L layers is
         `lr * backbone_lr * layer_decay ** (L - l)` (Clark et al. 2020, arXiv:2003.10555). Weight
-        decay falls on matrices only: biases, norms and task weights have none.
+        decay applies to matrices only, not to biases, norms and task weights.
 
         Args:
-            model: its weights, as they are to be trained.
-            others: weights that are no part of the model.
-            matrices: names of the model's matrices, where FSDP has laid all weights flat meanwhile.
+            model: the model to train.
+            others: weights outside of the model, such as task weights.
+            matrices: names of the model's matrices; needed under FSDP, which flattens all weights.
         """
+        # Not timm.optim.param_groups_layer_decay: it gives the last layer the full rate, tells
+        # matrices by their shape, which FSDP flattens, and has no place for the rate of the heads.
         if matrices is None:
             matrices = names_of_matrices(model)
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -140,13 +141,13 @@ class Optimisation:
                 groups[scale, self.weight_decay if name in matrices else 0.0].append(weight)
         settings: list[dict[str, Any]] = [
             {"params": weights, "lr": self.lr * scale, "weight_decay": decay}
-            # The heads' group comes first: its rate is the one that is logged.
+            # The heads' group comes first: its rate is logged.
             for (scale, decay), weights in sorted(groups.items(), key=lambda item: _order(item[0]))
         ]
         if self.optimizer == "sgd":
             return torch.optim.SGD(settings, lr=self.lr, momentum=0.9, nesterov=True)
         if self.optimizer == "muon":
-            # Steps as large as AdamW's, so that the same rates serve both.
+            # Steps as large as AdamW's, so that the same rates suit both.
             return Muon(settings, lr=self.lr, nesterov=True, adjust_lr_fn="match_rms_adamw")
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         return kind(settings, lr=self.lr)
@@ -154,29 +155,29 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Unfreezing:
-    """Staged unfreezing (Howard and Ruder 2018, arXiv:1801.06146): the heads alone at first.
+    """Staged unfreezing (Howard and Ruder 2018, arXiv:1801.06146): the heads are trained first.
 
     Args:
-        head_epochs: epochs in which the heads alone learn; 0 for no staging at all.
-        every: then a quarter of the backbone's layers more joins them every so many epochs, the
-            last layers first; 0 frees all of them at once.
+        head_epochs: epochs in which only the heads are trained; 0 for no staging.
+        every: after those, train another quarter of the backbone's layers every so many epochs,
+            the last layers first; 0 trains all of them at once.
     """
 
     head_epochs: int = 0
     every: int = 0
 
     def first_layer(self, epoch: int, layers: int) -> int:
-        """The first layer (of `layers`) that learns in an epoch; `layers` where none does."""
+        """The first layer (of `layers`) that is trained in an epoch; `layers` if none is."""
         if epoch < self.head_epochs:
             return layers
         if self.head_epochs == 0 or self.every == 0:
             return 0
-        freed = min((epoch - self.head_epochs) // self.every + 1, STAGES)
-        return layers - math.ceil(layers * freed / STAGES)
+        stage = min((epoch - self.head_epochs) // self.every + 1, STAGES)
+        return layers - math.ceil(layers * stage / STAGES)
 
 
 def names_of_matrices(model: nn.Module) -> frozenset[str]:
-    """Names of the weights that weight decay falls on: those of two axes and more."""
+    """Names of the weights with two or more axes, to which weight decay applies."""
     return frozenset(name for name, weight in model.named_parameters() if weight.ndim > 1)
 
 

@@ -1,16 +1,11 @@
-"""Predict a whole split: every face once, over any number of devices.
+"""Predictions of a model for a whole split, and the temperature that calibrates them."""
 
-A model over a split of a dataset: the table of predictions, calibrated and mirrored as asked.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,7 +24,7 @@ from affectnet.training.trainer import device_settings, quiet_lightning
 def predict(
     model: AffectModel, loader: DataLoader[Any], **trainer_settings: Any
 ) -> dict[str, np.ndarray]:
-    """Run `model` over a loader of `AffectDataModule`.
+    """Predict every face of a loader of `AffectDataModule`.
 
     Args:
         model: backbone and heads.
@@ -37,8 +32,8 @@ def predict(
         trainer_settings: devices, precision and so on, for Lightning's `Trainer`.
 
     Returns:
-        `index` (N,) in rising order, `probabilities` (N, 8), `valence` and `arousal` (N,): float32,
-        the same on every rank, each row once.
+        `index` (N,), ascending, `probabilities` (N, K), `valence` and `arousal` (N,): float32, the
+        same in every process, each row once.
     """
     quiet_lightning()
     trainer = L.Trainer(
@@ -49,106 +44,89 @@ def predict(
         **trainer_settings,
     )
     batches: Any = trainer.predict(AffectModule(model), loader) or []
-    mine = {
+    own = {
         name: np.concatenate([batch[name].numpy() for batch in batches])
         for name in ("index", "probabilities", "valence", "arousal")
     }
-    rows = gather_over_ranks(mine)
+    rows = gather_over_ranks(own)
     _, first = np.unique(rows["index"], return_index=True)
     return {name: values[first] for name, values in rows.items()}
 
 
-def wait_for_all() -> None:
-    """Wait until every process of the run has come here; return at once where this one is alone."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def predict_split(
-    model: AffectModel,
-    data: Path,
-    split: str = "test",
-    *,
-    batch_size: int = 128,
-    workers: int | None = None,
-    accelerator: str = "auto",
-    devices: int | None = 1,
-    nodes: int = 1,
-    strategy: str = "auto",
-    flip: bool = False,
-) -> pa.Table:
-    """The table of `predictions.parquet` of a split, truth beside prediction.
+def predict_split(model: AffectModel, data: Path, split: str = "test", **settings: Any) -> pa.Table:
+    """The table of `predictions.parquet` for a split: labels and predictions.
 
     Args:
-        model: its `temperature` divides the logits where it has one.
+        model: its `temperature`, if any, divides the logits.
         data: dataset folder.
         split: train, val or test.
-        batch_size: faces a forward pass.
-        workers: loader processes; chosen where not given.
-        accelerator: auto, cpu or gpu.
-        devices: processes a machine, which share the faces; each gets the whole table.
-        nodes: machines.
-        strategy: auto, ddp or fsdp.
-        flip: take the mean of each face and its mirror image.
+        settings: as of `forward_split`.
 
     Raises:
         ConfigError: fsdp without a GPU.
-        DataError: no such dataset or split.
+        DataError: there is no such dataset or split.
     """
-    settings = device_settings(accelerator, devices, nodes, strategy=strategy)
-    faces, rows = _forward(model, data, split, batch_size, workers, settings, flip)
+    faces, rows = forward_split(model, data, split, **settings)
     probabilities = rows["probabilities"].astype(np.float64)
     if model.temperature is not None:
         probabilities = apply_temperature(probabilities, model.temperature)
-    every = np.full((len(probabilities), len(EXPRESSIONS)), np.nan)
-    every[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
+    all_classes = np.full((len(probabilities), len(EXPRESSIONS)), np.nan)
+    all_classes[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
     return predictions_table(
         faces.ids,
         faces.expression,
         faces.valence,
         faces.arousal,
-        every,
+        all_classes,
         rows["valence"],
         rows["arousal"],
     )
 
 
-def calibrate(
+def calibrate(model: AffectModel, data: Path, split: str = "val", **settings: Any) -> float:
+    """Fit the model's `temperature` on a split that it was not trained on; return it.
+
+    Arguments as of `forward_split`.
+
+    Raises:
+        DataError: there is no such dataset or split, or no face has an expression of the model's.
+    """
+    faces, rows = forward_split(model, data, split, **settings)
+    # The model's index of each expression; -1 for other classes and, in the last place, for -1.
+    indices = [model.classes.index(c) if c in model.classes else -1 for c in EXPRESSIONS] + [-1]
+    target = np.array(indices)[faces.expression]
+    model.temperature = fit_temperature(log_probabilities(rows["probabilities"]), target)
+    return model.temperature
+
+
+def forward_split(
     model: AffectModel,
     data: Path,
-    split: str = "val",
+    split: str,
     *,
+    flip: bool = False,
     batch_size: int = 128,
     workers: int | None = None,
     accelerator: str = "auto",
     devices: int | None = 1,
     nodes: int = 1,
     strategy: str = "auto",
-    flip: bool = False,
-) -> float:
-    """Fit the model's `temperature` on a split it was not trained on; return it.
-
-    Arguments as of `predict_split`.
-
-    Raises:
-        DataError: no such dataset or split, or no face in it has an expression of the model's.
-    """
-    settings = device_settings(accelerator, devices, nodes, strategy=strategy)
-    faces, rows = _forward(model, data, split, batch_size, workers, settings, flip)
-    truth = _indices_in(model.classes)[faces.expression]
-    model.temperature = fit_temperature(log_probabilities(rows["probabilities"]), truth)
-    return model.temperature
-
-
-def _forward(
-    model: AffectModel,
-    data: Path,
-    split: str,
-    batch_size: int,
-    workers: int | None,
-    settings: dict[str, Any],
-    flip: bool,
 ) -> tuple[Split, dict[str, NDArray[Any]]]:
+    """A split and the uncalibrated predictions for it, as of `predict`.
+
+    Args:
+        model: backbone and heads.
+        data: dataset folder.
+        split: train, val or test.
+        flip: take the mean of each face and its mirror image.
+        batch_size: faces per forward pass.
+        workers: loader processes; chosen automatically if None.
+        accelerator: auto, cpu or gpu.
+        devices: processes per machine, which share the faces; each gets all predictions.
+        nodes: machines.
+        strategy: auto, ddp or fsdp.
+    """
+    trainer = device_settings(accelerator, devices, nodes, strategy=strategy)
     faces = open_split(data, split)
     module = AffectDataModule(
         data,
@@ -158,11 +136,11 @@ def _forward(
         workers=workers,
         cache="none",
     )
-    rows = predict(model, module.loader(split), **settings)
+    rows = predict(model, module.loader(split), **trainer)
     if flip:
         hook = model.register_forward_pre_hook(_mirror)
         try:
-            mirrored = predict(model, module.loader(split), **settings)
+            mirrored = predict(model, module.loader(split), **trainer)
         finally:
             hook.remove()
         rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows}
@@ -171,9 +149,3 @@ def _forward(
 
 def _mirror(_: AffectModel, images: tuple[Tensor]) -> tuple[Tensor]:
     return (images[0].flip(-1),)
-
-
-def _indices_in(classes: Sequence[str]) -> NDArray[np.int64]:
-    """AffectNet's index -> index in `classes`, -1 for a class not among them and for -1."""
-    places = [classes.index(name) if name in classes else -1 for name in EXPRESSIONS]
-    return np.array([*places, -1])

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: the run stops where it can go on, and under SLURM queues itself again."""
+"""SIGTERM and SIGUSR1: the run stops so that it can be resumed; SLURM queues it again."""
 
 import os
 import re
@@ -12,24 +12,24 @@ from typing import Any, Final
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from affectnet.errors import Stopped
+from affectnet.training.distributed import rank
 
 SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
-"""What clusters send before they take a machine away."""
+"""The signals that clusters send before they take a machine away."""
 
 _AGREE_EVERY: Final = 8
-"""Steps between two questions among processes whether one of them was told to stop."""
+"""Steps between two exchanges among processes about received signals."""
 
 
 class StopOnSignal(Callback):
-    """Raise `Stopped` on a signal: at once, or between steps where processes train together.
+    """Raise `Stopped` on a signal: at once, or between steps if several processes train together.
 
-    A process that left alone would keep the others waiting for its gradients, so that all of them
-    leave after the same step.
+    The others would wait for the gradients of a process that stops alone, so all stop after the
+    same step.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals meanwhile; the earlier handlers come back after."""
+        """Handle the signals in this context; the earlier handlers are restored after it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -50,7 +50,7 @@ class StopOnSignal(Callback):
                 signal.signal(number, handler)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back from Lightning, which would end the process without a word."""
+        """Replace Lightning's handlers, which end the process without a message."""
         self._together = trainer.world_size > 1
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -64,15 +64,15 @@ class StopOnSignal(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Leave after this step where any process was told to stop."""
+        """Stop after this step if any process received a signal."""
         last = batch_idx + 1 == trainer.num_training_batches
         if self._together and (last or (batch_idx + 1) % _AGREE_EVERY == 0):
-            told = self.received is not None
-            if trainer.strategy.reduce_boolean_decision(told, all=False):
+            received = self.received is not None
+            if trainer.strategy.reduce_boolean_decision(received, all=False):
                 raise Stopped(self.received or signal.SIGTERM)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From here each process goes its own way."""
+        """The processes no longer wait for each other."""
         self._together = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -81,16 +81,11 @@ class StopOnSignal(Callback):
             raise Stopped(number)
 
 
-def rank() -> int:
-    """This process's number among those of a run, 0 where it is alone; known before they join."""
-    return int(rank_zero_only.rank or 0)  # type: ignore[attr-defined]
-
-
 def requeue() -> str:
-    """Ask SLURM to queue this job again, from one process of it; say what came of it.
+    """Ask SLURM to queue this job again and return the outcome as a sentence.
 
-    Outside SLURM, in an interactive job, and in every process but the first, nothing happens and
-    the answer is empty.
+    Outside SLURM, in interactive jobs, and in all processes but the first, it does nothing and
+    returns ''.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
@@ -101,11 +96,13 @@ def requeue() -> str:
     if not re.fullmatch(r"[0-9_+-]+", job):
         return ""
     try:
-        asked = subprocess.run(
+        answer = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"SLURM was not asked to queue job {job} again: {error}"
-    if asked.returncode:
-        return f"SLURM would not queue job {job} again: {asked.stderr.strip() or 'no reason given'}"
+        return f"SLURM could not be asked to queue job {job} again: {error}"
+    if answer.returncode:
+        return (
+            f"SLURM refused to queue job {job} again: {answer.stderr.strip() or 'no reason given'}"
+        )
     return f"SLURM queues job {job} again"

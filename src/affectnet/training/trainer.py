@@ -1,7 +1,4 @@
-"""Faults that training meets on the way, told in words that say what to try: memory, and NaN.
-
-Lightning's Trainer, set up for a run folder.
-"""
+"""Lightning's Trainer for a run folder, and errors that say what to try: no memory, NaN."""
 
 import logging
 import sys
@@ -22,16 +19,15 @@ from affectnet.run import RunFolder
 from affectnet.training.checkpoints import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
 from affectnet.training.signals import StopOnSignal
 
-_LOOK_EVERY: Final = 8
-"""Steps between two looks at the losses on a GPU, where each look waits for it."""
+_CHECK_EVERY: Final = 8
+"""Steps between two checks of the losses on a GPU, since each check waits for the GPU."""
 _MOST_IDS: Final = 256
+"""Most faces that an error names."""
 
 
 @contextmanager
-def memory_faults_explained(
-    batch_size: int, image_size: int | None, frozen: bool
-) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or the machine, into a `RunError` that says what to try.
+def explain_memory_errors(batch_size: int, image_size: int | None, frozen: bool) -> Iterator[None]:
+    """Turn a failed allocation, on a GPU or the CPU, into a `RunError` that says what to try.
 
     Raises:
         RunError: there was not enough memory.
@@ -51,10 +47,10 @@ def memory_faults_explained(
             "--cache none",
             "more --devices, which share the batch",
         ]
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise RunError(
             f"out of memory on {where} with --batch-size {batch_size}; try {', '.join(tries)}"
-            + (f" ({said[:200]})" if said else "")
+            + (f" ({message[:200]})" if message else "")
         ) from error
 
 
@@ -62,24 +58,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is a failed allocation: CUDA's, PyTorch's on the CPU, or Python's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = str(error).lower()
+    message = str(error).lower()
     return any(
-        words in said
-        for words in ("not enough memory", "can't allocate memory", "cannot allocate memory")
-    ) or ("out of memory" in said and isinstance(error, RuntimeError))
+        phrase in message
+        for phrase in ("not enough memory", "can't allocate memory", "cannot allocate memory")
+    ) or ("out of memory" in message and isinstance(error, RuntimeError))
 
 
 class FiniteLoss(Callback):
-    """Stop with the faces named when the loss of a step is NaN or infinite.
-
-    The last checkpoint is of the epoch before, and stays.
-    """
+    """Raise a `RunError` that names the faces if the loss of a step is NaN or infinite."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, Tensor, Tensor]] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start afresh."""
+        """Forget the losses of the last epoch."""
         self._waiting = []
 
     def on_train_batch_end(
@@ -90,37 +83,33 @@ class FiniteLoss(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Look at the loss of this step; on a GPU, of the last few together."""
+        """Check the loss of this step; on a GPU, those of several steps together."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting.append((batch_idx, loss.detach(), batch["index"]))
         last = batch_idx + 1 == trainer.num_training_batches
-        if loss.is_cuda and len(self._waiting) < _LOOK_EVERY and not last:
+        if loss.is_cuda and len(self._waiting) < _CHECK_EVERY and not last:
             return
         finite = torch.stack([loss for _, loss, _ in self._waiting]).isfinite().tolist()
         for good, (step, value, rows) in zip(finite, self._waiting, strict=True):
             if not good:
-                raise RunError(_told(trainer, step, float(value), rows))
+                raise _not_finite(trainer, step, float(value), rows)
         self._waiting = []
 
 
-def _told(trainer: L.Trainer, step: int, loss: float, rows: Tensor) -> str:
-    ids = _ids(trainer, rows)
-    named = ", ".join(ids[:_MOST_IDS]) + (", ..." if len(ids) > _MOST_IDS else "")
-    return (
-        f"the loss became {loss} in epoch {trainer.current_epoch + 1}, step {step + 1}; the faces "
-        f"of that batch: {named}. Checkpoints are of the epochs before. Try a smaller --lr, "
-        "--clip-norm 1, --precision 32, or --warmup-epochs 1; where it is always the same faces, "
-        "look at them and their labels with `affectnet audit`"
-    )
-
-
-def _ids(trainer: L.Trainer, rows: Tensor) -> list[str]:
+def _not_finite(trainer: L.Trainer, step: int, loss: float, rows: Tensor) -> RunError:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     splits = getattr(getattr(data, "data", data), "splits", {})
-    if "train" not in splits:
-        return [f"row {row}" for row in rows.tolist()]
-    ids = splits["train"].ids
-    return [str(ids[row]) for row in rows.tolist()]
+    ids = [
+        str(splits["train"].ids[row]) if "train" in splits else f"row {row}"
+        for row in rows.tolist()
+    ]
+    faces = ", ".join(ids[:_MOST_IDS]) + (", ..." if len(ids) > _MOST_IDS else "")
+    return RunError(
+        f"the loss became {loss} in epoch {trainer.current_epoch + 1}, step {step + 1}; the faces "
+        f"of that batch: {faces}. The checkpoints of earlier epochs are kept. Try a smaller --lr, "
+        "--clip-norm 1, --precision 32, or --warmup-epochs 1; if the faces are always the same, "
+        "check them and their labels with `affectnet audit`"
+    )
 
 
 def on_gpu(accelerator: str) -> bool:
@@ -135,17 +124,17 @@ def device_settings(
     precision: str = "32",
     strategy: str = "auto",
 ) -> dict[str, Any]:
-    """Trainer arguments for the devices; precision `auto` is bf16 where the device computes in it.
+    """Trainer arguments for the devices; precision `auto` is bf16 if the device computes in it.
 
-    Training gains by it (1.8 times for CVNet on a CPU with AVX512-BF16) and loses nothing, since
+    bf16 makes training faster (1.8 times for CVNet on a CPU with AVX512-BF16) at no loss, since
     the weights stay 32-bit; scores are always computed in 32 bits.
 
     Args:
         accelerator: auto, cpu or gpu.
-        devices: processes a machine; all GPUs, or one CPU process, where None.
+        devices: processes per machine; all GPUs, or one CPU process, if None.
         nodes: machines.
         precision: auto, 32 or bf16.
-        strategy: auto, ddp or fsdp; auto is ddp where there are several processes.
+        strategy: auto, ddp or fsdp; auto is ddp for several processes.
 
     Raises:
         ConfigError: fsdp without a GPU.
@@ -162,7 +151,7 @@ def device_settings(
         "precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision],
         "enable_progress_bar": sys.stderr.isatty(),
         "strategy": _strategy(strategy, several, gpu),
-        # On a CPU PyTorch has no batch norm over processes: each takes its own part's statistics.
+        # On a CPU PyTorch has no batch norm over processes: each uses its own statistics.
         "sync_batchnorm": several and gpu,
     }
 
@@ -171,10 +160,10 @@ def _strategy(name: str, several: bool, gpu: bool) -> Strategy | str:
     if name == "fsdp":
         if not gpu:
             raise ConfigError(
-                "--strategy fsdp shards a model over GPUs, and none is used here; choose "
+                "--strategy fsdp shards a model over GPUs, and no GPU is used here; choose "
                 "--strategy ddp"
             )
-        # One whole file a checkpoint, as with every other strategy, so that a run may go on with
+        # One file per checkpoint, as with every other strategy, so that a run can be resumed on
         # another number of devices.
         return FSDPStrategy(state_dict_type="full", sharding_strategy="FULL_SHARD")
     if name == "ddp" or several:
@@ -185,6 +174,7 @@ def _strategy(name: str, several: bool, gpu: bool) -> Strategy | str:
 
 def _cpu_computes_in_bf16() -> bool:
     capabilities = torch.backends.cpu.get_cpu_capability()
+    # Private, because its public form, torch.cpu.get_capabilities, is not in torch 2.6.
     return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())
 
 
@@ -200,9 +190,9 @@ def make_trainer(
     stop: StopOnSignal | None = None,
     **devices: Any,
 ) -> L.Trainer:
-    """A Trainer that keeps everything in `run` and takes no sampler of its own.
+    """A Trainer that writes everything into `run` and does not replace the samplers.
 
-    With `stop` it ends on SIGTERM and SIGUSR1 as that callback says.
+    With `stop` it handles SIGTERM and SIGUSR1.
     """
     quiet_lightning()
     return L.Trainer(
@@ -227,7 +217,7 @@ def make_trainer(
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's hints about loaders and devices off the user's terminal."""
+    """Hide Lightning's hints about loaders and devices."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
