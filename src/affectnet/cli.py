@@ -235,6 +235,7 @@ def _flags_of_yaml(file: Path, kind: type, skip: Collection[str]) -> list[str]:
             raise ConfigError(
                 f"--config {file}: {key!r} must be one value or a list, not a mapping"
             )
+        value = config.RENAMED.get(f"{name}: {value}", value)
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")

@@ -8,7 +8,7 @@ value, and `Doc` the help text of a flag that several commands share. No torch h
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from typing_extensions import Doc
 from tyro.conf import Positional, UseAppendAction
@@ -30,6 +30,9 @@ Monitor = Literal[
 ]
 Precision = Literal["auto", "32", "bf16"]
 SplitName = Literal["train", "val", "test"]
+
+RENAMED: Final = {"augment: described": "notebook"}
+"""Lines of config.yaml in earlier runs whose value has another name now."""
 
 Model = Annotated[
     str,

@@ -18,7 +18,7 @@ from drawn import write_faces
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from affectnet.commands.train import train
-from affectnet.commands.train_settings import augmentation, check
+from affectnet.commands.train_settings import augmentation, check, check_same_run
 from affectnet.config import TrainConfig
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
@@ -266,3 +266,21 @@ def test_resume_needs_only_the_name(trained: RunFolder, monkeypatch: pytest.Monk
     assert config.epochs == 3
     assert config.ema == 0.99
     assert config.backbone == "resnet10t"
+
+
+def test_a_run_from_before_a_renamed_value_is_resumed(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from affectnet.cli import parse
+
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(tmp_path / "runs" / "old")
+    run.path.mkdir(parents=True)
+    settings = yaml.safe_load(trained.config.read_text())
+    settings |= {"augment": "described", "recipe": "described-cvnet", "name": "old"}
+    run.config.write_text(yaml.safe_dump(settings))
+    config = parse("train", ["--resume", "--name", "old"])
+    assert config.augment == "notebook"
+    check_same_run(config, run)
+    with pytest.raises(ConfigError, match=r"augment \(was notebook, now photos\)"):
+        check_same_run(dataclasses.replace(config, augment="photos"), run)

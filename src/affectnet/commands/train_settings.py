@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 
-from affectnet.config import TrainConfig
+from affectnet.config import RENAMED, TrainConfig
 from affectnet.data.augment import Mixing
 from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.splits import class_weights
@@ -218,6 +218,7 @@ def check_monitor(config: TrainConfig, val: dict[str, np.ndarray]) -> None:
 
 def check_same_run(config: TrainConfig, run: RunFolder) -> None:
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    saved = {name: RENAMED.get(f"{name}: {value}", value) for name, value in saved.items()}
     now = _as_yaml(config)
     changed = [
         f"{name} (was {saved.get(name)}, now {value})"
