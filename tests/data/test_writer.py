@@ -33,9 +33,9 @@ class Images:
     def __init__(self, images: list[bytes]) -> None:
         self.images = images
 
-    def read_into(self, places, sizes, target, begins):
-        for place, size, begin in zip(places, sizes, begins, strict=True):
-            target[begin : begin + size] = self.images[place]
+    def read_into(self, places, targets):
+        for place, target in zip(places, targets, strict=True):
+            target[:] = self.images[place]
 
 
 @pytest.fixture

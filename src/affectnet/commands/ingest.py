@@ -23,7 +23,7 @@ from affectnet.config import IngestConfig
 from affectnet.data.readers.classes import Classes
 from affectnet.data.readers.detect import read_release
 from affectnet.data.readers.engine import RawRelease, ReadOptions
-from affectnet.data.readers.release_part import REASONS, Dropped, ReleasePart
+from affectnet.data.readers.release_part import Dropped, Reason, ReleasePart
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
@@ -151,7 +151,7 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
             name: _count(part.expression[rows], config.without_contempt)
             for name, (part, rows) in splits.items()
         },
-        dropped={reason: counts[reason] for reason in REASONS if counts[reason]},
+        dropped={reason.value: counts[reason] for reason in Reason if counts[reason]},
         content_hash=content,
         version=__version__,
         settings={

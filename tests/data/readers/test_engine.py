@@ -7,7 +7,7 @@ import pytest
 
 from affectnet.data.readers import archive
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
-from affectnet.data.readers.release_part import UNREADABLE, Dropped
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 
 
@@ -16,7 +16,9 @@ def collect(kit, faces, check="decode"):
     options = ReadOptions(kit.folder, check, lambda _: lambda *_: None)
     with Engine(options) as engine:
         engine.read(
-            face if isinstance(face, FaceRecord) else Dropped("part", face, UNREADABLE, "planted")
+            face
+            if isinstance(face, FaceRecord)
+            else Dropped("part", face, Reason.UNREADABLE, "planted")
             for face in faces
         )
         return engine.release("release", {"train": "part"}).parts["part"]

@@ -21,7 +21,7 @@ from affectnet.data.audit.scan import (
     scan_images,
     summarise_images,
 )
-from affectnet.data.readers.release_part import CONTEMPT_LEFT_OUT
+from affectnet.data.readers.release_part import Reason
 from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
 from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
@@ -258,7 +258,7 @@ def audit_dataset(
     recognition = recognise(
         counts,
         known.release,
-        dropped - known.dropped.get(CONTEMPT_LEFT_OUT, 0),
+        dropped - known.dropped.get(Reason.CONTEMPT_LEFT_OUT, 0),
         known.settings.get("max_per_class"),
         without_contempt,
     )

@@ -38,9 +38,9 @@ from affectnet.data.readers.release_part import (
     LANDMARK_BYTES,
     LND,
     PIECES,
-    UNREADABLE,
     VAL,
     FaceTable,
+    Reason,
 )
 from affectnet.data.readers.tarscan import FileBlock
 from affectnet.data.store import N_LANDMARKS
@@ -223,7 +223,7 @@ class _EightClassReader:
         if start >= 0:
             value = read_npy_number(block.data[start : start + size].tobytes())
         if isinstance(value, str):
-            table.fault(row, UNREADABLE, f"{PIECES[piece]}: {value}")
+            table.fault(row, Reason.UNREADABLE, f"{PIECES[piece]}: {value}")
             value = math.nan
         column = table.rows[PIECES[piece]]
         if table.rows["seen"][row] & piece:
@@ -243,7 +243,7 @@ class _EightClassReader:
         points = read_npy_points(data, N_LANDMARKS)
         if isinstance(points, str):
             detail = points if data else f"{size:,} bytes"
-            table.fault(row, UNREADABLE, f"{PIECES[piece]}: {detail}")
+            table.fault(row, Reason.UNREADABLE, f"{PIECES[piece]}: {detail}")
         elif again:
             place = int(table.rows["landmarks"][row])
             before = self._engine.landmarks.read(place, len(points)) if place >= 0 else b""

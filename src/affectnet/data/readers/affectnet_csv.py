@@ -17,7 +17,7 @@ from affectnet.data.readers.annotations import (
 )
 from affectnet.data.readers.archive import below, with_folder
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import BAD_BOX, UNREADABLE, UNREADABLE_ID, Dropped
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 
 COLUMNS: Final = (
@@ -185,7 +185,7 @@ def _faces(
             if len(row) != width:
                 detail = f"line {line} has {len(row)} values, but there are {width} columns"
                 name = row[columns[0]] if columns[0] < len(row) else ""
-                yield Dropped(part, name, UNREADABLE, detail)
+                yield Dropped(part, name, Reason.UNREADABLE, detail)
                 continue
             values = dict(zip(COLUMNS, (row[column] for column in columns), strict=True))
             name = values[COLUMNS[0]].strip().replace("\\", "/").removeprefix("./")
@@ -207,12 +207,12 @@ def _faces(
 
 def _face(part: str, name: str, values: dict[str, str]) -> FaceRecord:
     if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise Bad(UNREADABLE_ID, "not a path below the folder of the images")
+        raise Bad(Reason.UNREADABLE_ID, "not a path below the folder of the images")
     label = expression(values["expression"], "expression")
     valence, arousal = both_affects(values["valence"], values["arousal"])
     box = [number(values[key], key) for key in COLUMNS[1:5]]
     if any(side is None or not np.isfinite(side) for side in box):
-        raise Bad(BAD_BOX, "a side of the box is missing")
+        raise Bad(Reason.BAD_BOX, "a side of the box is missing")
     x, y, width, height = (float(side or 0) for side in box)
     return FaceRecord(
         part,

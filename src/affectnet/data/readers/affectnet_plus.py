@@ -22,13 +22,7 @@ from affectnet.data.readers.annotations import (
 from affectnet.data.readers.archive import entries, find_folders, image_names
 from affectnet.data.readers.classes import find_class
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import (
-    NO_EXPRESSION,
-    ORPHAN_ANNOTATION,
-    ORPHAN_IMAGE,
-    UNREADABLE,
-    Dropped,
-)
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 
 SETS: Final = {"train_set": "train", "validation_set": "test", "val_set": "test"}
@@ -103,27 +97,27 @@ def _faces(folder: Path, options: ReadOptions) -> Iterator[FaceRecord | Dropped]
         image = images.pop(stem, None)
         try:
             if image is None:
-                raise Bad(ORPHAN_ANNOTATION, "no image")
+                raise Bad(Reason.ORPHAN_ANNOTATION, "no image")
             table = _load(folder / "annotations" / name)
             yield _face(folder.name, stem, folder / "images" / image, table)
         except Bad as bad:
             yield Dropped(folder.name, stem, *bad.fault)
     for stem in images:
-        yield Dropped(folder.name, stem, ORPHAN_IMAGE, "no annotation")
+        yield Dropped(folder.name, stem, Reason.ORPHAN_IMAGE, "no annotation")
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
         size = path.stat().st_size
         if not path.is_file() or size > _MAX_JSON:
-            raise Bad(UNREADABLE, f"{size:,} bytes instead of a small JSON file")
+            raise Bad(Reason.UNREADABLE, f"{size:,} bytes instead of a small JSON file")
         loaded = json.loads(path.read_bytes())
     except OSError as error:
-        raise Bad(UNREADABLE, f"cannot be read: {error.strerror}") from error
+        raise Bad(Reason.UNREADABLE, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, endless numbers
-        raise Bad(UNREADABLE, f"not JSON: {' '.join(str(error).split())[:100]}") from error
+        raise Bad(Reason.UNREADABLE, f"not JSON: {' '.join(str(error).split())[:100]}") from error
     if not isinstance(loaded, dict):
-        raise Bad(UNREADABLE, f"JSON of a {type(loaded).__name__} instead of names and values")
+        raise Bad(Reason.UNREADABLE, f"JSON of a {type(loaded).__name__}, not of an object")
     return loaded
 
 
@@ -132,7 +126,7 @@ def _face(part: str, name: str, image: Path, table: Mapping[str, Any]) -> FaceRe
     if meta is None:
         meta = {}
     if not isinstance(meta, dict):
-        raise Bad(UNREADABLE, f"meta-data is a {type(meta).__name__}")
+        raise Bad(Reason.UNREADABLE, f"meta-data is a {type(meta).__name__}")
     # Some copies have everything on one level.
     known = {key: find_key(meta, key) for key in ("valence", "arousal", "landmark-68")}
     known |= {field.name: find_key(meta, field.name) for field in EXTRA}
@@ -164,7 +158,7 @@ def _label(value: object) -> int:
     if isinstance(value, str) and find_class(value) is not None:
         return find_class(value) or 0
     if isinstance(value, str) and value.strip().casefold() in NO_FACE.values():
-        raise Bad(NO_EXPRESSION, value.strip())
+        raise Bad(Reason.NO_EXPRESSION, value.strip())
     return expression(value, "human-label")
 
 
@@ -177,7 +171,7 @@ def _subset(value: object) -> str | None:
         return text
     if text in ("0", "1", "2"):
         return SUBSETS[int(text)]
-    raise Bad(UNREADABLE, f"subset is {text[:40]!r}, not 0, 1, 2 or {', '.join(SUBSETS)}")
+    raise Bad(Reason.UNREADABLE, f"subset is {text[:40]!r}, not 0, 1, 2 or {', '.join(SUBSETS)}")
 
 
 def _age(value: object) -> float | None:

@@ -13,14 +13,7 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.release_part import (
-    BAD_LABEL,
-    MISSING,
-    NO_EXPRESSION,
-    UNREADABLE,
-    Fault,
-    affect_fault,
-)
+from affectnet.data.readers.release_part import Fault, Reason, affect_fault
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
@@ -36,7 +29,7 @@ _MAX_NPY = 64 << 10
 class Bad(Exception):
     """A row that cannot be used, with the reason and the detail for `dropped.csv`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)
         self.fault: Fault = (reason, detail)
 
@@ -50,10 +43,10 @@ def number(value: object, name: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | np.number):
-        raise Bad(UNREADABLE, f"{name}: {type(value).__name__} instead of a number")
+        raise Bad(Reason.UNREADABLE, f"{name}: {type(value).__name__} instead of a number")
     found = parse_number(value)
     if found is None:
-        raise Bad(UNREADABLE, f"{name}: {str(value)[:_SHOWN]!r} is not a number")
+        raise Bad(Reason.UNREADABLE, f"{name}: {str(value)[:_SHOWN]!r} is not a number")
     return None if math.isnan(found) else found
 
 
@@ -86,7 +79,7 @@ def both_affects(valence: object, arousal: object) -> tuple[float, float]:
     """
     found = affect(valence, "valence"), affect(arousal, "arousal")
     if found[0] is None or found[1] is None:
-        raise Bad(MISSING, "no valence or arousal")
+        raise Bad(Reason.MISSING, "no valence or arousal")
     return found[0], found[1]
 
 
@@ -98,11 +91,11 @@ def expression(value: object, name: str) -> int:
     """
     label = number(value, name)
     if label is None:
-        raise Bad(MISSING, f"no {name}")
+        raise Bad(Reason.MISSING, f"no {name}")
     if label in NO_FACE:
-        raise Bad(NO_EXPRESSION, f"class {label:g}, {NO_FACE[int(label)]}")
+        raise Bad(Reason.NO_EXPRESSION, f"class {label:g}, {NO_FACE[int(label)]}")
     if not 0 <= label < N_EXPRESSIONS or label != int(label):
-        raise Bad(BAD_LABEL, f"{name} is {label:g}")
+        raise Bad(Reason.BAD_LABEL, f"{name} is {label:g}")
     return int(label)
 
 
@@ -121,10 +114,10 @@ def points(value: object) -> NDArray[np.float32] | None:
     if not flat:
         return None
     if len(flat) != 2 * N_LANDMARKS:
-        raise Bad(UNREADABLE, f"landmarks: {len(flat)} numbers instead of {2 * N_LANDMARKS}")
+        raise Bad(Reason.UNREADABLE, f"landmarks: {len(flat)} numbers instead of {2 * N_LANDMARKS}")
     found = np.array(flat, np.float64)
     if not (np.abs(found) < 1e9).all():
-        raise Bad(UNREADABLE, "landmarks: coordinates that are not finite numbers")
+        raise Bad(Reason.UNREADABLE, "landmarks: coordinates that are not finite numbers")
     return found.astype(np.float32).reshape(N_LANDMARKS, 2)
 
 
@@ -141,10 +134,10 @@ def shares(value: object, name: str) -> NDArray[np.float32] | None:
         return None
     flat = _flat(value, name, N_EXPRESSIONS)
     if len(flat) != N_EXPRESSIONS:
-        raise Bad(UNREADABLE, f"{name}: {len(flat)} numbers instead of {N_EXPRESSIONS}")
+        raise Bad(Reason.UNREADABLE, f"{name}: {len(flat)} numbers instead of {N_EXPRESSIONS}")
     total = math.fsum(flat) if all(0 <= share < 1e30 for share in flat) else math.nan
     if not total > 0:
-        raise Bad(UNREADABLE, f"{name}: shares must be 0 or more, and not all 0")
+        raise Bad(Reason.UNREADABLE, f"{name}: shares must be 0 or more, and not all 0")
     return (np.array(flat, np.float64) / total).astype(np.float32)
 
 
@@ -158,7 +151,7 @@ def numbers(value: object, name: str, most: int) -> list[float]:
         return []
     flat = _flat(value, name, most)
     if not all(map(math.isfinite, flat)):
-        raise Bad(UNREADABLE, f"{name}: not all numbers are finite")
+        raise Bad(Reason.UNREADABLE, f"{name}: not all numbers are finite")
     return flat
 
 
@@ -179,7 +172,7 @@ def _flat(value: object, name: str, most: int) -> list[float]:
         for piece in pair:
             found = number(piece, name)
             if found is None:
-                raise Bad(UNREADABLE, f"{name}: a number is missing")
+                raise Bad(Reason.UNREADABLE, f"{name}: a number is missing")
             flat.append(found)
         if len(flat) > most:
             break

@@ -40,10 +40,8 @@ class ImageStore(Protocol):
 
     name: str
 
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
-        """Read stored images; image i goes to `target[begins[i] :]`.
+    def read_into(self, places: Sequence[int], targets: Sequence[memoryview]) -> None:
+        """Read stored images; image i fills `targets[i]`.
 
         Raises:
             DataError: a file has changed or cannot be read.
@@ -112,12 +110,10 @@ class Spool:
         self._flush()
         read_at(self._file, place, target, self.name)
 
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
+    def read_into(self, places: Sequence[int], targets: Sequence[memoryview]) -> None:
         """Read stored images; see `ImageStore`."""
-        for place, size, begin in zip(places, sizes, begins, strict=True):
-            self.read_at(place, target[begin : begin + size])
+        for place, target in zip(places, targets, strict=True):
+            self.read_at(place, target)
 
     def close(self) -> None:
         """Release the disk space."""
@@ -139,22 +135,20 @@ class FileImages:
         self._names.append(name)
         return len(self._names) - 1
 
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
+    def read_into(self, places: Sequence[int], targets: Sequence[memoryview]) -> None:
         """Read stored images; see `ImageStore`."""
         folders = list(self._folders)
-        for place, size, begin in zip(places, sizes, begins, strict=True):
+        for place, target in zip(places, targets, strict=True):
             path = Path(folders[self._folder_of[place]], self._names[place])
             try:
                 data = path.read_bytes()
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror}") from error
-            if len(data) != size:
+            if len(data) != len(target):
                 raise DataError(
                     f"{path} changed while it was read; run the command again without changing it"
                 )
-            target[begin : begin + size] = data
+            target[:] = data
 
     def close(self) -> None:
         """Forget the files."""
@@ -191,31 +185,28 @@ class TarSource:
         start = block.starts[index]
         return self._spool.append(block.data[start : start + block.sizes[index]])
 
-    def read_into(
-        self, places: Sequence[int], sizes: Sequence[int], target: memoryview, begins: Sequence[int]
-    ) -> None:
+    def read_into(self, places: Sequence[int], targets: Sequence[memoryview]) -> None:
         """Read stored images; see `ImageStore`."""
         order = sorted(range(len(places)), key=places.__getitem__)
         # Neighbours are read at once: a call per image would cost more than the copying.
         first = 0
         while first < len(order):
             place = places[order[first]]
-            end = place + sizes[order[first]]
+            end = place + len(targets[order[first]])
             last = first + 1
             while last < len(order):
                 i = order[last]
-                if places[i] - end > _GAP or places[i] + sizes[i] - place > WINDOW:
+                if places[i] - end > _GAP or places[i] + len(targets[i]) - place > WINDOW:
                     break
-                end = max(end, places[i] + sizes[i])
+                end = max(end, places[i] + len(targets[i]))
                 last += 1
             if last == first + 1:
-                begin = begins[order[first]]
-                self._read(place, target[begin : begin + end - place])
+                self._read(place, targets[order[first]])
             else:
                 self._read(place, self._stretch[: end - place])
                 for i in order[first:last]:
-                    size, at = sizes[i], places[i] - place
-                    target[begins[i] : begins[i] + size] = self._stretch[at : at + size]
+                    at = places[i] - place
+                    targets[i][:] = self._stretch[at : at + len(targets[i])]
             first = last
 
     def _read(self, place: int, target: memoryview) -> None:

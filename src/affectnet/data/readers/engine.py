@@ -29,16 +29,11 @@ from affectnet.data.images import Pixels, count_pixels, decode_image, looks_whol
 from affectnet.data.readers.annotations import Bad, as_unicode, is_plain_text
 from affectnet.data.readers.archive import FileImages, ImageStore, Progress, Spool, read_member
 from affectnet.data.readers.release_part import (
-    BAD_BOX,
-    NO_EYES,
-    ORPHAN_ANNOTATION,
-    TRUNCATED,
-    UNDECODABLE,
-    UNREADABLE_ID,
     WHOLE,
     Dropped,
     FaceTable,
     Fault,
+    Reason,
     ReleasePart,
 )
 from affectnet.data.readers.tarscan import HELD, MAX_MEMBER, FileBlock
@@ -125,20 +120,20 @@ class ReadOptions:
 
     def _align(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
         if face.landmarks is None:
-            raise Bad(NO_EYES, "no landmarks")
+            raise Bad(Reason.NO_EYES, "no landmarks")
         try:
             transform = alignment(pixels, *eye_centres(face.landmarks), self.face_size)
         except DataError as error:
-            raise Bad(NO_EYES, str(error)) from error
+            raise Bad(Reason.NO_EYES, str(error)) from error
         return warp(pixels, transform, self.face_size), move_points(face.landmarks, transform)
 
     def _crop(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
         if face.box is None:
-            raise Bad(BAD_BOX, "no box")
+            raise Bad(Reason.BAD_BOX, "no box")
         try:
             transform = crop_transform(pixels, face.box, self.margin, self.face_size)
         except DataError as error:
-            raise Bad(BAD_BOX, str(error)) from error
+            raise Bad(Reason.BAD_BOX, str(error)) from error
         points = face.landmarks
         if points is not None:
             points = move_points(points, transform)
@@ -329,7 +324,7 @@ class Engine:
             return _Checked(face)
         if not face.id or not is_plain_text(face.id):
             detail = "an empty id, or one that is not text in UTF-8"
-            return _Checked(Dropped(face.part, face.id[:200], UNREADABLE_ID, detail))
+            return _Checked(Dropped(face.part, face.id[:200], Reason.UNREADABLE_ID, detail))
         in_file = isinstance(face.image, Path)
         try:
             data = _read_image(face.image)
@@ -351,7 +346,7 @@ class Engine:
             Bad: it does not decode.
         """
         if not len(data):
-            raise Bad(UNDECODABLE, "an empty file")
+            raise Bad(Reason.UNDECODABLE, "an empty file")
         try:
             if count_pixels(data) > _LARGE:
                 with self._one_large:  # a few hundred megabytes each: one at a time
@@ -359,7 +354,9 @@ class Engine:
             return decode_image(data)
         except DataError as error:
             detail = str(error).removeprefix("the image cannot be decoded: ")
-            raise Bad(TRUNCATED if _ends_early(data) else UNDECODABLE, detail) from error
+            raise Bad(
+                Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE, detail
+            ) from error
 
 
 def split_block(
@@ -443,10 +440,12 @@ def _read_image(image: Path | bytes) -> bytes:
         try:
             data, size = read_member(image)
         except FileNotFoundError:
-            raise Bad(ORPHAN_ANNOTATION, f"there is no file {image.name}") from None
+            raise Bad(Reason.ORPHAN_ANNOTATION, f"there is no file {image.name}") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise Bad(ORPHAN_ANNOTATION, f"{image.name!r} cannot be read: {reason}") from None
+            raise Bad(
+                Reason.ORPHAN_ANNOTATION, f"{image.name!r} cannot be read: {reason}"
+            ) from None
     if data is None or size > MAX_MEMBER:
         raise too_large(size)
     return data
@@ -454,7 +453,7 @@ def _read_image(image: Path | bytes) -> bytes:
 
 def too_large(size: int) -> Bad:
     """Make the fault of a file that is too large to be a face."""
-    return Bad(UNDECODABLE, f"{size:,} bytes; at most {MAX_MEMBER:,} are read")
+    return Bad(Reason.UNDECODABLE, f"{size:,} bytes; at most {MAX_MEMBER:,} are read")
 
 
 def _ends_early(data: memoryview) -> bool:

@@ -11,15 +11,7 @@ from affectnet.data.readers.annotations import Bad, number, open_csv, plain_key
 from affectnet.data.readers.archive import find_folders, image_names
 from affectnet.data.readers.classes import FERPLUS
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import (
-    MISSING,
-    NO_EXPRESSION,
-    NO_MAJORITY,
-    ORPHAN_IMAGE,
-    UNREADABLE,
-    UNREADABLE_ID,
-    Dropped,
-)
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
@@ -92,9 +84,9 @@ def vote_shares(votes: NDArray[np.int64]) -> NDArray[np.float32]:
     left = np.where(votes > 1, votes, 0)
     faces = left[:N_EXPRESSIONS]
     if left[N_EXPRESSIONS:].max() > faces.max():
-        raise Bad(NO_EXPRESSION, f"most votes are for {ANSWERS[int(left.argmax())]}")
+        raise Bad(Reason.NO_EXPRESSION, f"most votes are for {ANSWERS[int(left.argmax())]}")
     if not faces.sum():
-        raise Bad(NO_MAJORITY, "no two votes for the same expression")
+        raise Bad(Reason.NO_MAJORITY, "no two votes for the same expression")
     return np.asarray(faces[_TO_OURS] / faces.sum(), np.float32)
 
 
@@ -110,13 +102,15 @@ def _faces(folder: Path, options: ReadOptions) -> Iterator[FaceRecord | Dropped]
             name = row[name_at].strip() if name_at < len(row) else ""
             try:
                 if len(row) != width:
-                    raise Bad(UNREADABLE, f"line {line} has {len(row)} values, not {width}")
+                    raise Bad(Reason.UNREADABLE, f"line {line} has {len(row)} values, not {width}")
                 yield _face(folder, name, [row[i] for i in votes_at], options)
             except Bad as bad:
                 yield Dropped(folder.name, _stem(name) or f"line {line}", *bad.fault)
             unnamed.discard(name)
     for name in sorted(unnamed):
-        yield Dropped(folder.name, _stem(name), ORPHAN_IMAGE, f"{LABELS_NAME} does not name it")
+        yield Dropped(
+            folder.name, _stem(name), Reason.ORPHAN_IMAGE, f"{LABELS_NAME} does not name it"
+        )
 
 
 def _stem(name: str) -> str:
@@ -143,20 +137,20 @@ def _columns(file: Path, header: list[str]) -> tuple[int, list[int], int]:
 
 def _face(folder: Path, name: str, cells: Sequence[str], options: ReadOptions) -> FaceRecord:
     if not name:
-        raise Bad(MISSING, "no image name (FER+ has rows for images that were removed)")
+        raise Bad(Reason.MISSING, "no image name (FER+ has rows for images that were removed)")
     if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
-        raise Bad(UNREADABLE_ID, "not the name of a file in this folder")
+        raise Bad(Reason.UNREADABLE_ID, "not the name of a file in this folder")
     counts = [number(cell, answer) for cell, answer in zip(cells, ANSWERS, strict=True)]
     if not all(n is not None and 0 <= n <= _MOST_VOTES and n == int(n) for n in counts):
-        raise Bad(UNREADABLE, f"votes are {', '.join(cells)[:100]}")
+        raise Bad(Reason.UNREADABLE, f"votes are {', '.join(cells)[:100]}")
     votes = np.array(counts, np.int64)
     winner = majority(votes)
     if winner is not None and winner >= N_EXPRESSIONS:
-        raise Bad(NO_EXPRESSION, f"the majority voted {ANSWERS[winner]}")
+        raise Bad(Reason.NO_EXPRESSION, f"the majority voted {ANSWERS[winner]}")
     soft = None
     if options.labels == "shares":
         soft = vote_shares(votes)
     elif winner is None:
-        raise Bad(NO_MAJORITY, f"votes are {', '.join(cell.strip() for cell in cells)}")
+        raise Bad(Reason.NO_MAJORITY, f"votes are {', '.join(cell.strip() for cell in cells)}")
     label = None if winner is None else EXPRESSIONS.index(ANSWERS[winner])
     return FaceRecord(folder.name, _stem(name), folder / name, label, soft=soft)

@@ -8,7 +8,7 @@ from typing import Final
 from affectnet.data.readers.archive import entries, image_names
 from affectnet.data.readers.classes import Classes, find_class, is_number
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import NO_EXPRESSION, Dropped
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 
@@ -169,6 +169,8 @@ def _faces(
             progress(done, len(files))
         label = labels[name]
         if label is None:
-            yield Dropped(split, f"{name}/{file}", NO_EXPRESSION, "left out by --class-order")
+            yield Dropped(
+                split, f"{name}/{file}", Reason.NO_EXPRESSION, "left out by --class-order"
+            )
         else:
             yield FaceRecord(split, f"{name}/{file}", top / name / file, label)

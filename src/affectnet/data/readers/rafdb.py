@@ -9,7 +9,7 @@ from affectnet.data.readers.annotations import Bad
 from affectnet.data.readers.archive import below, entries, is_image, read_member, walk
 from affectnet.data.readers.classes import RAFDB
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import BAD_LABEL, UNREADABLE, UNREADABLE_ID, Dropped
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 
@@ -63,10 +63,10 @@ def _faces(
             if prefix is None or len(words) != 2:
                 stem = name
                 shown = line.strip()[:60]
-                raise Bad(UNREADABLE, f"'{shown}' is not of the form 'train_00001.jpg 5'")
+                raise Bad(Reason.UNREADABLE, f"'{shown}' is not of the form 'train_00001.jpg 5'")
             label = _label(words[1])
             if "/" in name or "\\" in name or "\0" in name or not stem:
-                raise Bad(UNREADABLE_ID, "not the name of an image file")
+                raise Bad(Reason.UNREADABLE_ID, "not the name of an image file")
             image = folder / (f"{stem}_aligned.{suffix}" if aligned else name)
             yield FaceRecord(part, stem, image, label)
         except Bad as bad:
@@ -154,5 +154,5 @@ def _fits(folder: Path, listed: set[str]) -> bool:
 def _label(word: str) -> int:
     labels = {str(i): name for i, name in enumerate(RAFDB, 1)}
     if word not in labels:
-        raise Bad(BAD_LABEL, f"the label is {word[:40]!r}; RAF-DB's are 1 to {len(RAFDB)}")
+        raise Bad(Reason.BAD_LABEL, f"the label is {word[:40]!r}; RAF-DB's are 1 to {len(RAFDB)}")
     return EXPRESSIONS.index(labels[word])

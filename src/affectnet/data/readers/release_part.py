@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,45 +20,30 @@ from affectnet.seven import CONTEMPT, seven_votes
 LANDMARK_BYTES: Final = 4 * 2 * N_LANDMARKS
 """Size of the landmarks of a face in the temporary file: float32, one face after the other."""
 
-ORPHAN_ANNOTATION: Final = "annotation without image"
-ORPHAN_IMAGE: Final = "image without annotation"
-UNREADABLE_ID: Final = "unreadable id"
-DUPLICATE: Final = "duplicate id"
-TRUNCATED: Final = "truncated image"
-UNDECODABLE: Final = "undecodable image"
-MISSING: Final = "missing annotation"
-UNREADABLE: Final = "unreadable annotation"
-NO_EXPRESSION: Final = "none, uncertain, unknown or no face"
-NO_MAJORITY: Final = "no majority among the votes"
-BAD_LABEL: Final = "label outside 0-7"
-MINUS_TWO: Final = "valence or arousal is -2"
-OUTSIDE: Final = "valence or arousal outside [-1, 1]"
-BAD_BOX: Final = "unusable face box"
-NO_EYES: Final = "cannot be aligned"
-CONTEMPT_LEFT_OUT: Final = "contempt, left out as asked"
 
-REASONS: Final = (
-    ORPHAN_ANNOTATION,
-    ORPHAN_IMAGE,
-    UNREADABLE_ID,
-    DUPLICATE,
-    TRUNCATED,
-    UNDECODABLE,
-    MISSING,
-    UNREADABLE,
-    NO_EXPRESSION,
-    NO_MAJORITY,
-    BAD_LABEL,
-    MINUS_TWO,
-    OUTSIDE,
-    BAD_BOX,
-    NO_EYES,
-    CONTEMPT_LEFT_OUT,
-)
-"""Why rows are dropped; keys of `dataset.json`.
+class Reason(StrEnum):
+    """Why rows are dropped; keys of `dataset.json`.
 
-A face with several faults counts under the first in this order.
-"""
+    A face with several faults counts under the first in this order.
+    """
+
+    ORPHAN_ANNOTATION = "annotation without image"
+    ORPHAN_IMAGE = "image without annotation"
+    UNREADABLE_ID = "unreadable id"
+    DUPLICATE = "duplicate id"
+    TRUNCATED = "truncated image"
+    UNDECODABLE = "undecodable image"
+    MISSING = "missing annotation"
+    UNREADABLE = "unreadable annotation"
+    NO_EXPRESSION = "none, uncertain, unknown or no face"
+    NO_MAJORITY = "no majority among the votes"
+    BAD_LABEL = "label outside 0-7"
+    MINUS_TWO = "valence or arousal is -2"
+    OUTSIDE = "valence or arousal outside [-1, 1]"
+    BAD_BOX = "unusable face box"
+    NO_EYES = "cannot be aligned"
+    CONTEMPT_LEFT_OUT = "contempt, left out as asked"
+
 
 # What is known of a face, as bits. Plain integers: an IntFlag would take longer than the reading.
 EXP, VAL, ARO, LND, IMAGE, WHOLE = 1, 2, 4, 8, 16, 32
@@ -65,24 +51,19 @@ PIECES: Final = {EXP: "exp", VAL: "val", ARO: "aro", LND: "lnd", IMAGE: "image"}
 NEEDED: Final = EXP | VAL | ARO | IMAGE
 
 _DENSE = 16
+_SAME_AGAIN = "occurs again with the same content; one of them is kept"
+_TWO_CONTENTS = "occurs twice with different contents"
 _NO_COLUMNS: Final = pa.schema([])
 _NO_SOFT = [np.nan] * N_EXPRESSIONS
 _ROW = np.dtype(
-    [
-        ("seen", "u1"),
-        ("source", "i2"),
-        ("exp", "f8"),
-        ("val", "f8"),
-        ("aro", "f8"),
-        ("landmarks", "i8"),
-        ("place", "i8"),
-        ("size", "i8"),
-    ],
+    [("seen", "u1"), ("source", "i2")]
+    + [(name, "f8") for name in ("exp", "val", "aro")]
+    + [(name, "i8") for name in ("landmarks", "place", "size")],
     align=True,
 )
 _EMPTY_ROW = np.array((0, -1, np.nan, np.nan, np.nan, -1, -1, -1), _ROW)
 
-Fault = tuple[str, str]
+Fault = tuple[Reason, str]
 """Reason and detail of a drop."""
 
 
@@ -91,7 +72,7 @@ class Dropped(NamedTuple):
 
     part: str
     id: str
-    reason: str
+    reason: Reason
     detail: str
 
 
@@ -132,21 +113,21 @@ class ReleasePart:
         """
         left: NDArray[np.bool_] = self.expression != CONTEMPT
         for row in np.flatnonzero(~left).tolist():
-            self.dropped.append(Dropped(self.name, self.ids[row], CONTEMPT_LEFT_OUT, ""))
+            self.dropped.append(Dropped(self.name, self.ids[row], Reason.CONTEMPT_LEFT_OUT, ""))
         if self.soft is not None:
             self.soft = seven_votes(self.soft)
         return left
 
     def read_images(self, rows: NDArray[np.int64], target: memoryview) -> None:
         """Read the encoded images of some rows into memory, one after the other."""
-        sizes = self.size[rows]
-        ends = np.cumsum(sizes)
-        begins = ends - sizes
+        ends = np.cumsum(self.size[rows])
+        begins = ends - self.size[rows]
         for number, source in enumerate(self.sources):
             here = self.source[rows] == number
             if here.any():
+                spans = zip(begins[here].tolist(), ends[here].tolist(), strict=True)
                 places = self.place[rows[here]].tolist()
-                source.read_into(places, sizes[here].tolist(), target, begins[here].tolist())
+                source.read_into(places, [target[begin:end] for begin, end in spans])
 
     def images(self, rows: NDArray[np.int64]) -> list[bytes]:
         """Return the encoded images of some rows."""
@@ -228,7 +209,7 @@ class FaceTable:
         """Whether no row has this piece yet or occurs twice among `rows`."""
         return not (self.rows["seen"][rows] & piece).any() and len(np.unique(rows)) == len(rows)
 
-    def fault(self, row: int, reason: str, detail: str) -> None:
+    def fault(self, row: int, reason: Reason, detail: str) -> None:
         """Note that a face cannot be used."""
         self._faults.setdefault(row, []).append((reason, detail))
 
@@ -251,14 +232,14 @@ class FaceTable:
         if row is None:
             return self._new_row(name, digest, soft, extra)
         if self._digests[row] == digest:
-            self._note(name, DUPLICATE, "occurs again with the same content; one of them is kept")
+            self._note(name, Reason.DUPLICATE, _SAME_AGAIN)
         elif self._digests[row]:
             self._refuse(name, row)
         else:
-            self._note(name, DUPLICATE, "occurs twice, once in a row that cannot be used")
+            self._note(name, Reason.DUPLICATE, "occurs twice, once in a row that cannot be used")
         return None
 
-    def drop(self, name: str, reason: str, detail: str) -> None:
+    def drop(self, name: str, reason: Reason, detail: str) -> None:
         """Note a whole face that cannot be used; its id counts as taken."""
         self._note(name, reason, detail)
         row = self.index.get(name.encode())
@@ -279,13 +260,13 @@ class FaceTable:
         self.rows["seen"][row] = WHOLE
         return row
 
-    def _note(self, name: str, reason: str, detail: str) -> None:
+    def _note(self, name: str, reason: Reason, detail: str) -> None:
         self.dropped.append(Dropped(self.part, name, reason, detail))
 
     def _refuse(self, name: str, row: int) -> None:
         if row not in self._unusable:
             self._unusable.add(row)
-            self._note(name, DUPLICATE, "occurs twice with different contents")
+            self._note(name, Reason.DUPLICATE, _TWO_CONTENTS)
 
     def build(self, sources: Sequence[ImageStore], landmark_file: Spool) -> ReleasePart:
         """Separate the usable faces from the others.
@@ -336,15 +317,15 @@ class FaceTable:
             if same:
                 first, again = bytearray(size), bytearray(size)
                 store = sources[before["source"]]
-                store.read_into([int(before["place"])], [size], memoryview(first), [0])
-                sources[number].read_into([place], [size], memoryview(again), [0])
+                store.read_into([int(before["place"])], [memoryview(first)])
+                sources[number].read_into([place], [memoryview(again)])
                 same = first == again
             self.repeat(row, IMAGE, same)
 
     def _judge_pieces(self, names: Sequence[str | None]) -> None:
         """Give each face that came in pieces at most one line in `dropped`."""
         self._check_numbers()
-        order = {reason: i for i, reason in enumerate(REASONS)}
+        order = {reason: i for i, reason in enumerate(Reason)}
         seen = self.rows["seen"][: len(names)]
         incomplete = np.flatnonzero((seen & NEEDED != NEEDED) & (seen & WHOLE == 0)).tolist()
         unreadable = [row for row, name in enumerate(names) if name is None]
@@ -356,17 +337,16 @@ class FaceTable:
             again = self._repeats.get(row)
             pieces = ", ".join(sorted((again or set()) - {""}))
             if pieces:
-                found = [*found, (DUPLICATE, f"occurs twice with different contents: {pieces}")]
+                found = [*found, (Reason.DUPLICATE, f"{_TWO_CONTENTS}: {pieces}")]
             name = names[row]
             if name is None:
                 name = keys[row].decode("utf-8", "backslashreplace")
-                found = [*found, (UNREADABLE_ID, "a file name that is not UTF-8")]
+                found = [*found, (Reason.UNREADABLE_ID, "a file name that is not UTF-8")]
             if found:
                 self._unusable.add(row)
                 self._note(name, *min(found, key=lambda fault: (order[fault[0]], fault[1])))
             else:
-                detail = "occurs again with the same content; one of them is kept"
-                self._note(name, DUPLICATE, detail)
+                self._note(name, Reason.DUPLICATE, _SAME_AGAIN)
 
     def _check_numbers(self) -> None:
         """Note labels that are out of their range."""
@@ -374,7 +354,7 @@ class FaceTable:
         label = self.rows["exp"]
         bad = ~((label >= 0) & (label < N_EXPRESSIONS) & (label == np.floor(label)))
         for row in np.flatnonzero(bad & (seen & EXP > 0)).tolist():
-            self.fault(row, BAD_LABEL, f"exp is {label[row]:g}")
+            self.fault(row, Reason.BAD_LABEL, f"exp is {label[row]:g}")
         for piece in (VAL, ARO):
             value = self.rows[PIECES[piece]]
             bad = ~((value >= -1) & (value <= 1))
@@ -393,17 +373,17 @@ class FaceTable:
 
 def affect_fault(value: float, name: str) -> Fault:
     """Return why a valence or arousal that is not in [-1, 1] cannot be used."""
-    return MINUS_TWO if value == -2 else OUTSIDE, f"{name} is {value:g}"
+    return Reason.MINUS_TWO if value == -2 else Reason.OUTSIDE, f"{name} is {value:g}"
 
 
 def _incomplete(seen: int) -> Fault:
     missing = ", ".join(name for bit, name in PIECES.items() if bit & NEEDED & ~seen)
     if not seen & IMAGE:
         there = ", ".join(name for bit, name in PIECES.items() if bit & seen)
-        return ORPHAN_ANNOTATION, f"only {there}"
+        return Reason.ORPHAN_ANNOTATION, f"only {there}"
     if seen == IMAGE:
-        return ORPHAN_IMAGE, f"no {missing}"
-    return MISSING, f"no {missing}"
+        return Reason.ORPHAN_IMAGE, f"no {missing}"
+    return Reason.MISSING, f"no {missing}"
 
 
 def _readable(key: bytes) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +15,7 @@ from affectnet.data.readers.archive import Progress, below, with_folder
 from affectnet.data.readers.classes import Classes, find_class
 from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
 from affectnet.data.readers.folder import SPLIT_WORDS, split_of
-from affectnet.data.readers.release_part import (
-    MISSING,
-    NO_EXPRESSION,
-    ORPHAN_ANNOTATION,
-    UNREADABLE,
-    Dropped,
-)
+from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")
@@ -169,17 +164,19 @@ class _TableReader:
         split, name = self._table.split or "train", f"row {place}"
         try:
             if isinstance(row, str):
-                raise Bad(UNREADABLE, row)
+                raise Bad(Reason.UNREADABLE, row)
             if "split" in self._table.others:
                 word = as_text(row["split"])
                 if word is None or word.casefold() not in SPLIT_WORDS:
-                    raise Bad(MISSING, f"split is {str(row['split'])[:40]!r}, not train, val, test")
+                    raise Bad(
+                        Reason.MISSING, f"split is {str(row['split'])[:40]!r}, not train, val, test"
+                    )
                 split = SPLIT_WORDS[word.casefold()]
             name = self._name(place, row)
             valence, arousal = (affect(row.get(key), key) for key in ("valence", "arousal"))
             label = self._label(row)
             if label is None and valence is None and arousal is None:
-                raise Bad(MISSING, "no expression, valence or arousal")
+                raise Bad(Reason.MISSING, "no expression, valence or arousal")
             image, landmarks = self._image(row), points(row.get("landmarks"))
         except Bad as bad:
             return Dropped(split, name, *bad.fault)
@@ -189,7 +186,7 @@ class _TableReader:
         if "id" in self._table.others:
             name = as_text(row["id"])
             if name is None:
-                raise Bad(MISSING, "no id")
+                raise Bad(Reason.MISSING, "no id")
             return name
         path = row["path"] if "path" in row else row[self._table.image]
         if isinstance(path, str) and path.strip():
@@ -207,7 +204,7 @@ class _TableReader:
             return value
         if isinstance(value, str) and value.strip():
             return self._folder / value.strip()
-        raise Bad(ORPHAN_ANNOTATION, "no image")
+        raise Bad(Reason.ORPHAN_ANNOTATION, "no image")
 
     def _label(self, row: Mapping[str, Any]) -> int | None:
         name = self._table.expression
@@ -217,21 +214,21 @@ class _TableReader:
         text = as_text(value)
         if text is None:
             if value is not None and value != "" and value == value:
-                raise Bad(UNREADABLE, f"{name} is a {type(value).__name__}")
+                raise Bad(Reason.UNREADABLE, f"{name} is a {type(value).__name__}")
             return None
         if text.endswith(".0") and text[:-2].isdigit():
             text = text[:-2]
         names = self._table.class_names
         if names and text.isdigit() and not self._classes.given:
             if int(text[:6]) >= len(names):
-                raise Bad(UNREADABLE, f"{name} is {text}, but there are {len(names)} names")
+                raise Bad(Reason.UNREADABLE, f"{name} is {text}, but there are {len(names)} names")
             text = names[int(text)]
         try:
             label = self._classes.find(text)
         except KeyError:
             raise self._classes.refuse(f"{self._table.path}, column {name},", [text]) from None
         if label is None:
-            raise Bad(NO_EXPRESSION, f"{name} is {text}, left out by --class-order")
+            raise Bad(Reason.NO_EXPRESSION, f"{name} is {text}, left out by --class-order")
         return label
 
 
@@ -264,27 +261,15 @@ def _parquet_rows(
             progress(min(place, whole), whole)
 
 
-class _parquet:
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; errors of pyarrow become a `DataError`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> pq.ParquetFile:
-        try:
-            self._file = pq.ParquetFile(self._path, pre_buffer=False)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise self._damaged(error) from error
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._file.close()
-        if isinstance(error, OSError | ValueError | pa.ArrowException):
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: BaseException) -> DataError:
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:_SHOWN]
-        return DataError(f"{self._path} cannot be read as Parquet: {reason}")
+        raise DataError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
 def _is_parquet(path: Path) -> bool:

@@ -9,6 +9,7 @@ import tarfile
 from bisect import bisect_left
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ class FileBlock:
         """Return the memory to the reader."""
         if self.on_release is not None:
             self.on_release()
+            self.on_release = None
 
 
 def scan_tar(stream: ByteStream, source: str) -> Generator[FileBlock, None, None]:
@@ -88,7 +90,7 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[FileBlock, None, None
             block = FileBlock(data.toreadonly())
             used = scanner.scan(block, base, headers, len(carried))
             block.done = base + len(data)
-            block.on_release = _Once(windows.recycle, buffer)
+            block.on_release = partial(windows.recycle, buffer)
             carried = bytes(data[used:])
             base += used
             yield block
@@ -96,19 +98,6 @@ def scan_tar(stream: ByteStream, source: str) -> Generator[FileBlock, None, None
                 return
             if last:
                 raise scanner.cut_short(base + len(carried))
-
-
-class _Once:
-    """Recycle a buffer, but only once, however often it is called."""
-
-    def __init__(self, recycle: Callable[[memoryview], None], buffer: memoryview) -> None:
-        self._recycle = recycle
-        self._buffer: memoryview | None = buffer
-
-    def __call__(self) -> None:
-        if self._buffer is not None:
-            self._recycle(self._buffer)
-            self._buffer = None
 
 
 class _Headers:
