@@ -1,5 +1,6 @@
 """Images of any origin to RGB pixels: the one decoder of ingest, training, audit and prediction."""
 
+import base64
 import io
 import os
 import stat
@@ -243,6 +244,17 @@ def jpeg_header(data: bytes | memoryview) -> tuple[int, int, str] | None:
     except ValueError:
         return None
     return height, width, colours
+
+
+def data_uri(
+    image: NDArray[np.uint8] | Image.Image, kind: Literal["jpeg", "webp"], quality: int
+) -> str:
+    """Encode an image, uint8 (h, w, 3) or of Pillow, as a `data:` URI for an HTML page."""
+    buffer = io.BytesIO()
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image)
+    image.save(buffer, kind, quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def looks_whole(data: memoryview) -> bool:

@@ -1,8 +1,8 @@
-"""Figures, tables and the report over evaluated runs.
+"""Reports on evaluated runs, their figures, and model cards.
 
-Works on run folders and arrays alone, so also in a notebook: `write_report` makes the page, the PDF
-or the Markdown, `save_run_figures` fills a run with figures, `write_card` writes its model card,
-`affectnet.figures` has each figure by itself.
+Works on run folders and arrays, so also in a notebook: `write_report` writes HTML, PDF or
+Markdown, `save_run_figures` all figures of a run, `write_card` its model card. Single figures are
+in `affectnet.figures`.
 """
 
 from affectnet.report.card import model_card, write_card

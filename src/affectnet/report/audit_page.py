@@ -1,48 +1,56 @@
-"""The page of an audit: one HTML file that opens offline, in light and dark."""
+"""The audit of a dataset as an HTML page, and its findings for a report."""
 
-import base64
-import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affectnet.data.audit.affect import RULES
-from affectnet.data.audit.dataset_audit import Audit, expression_name
-from affectnet.data.audit.findings import Severity
-from affectnet.data.images import decode_image
+from affectnet.data.audit.affect import RULES, contradictions, judge, summarise
+from affectnet.data.audit.counts import recognise
+from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_name
+from affectnet.data.audit.findings import Finding, Severity
+from affectnet.data.audit.scan import Rows
+from affectnet.data.images import data_uri, decode_image
+from affectnet.data.store import SPLITS, DatasetInfo, open_split
 from affectnet.errors import DataError
-from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
-from affectnet.report.page import html_template
+from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, N_EXPRESSIONS
+from affectnet.report.html import html_template
+from affectnet.run import write_beside
 from affectnet.version import __version__
 
-MOST_GROUPS = 60
-MOST_FACES = 8
-"""Faces shown of one group of duplicates."""
-MOST_ROWS = 60
-"""Contradictions, and likely wrong labels, shown with their pictures."""
-MOST_SIZES = 12
-THUMBNAIL = 96
-"""Longest side of a picture in the page, in pixels."""
+MOST_GROUPS: Final = 60
+MOST_FACES: Final = 8
+"""Faces shown per group of duplicates."""
+MOST_ROWS: Final = 60
+"""Contradictions, and likely wrong labels, shown with their images."""
+MOST_SIZES: Final = 12
+THUMBNAIL: Final = 96
+"""Longest side of an image in the page, in pixels."""
+AUDIT_NAME: Final = "audit.json"
+"""File of the complete audit: `affectnet audit DIR --out DIR/audit.json`."""
+MOST_SCANNED = 40_000
+"""Most faces of a dataset whose images are checked for a report, which takes about ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A face of the page: its picture as a data URI ('' where it cannot be decoded), and words."""
+class AuditedFace:
+    """A face of the page; `image` is a data URI, or '' if it cannot be decoded."""
 
-    picture: str
+    image: str
     name: str
     expression: str
     detail: str = ""
 
 
 def render_audit(audit: Audit) -> str:
-    """Return the whole page; lists of faces are cut at `MOST_GROUPS` and `MOST_ROWS`."""
+    """Return the HTML page; lists of faces end at `MOST_GROUPS` and `MOST_ROWS`."""
     rows = audit.rows
     groups = [
         {
@@ -89,7 +97,7 @@ def render_audit(audit: Audit) -> str:
 
 
 def _spread(audit: Audit, rows: Sequence[int]) -> list[int]:
-    """Up to `MOST_FACES` rows of a group, taken from its splits in turn, so that a leak shows."""
+    """Up to `MOST_FACES` rows of a group, alternating between its splits so that a leak shows."""
     place: dict[str, int] = {}
     turns = []
     for row in rows:
@@ -99,24 +107,21 @@ def _spread(audit: Audit, rows: Sequence[int]) -> list[int]:
     return sorted(row for _, row in sorted(turns)[:MOST_FACES])
 
 
-def _face(audit: Audit, row: int, detail: str = "") -> Shown:
+def _face(audit: Audit, row: int, detail: str = "") -> AuditedFace:
     name = expression_name(int(audit.rows.expression[row]))
-    return Shown(_picture(audit.image(row)), audit.name(row), name, detail)
+    return AuditedFace(_thumbnail(audit.image(row)), audit.name(row), name, detail)
 
 
-def _picture(data: memoryview) -> str:
-    """An encoded image as a small JPEG in a data URI."""
+def _thumbnail(data: memoryview) -> str:
     try:
         image = Image.fromarray(decode_image(data))
     except DataError:
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(image, "jpeg", 80)
 
 
-def _suspects(audit: Audit) -> list[Shown]:
+def _suspects(audit: Audit) -> list[AuditedFace]:
     if audit.suspects is None:
         return []
     found = audit.suspects.found
@@ -131,7 +136,7 @@ def _suspects(audit: Audit) -> list[Shown]:
 
 
 def _bars(counts: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Bars of a histogram over [-1, 1], heights 0 to 100; what is not empty is at least 1 high."""
+    """Bars of a histogram over [-1, 1], heights 0 to 100; bars that are not empty at least 1."""
     top = max(int(counts.max()), 1)
     width = 2 / len(counts)
     return [
@@ -146,7 +151,7 @@ def _bars(counts: NDArray[np.int64]) -> list[dict[str, Any]]:
 
 
 def _plane(plane: NDArray[np.int64]) -> list[dict[str, float]]:
-    """Cells of the circumplex that hold faces; opacity grows with the logarithm of their number."""
+    """Cells of the circumplex with faces; opacity grows with the logarithm of their number."""
     top = math.log1p(max(int(plane.max()), 1))
     side = 2 / len(plane)
     return [
@@ -174,4 +179,118 @@ def _means(audit: Audit) -> list[dict[str, Any]]:
         }
         for i, name in enumerate(EXPRESSIONS)
         if affect.class_n[i]
+    ]
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """The findings about one dataset, most severe first.
+
+    Attributes:
+        name: name of the dataset's folder.
+        findings: severity, topic and one sentence each.
+        complete: whether the images were checked too, or counts and labels only.
+    """
+
+    name: str
+    findings: list[Finding]
+    complete: bool
+
+    @property
+    def advice(self) -> str:
+        """How to check what was left out."""
+        return (
+            "Only counts and labels were checked here. To check for duplicates, leaks between "
+            f"splits and damaged images, run: affectnet audit {self.name} --out "
+            f"{self.name}/{AUDIT_NAME}; the next report shows its findings."
+        )
+
+
+def audit_summary(folder: Path, cache: Path | None = None) -> AuditSummary | None:
+    """Audit a dataset quickly: from `audit.json`, completely if small, or by its labels only.
+
+    `audit.json` in the folder is used if its counts match those of the dataset. None if the
+    dataset cannot be read.
+
+    Args:
+        folder: folder of the dataset.
+        cache: folder that stores the findings of a complete audit for the next report.
+    """
+    try:
+        info = DatasetInfo.read(folder)
+        findings = _stored_audit(folder, info)
+        complete = True
+        if findings is None:
+            faces = sum(sum(counts.values()) for counts in info.counts.values())
+            complete = faces <= MOST_SCANNED
+            findings = (
+                _complete_audit(folder, info, cache) if complete else _label_audit(folder, info)
+            )
+    except DataError:
+        return None
+    severities = (Severity.PROBLEM, Severity.WARNING, Severity.INFO)
+    ordered = sorted(findings, key=lambda finding: severities.index(finding.severity))
+    return AuditSummary(folder.resolve().name, ordered, complete)
+
+
+def _stored_audit(folder: Path, info: DatasetInfo) -> list[Finding] | None:
+    """The findings of `audit.json`; None if there are none, or if they are about other faces."""
+    try:
+        stored: Any = json.loads((folder / AUDIT_NAME).read_text(encoding="utf-8"))
+        counts = {
+            split: {name: n for name, n in own.items() if n and name in EXPRESSIONS}
+            for split, own in info.counts.items()
+        }
+        theirs = {
+            split: {name: n for name, n in own.items() if n}
+            for split, own in stored["counts"].items()
+        }
+        return _findings(stored["findings"]) if counts == theirs else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _findings(stored: Any) -> list[Finding]:
+    return [
+        Finding(Severity(one["severity"]), str(one["topic"]), str(one["text"])) for one in stored
+    ]
+
+
+def _complete_audit(folder: Path, info: DatasetInfo, cache: Path | None) -> list[Finding]:
+    """The findings of the complete audit, stored under the dataset's content hash."""
+    path = cache / f"audit-{info.content_hash[:16]}.json" if cache else None
+    if path is not None:
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["version"] == __version__:
+                return _findings(stored["findings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # missing or damaged: audit again
+    findings = audit_dataset(folder).findings
+    if path is not None:
+        rows = [{"severity": f.severity, "topic": f.topic, "text": f.text} for f in findings]
+        try:
+            with write_beside(path) as new:
+                new.write_text(json.dumps({"version": __version__, "findings": rows}, indent=1))
+        except OSError:
+            pass  # a run on a read-only disk
+    return findings
+
+
+def _label_audit(folder: Path, info: DatasetInfo) -> list[Finding]:
+    """The findings from counts and labels only."""
+    splits = {
+        name: open_split(folder, name) for name in SPLITS if (folder / f"{name}.arrow").is_file()
+    }
+    rows = Rows.of(splits)
+    counts = {
+        name: np.bincount(split.expression[split.expression >= 0], minlength=N_EXPRESSIONS)
+        for name, split in splits.items()
+    }
+    dropped = sum(info.dropped.values())
+    recognition = recognise(counts, info.release, dropped, info.settings.get("max_per_class"))
+    labels = rows.expression, rows.valence, rows.arousal
+    return [
+        *recognition.findings,
+        *judge(summarise(*labels), contradictions(*labels), *labels),
     ]

@@ -1,8 +1,9 @@
-"""The model card of a run, in Hugging Face's form, from measured figures only."""
+"""The model card of a run in the format of Hugging Face, from measured metrics only."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -12,15 +13,31 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
-from affectnet.report.card_tables import Result, measured_values, result_of
-from affectnet.report.markdown import md_table, md_text
-from affectnet.report.runs import METRICS_NAME, EvaluatedRun, read_run
+from affectnet.report.runs import (
+    METRICS_NAME,
+    EvaluatedRun,
+    baselines_of,
+    mapping_of,
+    metric_of,
+    read_run,
+    reason_of,
+)
 from affectnet.report.samples import datasets_of
+from affectnet.report.summary import card_findings, interval_level, protocol_sentences
+from affectnet.report.tables import (
+    CATEGORICAL,
+    NAMED_CONTINUOUS,
+    Keys,
+    Table,
+    md_table,
+    md_text,
+    text_table,
+)
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
 CARD_NAME: Final = "README.md"
 TASKS: Final = {"expression": "Facial expression recognition"}
-TOLD_SETTINGS: Final = (
+CARD_SETTINGS: Final = [
     "recipe",
     "backbone",
     "pretrained",
@@ -48,7 +65,45 @@ TOLD_SETTINGS: Final = (
     "ema",
     "monitor",
     "seed",
-)
+]
+
+HUB_NAMES: Final = {
+    "f1_macro": "f1",
+    "auc_roc_macro": "roc_auc",
+    "auc_pr_macro": "average_precision",
+    "corr": "pearsonr",
+}
+"""Names of metrics on the hub, where they differ from ours."""
+EXPRESSION_METRICS: Final = CATEGORICAL | {("expression", "ece"): "Calibration error (ECE)"}
+CLASS_METRICS: Final = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "auc_roc": "AUC",
+    "auc_pr": "AUC-PR",
+}
+SLICE_METRICS: Final[dict[Keys, str]] = {
+    ("expression", "accuracy"): "Accuracy",
+    ("expression", "f1_macro"): "F1 (macro)",
+    ("valence", "rmse"): "Valence RMSE",
+    ("valence", "ccc"): "Valence CCC",
+    ("arousal", "rmse"): "Arousal RMSE",
+    ("arousal", "ccc"): "Arousal CCC",
+}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """The results of one split for the card."""
+
+    split: str
+    n: int
+    findings: list[str]
+    tables: list[Table]
+    undefined: list[tuple[str, str]]
+    notes: list[str]
+    protocol: str
+    slices: list[str]
 
 
 def write_card(
@@ -59,15 +114,15 @@ def write_card(
     license: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the card of a run to `model/README.md` beside its weights; return where it is.
+    """Write the card of a run to `model/README.md` next to its weights; return its path.
 
     Args:
-        out: elsewhere.
+        out: another path.
         datasets, license: as for `model_card`.
-        overwrite: replace a card that is there.
+        overwrite: replace an existing card.
 
     Raises:
-        RunError: the run has no model or no evaluation, or there is a card already.
+        RunError: the run has no model or no evaluation, or the card exists.
     """
     path = out or RunFolder(Path(run_folder)).model / CARD_NAME
     refuse_existing(path, overwrite)
@@ -78,15 +133,15 @@ def write_card(
 
 
 def refresh_card(run_folder: Path | str, datasets: Sequence[Path] = ()) -> Path | None:
-    """Write the card of a run that has a model and scores, over one that was written so before.
+    """Write the card of an evaluated run with a model, or replace the one written earlier.
 
-    None, and nothing is done, where there is no model, or a card that somebody wrote or changed.
+    Returns None and does nothing if there is no model, or if the card was edited or handwritten.
     """
     folder = RunFolder(Path(run_folder))
     card = folder.model / CARD_NAME
     if not (folder.model / "config.json").is_file():
         return None
-    if card.is_file() and not _ours(card.read_text(encoding="utf-8")):
+    if card.is_file() and not _is_unchanged(card.read_text(encoding="utf-8")):
         return None
     return write_card(folder.path, datasets=datasets, overwrite=True)
 
@@ -100,17 +155,17 @@ def model_card(
 ) -> str:
     """Return the model card of a run: YAML front matter with `model-index`, then Markdown.
 
-    Every figure is one of `evaluation/SPLIT/metrics.json`: in the front matter as it is, in tables
-    to three places. What is undefined is left out, and the reason told.
+    Every number comes from `evaluation/SPLIT/metrics.json`: unrounded in the front matter, with
+    three digits in tables. Undefined metrics are left out and listed with the reason.
 
     Args:
         run_folder: a run with `model/` and at least one evaluated split.
-        datasets: folders of the data; what the run's files name, where not given.
-        license: identifier of the weights' licence, as `cc-by-nc-4.0`; none is claimed where None.
-        name: of the model; the run's where not given.
+        datasets: folders of the data; those named in the run's files if not given.
+        license: identifier of the licence of the weights, such as `cc-by-nc-4.0`; none if None.
+        name: name of the model; that of the run if None.
 
     Raises:
-        RunError: the run has no model or no evaluation, or a file of it is damaged.
+        RunError: the run has no model or no evaluation, or one of its files is damaged.
     """
     folder = RunFolder(Path(run_folder))
     model = _read_model_config(folder)
@@ -121,7 +176,7 @@ def model_card(
             f"run `affectnet evaluate {folder.path} --data DATASET` first"
         )
     runs = [read_run(folder.path, split) for split in splits]
-    results = [result_of(run) for run in runs]
+    results = [_result(run) for run in runs]
     title = name or folder.name
     infos, problem = _datasets(list(datasets) or datasets_of(runs[0]))
     body = (
@@ -129,34 +184,34 @@ def model_card(
         .get_template("card.md.j2")
         .render(
             name=title,
-            what=_what(model, runs[0].config),
+            description=_description(model, runs[0].config),
             version=model["affectnet_version"],
             classes=model["classes"],
-            facts=model["preprocessing"],
+            preprocessing=model["preprocessing"],
             temperature=model.get("temperature"),
             results=results,
             datasets=[_describe(folder, info) for folder, info in infos],
             no_dataset=problem,
             training=_training(runs[0].config),
             agreement=_agreement(runs[0]),
-            slices_say=_slices_say(results),
+            slices=_slices_sentence(results),
         )
     )
     front = _front_matter(title, model, runs, infos, license)
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
     text = f"---\n{front.strip()}\n---\n\n{body}\n"
-    told = "evaluate rewrites this card until somebody edits it"
-    return f"{text}\n<!-- affectnet {_sum(text)}: {told} -->\n"
+    note = "evaluate rewrites this card until somebody edits it"
+    return f"{text}\n<!-- affectnet {_checksum(text)}: {note} -->\n"
 
 
-def _sum(text: str) -> str:
+def _checksum(text: str) -> str:
     return f"{crc32(text.encode()):08x}"
 
 
-def _ours(card: str) -> bool:
-    """Whether a card stands as `model_card` wrote it."""
+def _is_unchanged(card: str) -> bool:
+    """Whether a card is as `model_card` wrote it."""
     text, mark, rest = card.rpartition("\n<!-- affectnet ")
-    return bool(mark) and rest.startswith(_sum(text))
+    return bool(mark) and rest.startswith(_checksum(text))
 
 
 def _scored(folder: RunFolder, split: str) -> bool:
@@ -173,7 +228,7 @@ def _read_model_config(folder: RunFolder) -> dict[str, Any]:
         assert all(needed), "an empty entry"
         return dict(known)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no config of an affectnet model ({error})") from error
+        raise RunError(f"{path} is not the config of an affectnet model ({error})") from error
 
 
 def _front_matter(
@@ -199,7 +254,7 @@ def _front_matter(
             metric_value=value,
         )
         for run in runs
-        for key, kind, label, value in measured_values(run.metrics)
+        for key, kind, label, value in _measured(run.metrics)
     ]
     data = ModelCardData(
         model_name=title,
@@ -215,13 +270,13 @@ def _front_matter(
 
 
 def _base_model(model: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """The pretrained weights that the backbone started from, where timm names them."""
+    """The pretrained weights at the start of training, if timm has a name for them."""
     architecture = str(model.get("architecture", ""))
     known = config.get("pretrained") is True and not config.get("weights")
     return f"timm/{architecture}" if known and "." in architecture else None
 
 
-def _what(model: dict[str, Any], config: dict[str, Any]) -> str:
+def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
     backbone = model.get("architecture") or model.get("backbone")
     start = ""
     if _base_model(model, config):
@@ -234,13 +289,13 @@ def _what(model: dict[str, Any], config: dict[str, Any]) -> str:
     return f"`{backbone}`{start}{frozen}, with heads for expression, valence and arousal."
 
 
-def _training(config: dict[str, Any]) -> list[tuple[str, str]]:
-    told = []
-    for key in TOLD_SETTINGS:
+def _training(config: dict[str, Any]) -> Table:
+    rows = []
+    for key in CARD_SETTINGS:
         value = config.get(key)
         if value is not None:
-            told.append((key, Path(str(value)).name if key == "weights" else str(value)))
-    return told
+            rows.append((key, Path(str(value)).name if key == "weights" else str(value)))
+    return text_table("", ("setting", "value"), rows)
 
 
 def _datasets(folders: Sequence[Path]) -> tuple[list[tuple[Path, DatasetInfo]], str]:
@@ -249,7 +304,7 @@ def _datasets(folders: Sequence[Path]) -> tuple[list[tuple[Path, DatasetInfo]], 
         try:
             found.append((folder, DatasetInfo.read(folder)))
         except DataError:
-            # The message would tell the world a path of this machine.
+            # The error message would publish a path of this machine.
             problems.append(f"the dataset {folder.name} is not available")
     return found, "; ".join(problems) or "neither the run nor its metrics name a dataset"
 
@@ -267,23 +322,21 @@ def _describe(folder: Path, info: DatasetInfo) -> dict[str, Any]:
         "release": info.release,
         "sources": [Path(source).name for source in info.source],
         "hash": info.content_hash,
-        "columns": ["expression", *splits],
-        "rows": rows,
+        "table": text_table("", ["expression", *splits], rows),
         "dropped": ", ".join(f"{n:,} ({reason})" for reason, n in info.dropped.items()),
     }
 
 
 def _agreement(run: EvaluatedRun) -> str:
-    """How often two annotators agree, as the scores carry it, with its source."""
-    known = run.metrics.get("baselines")
-    for name, block in known.items() if isinstance(known, dict) else ():
-        if "annotators" in name and isinstance(block, dict):
+    """How often two annotators agree, with its source."""
+    for name, block in baselines_of(run.metrics):
+        if "annotators" in name:
             value = block["expression"]["accuracy"]["value"]
             return f": {name} agree on {100 * value:.1f}% of faces ({block['source']})"
     return ""
 
 
-def _slices_say(results: Sequence[Result]) -> str:
+def _slices_sentence(results: Sequence[SplitResult]) -> str:
     columns = list(dict.fromkeys(name for result in results for name in result.slices))
     if not columns:
         return "was not measured"
@@ -292,10 +345,104 @@ def _slices_say(results: Sequence[Result]) -> str:
     )
 
 
+def _result(run: EvaluatedRun) -> SplitResult:
+    metrics = run.metrics
+    tables = [
+        _baseline_table("Expression", metrics, EXPRESSION_METRICS),
+        _baseline_table("Valence and arousal", metrics, NAMED_CONTINUOUS),
+        _class_table(metrics),
+        *_slice_tables(metrics),
+    ]
+    classes = mapping_of(mapping_of(metrics, "expression"), "per_class")
+    wanted = EXPRESSION_METRICS | NAMED_CONTINUOUS
+    wanted |= {
+        ("expression", "per_class", name, metric): f"{label} of {name}"
+        for name in classes
+        for metric, label in CLASS_METRICS.items()
+    }
+    return SplitResult(
+        split=run.split,
+        n=int(metrics.get("n") or len(run.predictions)),
+        findings=card_findings(metrics),
+        tables=[table for table in tables if table.rows],
+        undefined=[
+            (label, reason_of(metrics, *keys) or "not scored")
+            for keys, label in wanted.items()
+            if metric_of(metrics, *keys)[0] is None
+        ],
+        notes=[str(note) for note in mapping_of(metrics, "protocol").get("notes") or ()],
+        protocol=protocol_sentences(metrics),
+        slices=list(mapping_of(metrics, "slices")),
+    )
+
+
+def _measured(metrics: dict[str, Any]) -> Iterator[tuple[Keys, str, str, float]]:
+    """Each defined metric: its keys in metrics.json, its name on the hub, a label, its value."""
+    for keys, label in (EXPRESSION_METRICS | NAMED_CONTINUOUS).items():
+        value = metric_of(metrics, *keys)[0]
+        if value is not None:
+            yield keys, HUB_NAMES.get(keys[-1], keys[-1]), label, value
+
+
+def _baseline_table(title: str, metrics: dict[str, Any], wanted: Mapping[Keys, str]) -> Table:
+    rows = [keys for keys in wanted if metric_of(metrics, *keys)[0] is not None]
+    others = [
+        (name, block)
+        for name, block in baselines_of(metrics)
+        if any(metric_of(block, *keys)[0] is not None for keys in rows)
+    ]
+    return text_table(
+        title,
+        ["Metric", "Value", f"{interval_level(metrics)} interval", *(name for name, _ in others)],
+        [
+            [
+                wanted[keys],
+                *_value_and_interval(metrics, keys),
+                *(_value_and_interval(block, keys)[0] for _, block in others),
+            ]
+            for keys in rows
+        ],
+    )
+
+
+def _class_table(metrics: dict[str, Any]) -> Table:
+    rows = []
+    for name in EXPRESSIONS:
+        known = [("expression", "per_class", name, metric) for metric in CLASS_METRICS]
+        texts = [_value_and_interval(metrics, keys)[0] for keys in known]
+        if any(texts):
+            n = metric_of(metrics, "expression", "per_class", name, "n")[0]
+            rows.append([name, "" if n is None else f"{int(n):,}", *texts])
+    return text_table("By expression", ["Expression", "Faces", *CLASS_METRICS.values()], rows)
+
+
+def _slice_tables(metrics: dict[str, Any]) -> Iterator[Table]:
+    for column, found in mapping_of(metrics, "slices").items():
+        blocks = found["slices"]
+        wanted = {
+            keys: label
+            for keys, label in SLICE_METRICS.items()
+            if any(metric_of(block, *keys)[0] is not None for block in blocks)
+        }
+        rows = []
+        for block in blocks:
+            pairs = [_value_and_interval(block, keys) for keys in wanted]
+            texts = [f"{value} ({interval})" if interval else value for value, interval in pairs]
+            rows.append([block["slice"], f"{block['n']:,}", *texts])
+        yield text_table(f"By {column}", [column, "Faces", *wanted.values()], rows)
+
+
+def _value_and_interval(metrics: dict[str, Any], keys: Keys) -> tuple[str, str]:
+    """Both to three digits; empty where they are missing."""
+    value, low, high = metric_of(metrics, *keys)
+    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return "" if value is None else f"{value:.3f}", interval
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("affectnet.report"),
-        autoescape=False,  # Markdown; `md` makes names harmless
+        autoescape=False,  # Markdown; the filter `md` escapes names
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,

@@ -1,151 +1,138 @@
-"""What a report over evaluated runs holds, whatever it is written as: a page, a PDF or Markdown."""
+"""The contents of a report over evaluated runs, independent of its format."""
 
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from affectnet import figures
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import AffectNetError, DataError
-from affectnet.report import summary as words
-from affectnet.report import tables
-from affectnet.report.audit_summary import AuditSummary, audit_summary
-from affectnet.report.model_figures import FOLDER as KEPT
-from affectnet.report.model_figures import explaining_drawings
+from affectnet.errors import DataError
+from affectnet.report.audit_page import AuditSummary, audit_summary
+from affectnet.report.model_figures import FOLDER, model_figures_for_report
 from affectnet.report.run_figures import (
-    Drawing,
-    history_drawing,
-    run_drawings,
-    sample_drawing,
-    truth_drawing,
+    RunFigure,
+    annotation_figure,
+    figures_of_run,
+    gallery_figures,
+    history_figure,
+    sample_figure,
 )
-from affectnet.report.runs import EvaluatedRun, figure_of
+from affectnet.report.runs import EvaluatedRun, mapping_of, metric_of
 from affectnet.report.samples import FaceSource, datasets_of
+from affectnet.report.summary import baseline_value, best_run, percent, summary_sentences
+from affectnet.report.tables import (
+    Cell,
+    Row,
+    Table,
+    categorical_table,
+    continuous_table,
+    per_class_table,
+    published_table,
+    text_table,
+)
 from affectnet.version import __version__
 
 MOST_DRAWN_RUNS = 8
-"""Runs beyond these are in the tables and curves only, or the figures would fill the report."""
-PACKAGES = ("numpy", "pyarrow", "matplotlib", "torch", "timm", "lightning")
+"""Further runs appear only in the tables and learning curves, to keep the report short."""
+PACKAGES: Final = ("numpy", "pyarrow", "matplotlib", "torch", "timm", "lightning")
+FOOTER: Final = (
+    "A face shows an expression, which is not the same as what the person feels. These scores "
+    "measure how well a model reproduces human annotations of these faces."
+)
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One of the figures that people look for first."""
-
-    label: str
-    value: str
-    interval: str
-    guess: str | None
-    run: str
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A training setting, one value a run; `differs` where the runs do not agree."""
-
-    name: str
-    values: list[str]
-    differs: bool
-
-
-@dataclass(frozen=True)
-class RunPart:
-    """One drawn run: its faces' pictures and its figures, those without data among them."""
+class RunContents:
+    """A run with the images of its faces and its figures, including figures that lack data."""
 
     run: EvaluatedRun
     source: FaceSource
-    drawings: list[Drawing]
+    figures: list[RunFigure]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a report but its form; nothing is drawn yet."""
+    """Everything that a report shows; figures are not drawn yet."""
 
     title: str
     split: str
     runs: Sequence[EvaluatedRun]
-    drawn: list[RunPart]
-    tiles: list[Tile]
+    best: str
+    drawn: list[RunContents]
+    highlights: Table
     summary: list[str]
-    categorical: tables.Table
-    continuous: tables.Table
-    per_class: tables.Table
-    published: list[dict[str, Any]]
-    history: Drawing
-    data: list[Drawing]
+    categorical: Table
+    continuous: Table
+    per_class: Table
+    published: Table
+    history: RunFigure
+    data_figures: list[RunFigure]
     infos: list[DatasetInfo]
     audits: list[AuditSummary]
-    settings: list[Setting]
-    protocols: list[dict[str, Any]]
-    versions: dict[str, str]
+    settings: Table
+    protocols: list[Table]
+    versions: Table
 
     @property
-    def undrawn(self) -> list[str]:
+    def omitted(self) -> list[str]:
         """Names of the runs whose figures are left out."""
         return [run.name for run in self.runs[len(self.drawn) :]]
 
 
-def gather(
+def contents_of(
     runs: Sequence[EvaluatedRun], datasets: Sequence[Path] = (), explain: bool = True
 ) -> Contents:
-    """Put together what a report over these runs of one split says.
+    """Assemble the contents of a report over these runs of one split.
 
     Args:
         runs: at least one.
-        datasets: where the images are; what the runs' files name, where not given.
-        explain: with the figures that need the trained model (Grad-CAM, map of features).
+        datasets: folders of the images; those named in the runs' files if not given.
+        explain: whether to add the figures that need the trained model.
     """
     sources = _sources(runs, datasets)
     drawn = []
     for run, source in zip(runs[:MOST_DRAWN_RUNS], sources, strict=False):
-        own = run_drawings(run)
+        own = figures_of_run(run)
         if explain:
-            own += explaining_drawings(run, source.datasets)
-        drawn.append(RunPart(run, source, own))
+            own += model_figures_for_report(run, source.datasets)
+        drawn.append(RunContents(run, source, own))
     folders = list(dict.fromkeys(folder for source in sources for folder in source.datasets))
     infos = _infos(folders)
-    keep = runs[0].folder.evaluation(runs[0].split) / KEPT
-    data = [truth_drawing(runs[0]), sample_drawing(runs[0], sources[0])]
-    if infos:
-        data.insert(0, _distribution(infos[0]))
+    cache = runs[0].folder.evaluation(runs[0].split) / FOLDER
+    audits = (audit_summary(folder, cache) for folder in folders)
     return Contents(
-        title=_title(runs),
+        title=_title([run.name for run in runs]),
         split=runs[0].split,
         runs=runs,
+        best=best_run(runs).name,
         drawn=drawn,
-        tiles=_tiles(runs),
-        summary=words.summary(runs),
-        categorical=tables.categorical_table(runs),
-        continuous=tables.continuous_table(runs),
-        per_class=tables.per_class_table(runs),
-        published=tables.published_figures(runs),
-        history=history_drawing(runs),
-        data=data,
+        highlights=_highlights(runs),
+        summary=summary_sentences(runs),
+        categorical=categorical_table(runs),
+        continuous=continuous_table(runs),
+        per_class=per_class_table(runs),
+        published=published_table(runs),
+        history=history_figure(runs),
+        data_figures=[
+            *map(_class_figure, infos[:1]),
+            annotation_figure(runs[0]),
+            sample_figure(runs[0], sources[0]),
+        ],
         infos=infos,
-        audits=[one for folder in folders if (one := audit_summary(folder, keep)) is not None],
+        audits=[audit for audit in audits if audit is not None],
         settings=_settings(runs),
         protocols=_protocols(runs),
         versions=_versions(),
     )
 
 
-def draw_or_say(drawing: Drawing) -> tuple[Any, str]:
-    """The drawn figure and "", or None and why there is none, in a line."""
-    if drawing.missing:
-        return None, f"{drawing.title}: {drawing.missing}"
-    try:
-        return drawing.draw(), ""
-    except AffectNetError as error:
-        # One figure that cannot be drawn must not cost the others.
-        return None, f"{drawing.title}: {error}"
-
-
 def _sources(runs: Sequence[EvaluatedRun], datasets: Sequence[Path]) -> list[FaceSource]:
-    """A source of images a run; runs on the same dataset share one."""
+    """One source of images per run; runs on the same dataset share one."""
     known: dict[tuple[Path, ...], FaceSource] = {}
     sources = []
     for run in runs:
@@ -162,104 +149,204 @@ def _infos(folders: Sequence[Path]) -> list[DatasetInfo]:
         try:
             info = DatasetInfo.read(folder)
         except DataError:
-            continue  # the images are there; only what dataset.json would add is not
+            continue  # the images are there, only dataset.json is missing
         if info not in infos:
             infos.append(info)
     return infos
 
 
-def _distribution(info: DatasetInfo) -> Drawing:
+def _class_figure(info: DatasetInfo) -> RunFigure:
     counts = {
         split: [int(own.get(name, 0)) for name in info.classes]
         for split, own in info.counts.items()
     }
-    said = "; ".join(f"{split} {sum(own):,}" for split, own in counts.items())
-    return Drawing(
+    totals = "; ".join(f"{split} {sum(own):,}" for split, own in counts.items())
+    return RunFigure(
         "distribution",
-        "How many faces there are of each expression",
+        "Faces per expression",
         "",
-        f"Faces of each expression by split: {said}",
+        f"Faces of each expression by split: {totals}",
         lambda: figures.class_distribution(counts),
-        "" if counts else "dataset.json holds no counts",
+        "" if counts else "dataset.json contains no counts",
         wide=True,
     )
 
 
-def _tiles(runs: Sequence[EvaluatedRun]) -> list[Tile]:
-    """The four figures that people look for first, of the best run."""
-    best = words.best_run(runs)
-    tiles = []
-    for label, keys, share in (
-        ("Accuracy", ("expression", "accuracy"), True),
-        ("Macro F1", ("expression", "f1_macro"), False),
-        ("Valence CCC", ("valence", "ccc"), False),
-        ("Arousal CCC", ("arousal", "ccc"), False),
-    ):
-        value, low, high = figure_of(best.metrics, *keys)
-        if value is None:
-            continue
-        form = words.per_cent if share else "{:.3f}".format
-        guess = words.baseline_value(best.metrics, *keys)
-        tiles.append(
-            Tile(
-                label,
-                form(value),
-                "" if low is None or high is None else f"{form(low)} – {form(high)}",
-                None if guess is None else form(guess),
-                best.name if len(runs) > 1 else "",
-            )
-        )
-    return tiles
-
-
-def _title(runs: Sequence[EvaluatedRun]) -> str:
-    names = [run.name for run in runs]
+def _title(names: Sequence[str]) -> str:
     if len(names) > 3:
         return f"{len(names)} runs"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _settings(runs: Sequence[EvaluatedRun]) -> list[Setting]:
-    keys = dict.fromkeys(key for run in runs for key in run.config)
+def _highlights(runs: Sequence[EvaluatedRun]) -> Table:
+    """The four most important scores of the best run."""
+    best = best_run(runs)
     rows = []
-    for key in keys:
+    for label, keys in (
+        ("Accuracy", ("expression", "accuracy")),
+        ("Macro F1", ("expression", "f1_macro")),
+        ("Valence CCC", ("valence", "ccc")),
+        ("Arousal CCC", ("arousal", "ccc")),
+    ):
+        value, low, high = metric_of(best.metrics, *keys)
+        if value is None:
+            continue
+        form = percent if label == "Accuracy" else "{:.3f}".format
+        baseline = baseline_value(best.metrics, *keys)
+        texts = (
+            form(value),
+            "" if low is None or high is None else f"{form(low)} – {form(high)}",
+            "" if baseline is None else form(baseline),
+        )
+        rows.append(Row(label, tuple(map(Cell, texts))))
+    title = f"Main scores of {best.name}" if len(runs) > 1 else "Main scores"
+    return Table(title, "", ("Value", "95% interval", "Baseline"), tuple(rows))
+
+
+def _settings(runs: Sequence[EvaluatedRun]) -> Table:
+    rows = []
+    for key in dict.fromkeys(key for run in runs for key in run.config):
         values = [_plain(run.config[key]) if key in run.config else "–" for run in runs]
-        rows.append(Setting(key, values, len(set(values)) > 1))
-    return rows
+        differs = len(set(values)) > 1
+        rows.append(Row(key, tuple(map(Cell, values)), kind="differs" if differs else ""))
+    names = tuple(run.name for run in runs)
+    return Table("Training settings", "setting", names, tuple(rows))
 
 
-def _protocols(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
-    """How each run was scored, runs that agree together."""
-    groups: dict[str, dict[str, Any]] = {}
+def _protocols(runs: Sequence[EvaluatedRun]) -> list[Table]:
+    """How the runs were scored; runs with the same protocol share a table."""
+    groups: dict[str, tuple[list[str], dict[str, str]]] = {}
     for run in runs:
-        known = run.metrics.get("protocol")
-        said = known if isinstance(known, dict) else {}
         lines = {
             str(key): _plain(value)
-            for key, value in said.items()
+            for key, value in mapping_of(run.metrics, "protocol").items()
             if value not in ([], {}, None) and key != "predictions"  # the run's own name
         }
-        group = groups.setdefault(json.dumps(lines), {"runs": [], "lines": lines})
-        group["runs"].append(run.name)
-    return [group for group in groups.values() if group["lines"]]
+        names, _ = groups.setdefault(json.dumps(lines), ([], lines))
+        names.append(run.name)
+    return [
+        text_table(
+            f"How {', '.join(names)} {'was' if len(names) == 1 else 'were'} scored",
+            ("", ""),
+            lines.items(),
+        )
+        for names, lines in groups.values()
+        if lines
+    ]
 
 
 def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return ", ".join(f"{k}: {v}" for k, v in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)
 
 
-def _versions() -> dict[str, str]:
-    """The versions that made this report."""
+def _versions() -> Table:
     found = {"affectnet": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return text_table("Versions that made this report", ("", ""), found.items())
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark that is set apart from the text."""
+
+    text: str
+
+
+Block = str | Note | list[str] | Table | RunFigure
+"""A paragraph, a note, a list, a table or a figure."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Blocks under a heading; `new_page` starts it on a new page."""
+
+    title: str
+    blocks: list[Block]
+    new_page: bool = False
+
+
+def chapters_of(contents: Contents) -> list[Chapter]:
+    """The report from top to bottom, for PDF and Markdown; names of figures are unique."""
+    intro: list[Block] = [f"Expression, valence and arousal on the {contents.split} split."]
+    if contents.highlights.rows:
+        intro.append(contents.highlights)
+    chapters = [
+        Chapter(contents.title, [*intro, contents.summary]),
+        Chapter("Scores", _score_blocks(contents)),
+        *(_run_chapter(run, f"run-{i}") for i, run in enumerate(contents.drawn, start=1)),
+    ]
+    if contents.omitted:
+        names = ", ".join(contents.omitted)
+        chapters[-1].blocks.append(Note(f"Figures of {names} are omitted to limit the length."))
+    closing = f"{FOOTER} Made by affectnet {__version__} on {date.today().isoformat()}."
+    return [
+        *chapters,
+        Chapter("Training", [_named("all", contents.history)]),
+        Chapter("Data", _data_blocks(contents)),
+        Chapter(
+            "Settings and versions",
+            [
+                *([contents.settings] if contents.settings.rows else []),
+                *contents.protocols,
+                contents.versions,
+                closing,
+            ],
+        ),
+    ]
+
+
+def _named(prefix: str, figure: RunFigure) -> RunFigure:
+    return replace(figure, name=f"{prefix}-{figure.name}")
+
+
+def _score_blocks(contents: Contents) -> list[Block]:
+    best = "A star marks the best run of each column. " if len(contents.runs) > 1 else ""
+    return [
+        f"Values with their 95% intervals. {best}Baselines, which ignore the image, and the "
+        "agreement between human annotators are listed for comparison.",
+        contents.categorical,
+        contents.continuous.select("Valence", 0, 4),
+        contents.continuous.select("Arousal", 4, 8),
+        contents.per_class,
+        *([contents.published] if contents.published.rows else []),
+    ]
+
+
+def _run_chapter(contents: RunContents, prefix: str) -> Chapter:
+    run, problem = contents.run, contents.source.problem
+    blocks: list[Block] = [f"{len(run.predictions):,} faces."]
+    if problem:
+        blocks.append(Note(f"Faces cannot be shown: {problem}."))
+    galleries = [] if problem else gallery_figures(run, contents.source, titled=False)
+    blocks += [_named(prefix, figure) for figure in (*galleries, *contents.figures)]
+    return Chapter(run.name, blocks, new_page=True)
+
+
+def _data_blocks(contents: Contents) -> list[Block]:
+    blocks: list[Block] = []
+    for info in contents.infos:
+        blocks.append(
+            f"Release {info.release}, ingested by affectnet {info.version}; content hash "
+            f"{info.content_hash[:16]}."
+        )
+        if info.dropped:
+            rows = [(reason, f"{n:,}") for reason, n in info.dropped.items()]
+            blocks.append(text_table("Rows dropped at ingest", ("Reason", "Rows"), rows))
+    if not contents.infos:
+        blocks.append(Note("The dataset was not found; only the predictions are described."))
+    for audit in contents.audits:
+        blocks.append(f"Findings of the audit of {audit.name}:")
+        blocks.append([f"{finding.severity}: {finding.text}" for finding in audit.findings])
+        if not audit.complete:
+            blocks.append(Note(audit.advice))
+    return blocks + [_named("all", figure) for figure in contents.data_figures]

@@ -1,4 +1,4 @@
-"""A model's features of a split, and their map in two dimensions."""
+"""The features of a model on a split, and their map in two dimensions."""
 
 import importlib
 import warnings
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Method = Literal["tsne", "umap", "pca"]
 METHODS: Final[tuple[str, ...]] = get_args(Method)
 MOST_FACES: Final = 2000
-"""Faces of a map, at most: t-SNE of so many takes ten seconds or so on a core."""
+"""Most faces in a map: t-SNE of as many takes about ten seconds on one core."""
 COMPONENTS: Final = 50
-"""Principal components that t-SNE and UMAP start from (van der Maaten and Hinton 2008 take 30)."""
+"""Principal components as input of t-SNE and UMAP (van der Maaten and Hinton 2008 use 30)."""
 PERPLEXITY: Final = 30.0
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 def split_features(
     model: "AffectModel", split: "AnySplit", rows: NDArray[np.integer[Any]], batch_size: int = 64
 ) -> NDArray[np.float32]:
-    """What the heads see of some faces: the backbone's features, float32 (n, num_features).
+    """The backbone's features of some faces, the input of the heads: float32 (n, num_features).
 
     Raises:
         DataError: an image cannot be decoded.
@@ -38,10 +38,8 @@ def split_features(
     from affectnet.data.augment import normalise, to_float
     from affectnet.data.dataset import FaceDataset
 
-    faces = FaceDataset(
-        split, model.preprocessing.size, interpolation=model.preprocessing.interpolation
-    )
-    facts = model.preprocessing
+    preprocessing = model.preprocessing
+    faces = FaceDataset(split, preprocessing.size, interpolation=preprocessing.interpolation)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -50,19 +48,19 @@ def split_features(
     try:
         with torch.inference_mode():
             for start in tqdm(starts, desc="features", unit="batch", leave=False, disable=None):
-                part = slice(start, start + batch_size)
-                images = to_float(faces.images(np.asarray(rows[part], np.int64)).to(device))
-                batch = normalise(images, facts.mean, facts.std, inplace=True)
-                features[part] = model.features(batch).float().cpu().numpy()
+                batch_rows = slice(start, start + batch_size)
+                images = to_float(faces.images(np.asarray(rows[batch_rows], np.int64)).to(device))
+                batch = normalise(images, preprocessing.mean, preprocessing.std, inplace=True)
+                features[batch_rows] = model.features(batch).float().cpu().numpy()
     finally:
         model.train(training)
     return features
 
 
 def principal_components(features: NDArray[Any], k: int) -> Floats:
-    """Project features (n, f) on their first k directions of spread, float64 (n, min(k, f)).
+    """Project features (n, f) onto their first k principal components, float64 (n, min(k, f)).
 
-    Each direction's sign is set so that its largest loading is positive: the same everywhere.
+    The largest loading of each component is positive, which makes its sign reproducible.
     """
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
@@ -73,18 +71,20 @@ def principal_components(features: NDArray[Any], k: int) -> Floats:
 
 
 def embed(features: NDArray[Any], method: Method = "tsne", seed: int = 0) -> Floats:
-    """Lay features (n, f) out in two dimensions, (n, 2), near where they are alike.
+    """Embed features (n, f) in two dimensions, (n, 2).
 
-    First their principal components (50 at most), then t-SNE (van der Maaten and Hinton 2008,
-    perplexity 30, less where there are few faces) or UMAP (McInnes et al. 2018; needs the package
+    At most 50 principal components are the input of t-SNE (van der Maaten and Hinton 2008,
+    perplexity 30, lower with few faces) or UMAP (McInnes et al. 2018; needs the package
     `umap-learn`). The same features and seed give the same map on the same machine. With fewer
-    than six faces the two first components are returned, whatever the method.
+    than six faces, the first two principal components are returned for every method.
 
     Raises:
         ConfigError: an unknown method, or UMAP without its package.
     """
     if method not in METHODS:
-        raise ConfigError(f"method {method!r}{suggest(method, METHODS)}; {', '.join(METHODS)}")
+        raise ConfigError(
+            f"method {method!r}{suggest(method, METHODS)}; choose one of {', '.join(METHODS)}"
+        )
     n = len(features)
     reduced = principal_components(features, COMPONENTS) if n else np.zeros((0, 2))
     if method == "pca" or n < 6:
@@ -96,12 +96,12 @@ def embed(features: NDArray[Any], method: Method = "tsne", seed: int = 0) -> Flo
     return points.astype(np.float64)
 
 
-def method_words(method: Method) -> str:
-    """How the points of a map were made, for its caption."""
+def method_caption(method: Method) -> str:
+    """How the points of a map were computed."""
     return {
-        "tsne": "t-SNE of the backbone's features; distances between far groups mean little",
-        "umap": "UMAP of the backbone's features; distances between far groups mean little",
-        "pca": "the two first principal components of the backbone's features",
+        "tsne": "t-SNE of the backbone's features; distances between groups are not meaningful",
+        "umap": "UMAP of the backbone's features; distances between groups are not meaningful",
+        "pca": "the first two principal components of the backbone's features",
     }[method]
 
 
@@ -123,10 +123,10 @@ def _umap(reduced: Floats, seed: int) -> NDArray[Any]:
         umap = importlib.import_module("umap")
     except ImportError as error:
         raise ConfigError(
-            "method 'umap' needs the package umap-learn; install it, or take method 'tsne'"
+            "method 'umap' needs the package umap-learn; install it, or use method 'tsne'"
         ) from error
     with warnings.catch_warnings():
-        # It says that a seed means one thread, which is what is wanted here.
+        # It warns that a seed implies a single thread, which is wanted here.
         warnings.filterwarnings("ignore", message="n_jobs value")
         layout = umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=seed)
         return np.asarray(layout.fit_transform(reduced))

@@ -1,39 +1,49 @@
-"""The leaderboard of a benchmark: two tables of scores with mean and spread, and what it costs.
+"""The leaderboard of a benchmark: tables of mean scores with their spread, and of costs.
 
-The spread is that over the seeds; of one seed alone, the 95% interval of its own evaluation.
+The spread is that over the seeds; for a single seed, the 95% interval of its own evaluation.
 """
 
 import csv
 import io
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from affectnet.report.markdown import md_table, md_text
-from affectnet.report.page import asset, html_template
-from affectnet.report.runs import figure_of
-from affectnet.report.tables import CATEGORICAL, CONTINUOUS, LOWER_IS_BETTER, Keys
+from affectnet.report.html import asset, html_template
+from affectnet.report.runs import metric_of
+from affectnet.report.tables import (
+    CATEGORICAL,
+    CONTINUOUS,
+    DASH,
+    Cell,
+    Keys,
+    Row,
+    Table,
+    lower_columns,
+    mark_best,
+    md_table,
+    md_text,
+    number,
+    text_table,
+)
 from affectnet.run import write_beside
 from affectnet.version import __version__
 
-SCORES: dict[Keys, str] = CATEGORICAL | {
-    keys: f"{keys[0].capitalize()} {label}" for keys, label in CONTINUOUS.items()
+COSTS: Final = {
+    "parameters": ("Parameters (M)", 1e6),
+    "multiply_adds": ("GFLOPs", 1e9),
+    "images_per_second": ("Images/s", 1.0),
+    "peak_memory": ("Peak memory (GB)", 1e9),
 }
-COSTS: dict[str, str] = {
-    "parameters": "Parameters (M)",
-    "multiply_adds": "GFLOPs",
-    "images_per_second": "Images/s",
-    "peak_memory": "Peak memory (GB)",
-}
-_UNITS = {"parameters": 1e6, "multiply_adds": 1e9, "images_per_second": 1.0, "peak_memory": 1e9}
-NOTE = (
-    "Mean over the seeds ± standard deviation (n - 1); of a single seed, its figure with the 95% "
-    "bootstrap interval over the faces in brackets. GFLOPs are billions of multiply-adds of one "
-    "face, forward. Images a second: prediction in 32 bits on faces in memory. Peak memory: of "
-    "training, on a GPU what PyTorch allocated there, otherwise the whole process."
+"""Heading and unit of each cost."""
+NOTE: Final = (
+    "Mean over the seeds ± standard deviation (n - 1); for a single seed, its score with the 95% "
+    "bootstrap interval over the faces in brackets. GFLOPs are billions of multiply-adds per face "
+    "in the forward pass. Images per second: prediction in 32 bits on faces in memory. Peak "
+    "memory: of training; on a GPU what PyTorch allocated there, otherwise of the whole process."
 )
 
 
@@ -42,10 +52,10 @@ class Entry:
     """One backbone of the leaderboard.
 
     Attributes:
-        name: the backbone.
-        metrics: metrics.json of each seed that is scored.
-        costs: `COSTS` in units of one (bytes, operations), those that are known.
-        failed: seed -> why there is no score.
+        name: name of the backbone.
+        metrics: content of metrics.json for each scored seed.
+        costs: the known ones of `COSTS`, in units of one (bytes, operations).
+        failed: seed -> why it has no score.
         waiting: seeds that have not been tried yet.
     """
 
@@ -56,88 +66,38 @@ class Entry:
     waiting: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class MeanCell:
-    """Mean of a figure over the seeds, and its standard deviation where there are several.
-
-    Of one seed, `low` and `high` bound its 95% interval, where that was computed.
-    """
-
-    value: float | None
-    spread: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-    best: bool = False
-    digits: int = 3
-
-    @property
-    def text(self) -> str:
-        """The mean, or a dash."""
-        if self.value is None:
-            return "–"
-        return f"{self.value:,.{self.digits}f}".replace("-", "−")
-
-    @property
-    def interval(self) -> str:
-        """The spread with its sign, or the interval of one seed; empty where there is neither."""
-        if self.spread is not None:
-            return f"± {self.spread:.{self.digits}f}"
-        if self.low is None or self.high is None:
-            return ""
-        return f"[{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]".replace("-", "−")
-
-
-@dataclass(frozen=True)
-class MeanRow:
-    """One backbone of a table."""
-
-    name: str
-    cells: tuple[MeanCell, ...]
-    note: str = ""
-    baseline: bool = False
-
-
-@dataclass(frozen=True)
-class MeanTable:
-    """Rows under column names; `lower` are the columns in which less is better."""
-
-    columns: tuple[str, ...]
-    rows: tuple[MeanRow, ...]
-    lower: frozenset[int] = frozenset()
-
-
-def score_table(entries: Sequence[Entry], columns: Mapping[Keys, str]) -> MeanTable:
-    """Mean and spread of these figures for each entry that has any score."""
+def score_table(title: str, entries: Sequence[Entry], columns: Mapping[Keys, str]) -> Table:
+    """Mean and spread of these metrics for each entry that has a score."""
     rows = []
     for entry in entries:
         if entry.metrics:
-            cells = tuple(_mean(entry, keys) for keys in columns)
-            rows.append(MeanRow(entry.name, cells, _seeds_note(entry)))
-    lower = frozenset(i for i, keys in enumerate(columns) if keys[-1] in LOWER_IS_BETTER)
-    return MeanTable(tuple(columns.values()), tuple(_mark_best(rows, lower)), lower)
+            seeds = f"seed{'s' * (len(entry.metrics) > 1)} {', '.join(map(str, entry.metrics))}"
+            rows.append(Row(entry.name, tuple(_cell(entry, keys) for keys in columns), seeds))
+    lower = lower_columns(columns)
+    return Table(title, "backbone", tuple(columns.values()), tuple(mark_best(rows, lower)), lower)
 
 
-def cost_table(entries: Sequence[Entry]) -> MeanTable:
-    """Parameters, GFLOPs, images a second and peak memory of each entry that has any."""
+def cost_table(entries: Sequence[Entry]) -> Table:
+    """Parameters, GFLOPs, images per second and peak memory of each entry that has any."""
     rows = []
     for entry in entries:
+        cells = []
+        for name, (_, unit) in COSTS.items():
+            cost = entry.costs.get(name)
+            value = None if cost is None else cost / unit
+            text = DASH if value is None else number(value, 1 if value >= 100 else 2)
+            cells.append(Cell(text, value))
         if entry.costs:
-            cells = []
-            for name in COSTS:
-                value = entry.costs.get(name)
-                shown = None if value is None else value / _UNITS[name]
-                digits = 1 if shown is not None and shown >= 100 else 2
-                cells.append(MeanCell(shown, digits=digits))
-            rows.append(MeanRow(entry.name, tuple(cells)))
-    # Only images a second gain by being more.
-    return MeanTable(tuple(COSTS.values()), tuple(rows), frozenset({0, 1, 3}))
+            rows.append(Row(entry.name, tuple(cells)))
+    lower = frozenset(i for i, name in enumerate(COSTS) if name != "images_per_second")
+    headings = tuple(heading for heading, _ in COSTS.values())
+    return Table("Cost", "backbone", headings, tuple(rows), lower)
 
 
 def write_leaderboard(
     folder: Path, entries: Sequence[Entry], title: str, settings: Mapping[str, object]
 ) -> None:
-    """Write leaderboard.csv, .md and .html into `folder`, each in place of the one before."""
+    """Write leaderboard.csv, .md and .html into `folder`, replacing earlier ones."""
     for name, text in (
         ("leaderboard.csv", leaderboard_csv(entries)),
         ("leaderboard.md", leaderboard_md(entries, title, settings)),
@@ -148,53 +108,54 @@ def write_leaderboard(
 
 
 def leaderboard_csv(entries: Sequence[Entry]) -> str:
-    """A row a backbone: costs, what failed, and each figure as `expression_accuracy_mean`, with
+    """One row per backbone: costs, failures, and each metric as `expression_accuracy_mean`, with
     `_std` over several seeds or `_low` and `_high` of one."""
     text = io.StringIO()
-    names = ["_".join(keys) for keys in SCORES]
-    header = ["backbone", "seeds"]
-    header += [f"{name}_{kind}" for name in names for kind in ("mean", "std", "low", "high")]
+    metrics = [*CATEGORICAL, *CONTINUOUS]
+    ends = ("mean", "std", "low", "high")
+    header = ["backbone", "seeds", *("_".join((*keys, end)) for keys in metrics for end in ends)]
     header += ["parameters", "multiply_adds", "images_per_second", "peak_memory_bytes"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "failed", "waiting"])
     for entry in entries:
-        row: list[object] = [entry.name, " ".join(map(str, entry.metrics))]
-        for keys in SCORES:
-            cell = _mean(entry, keys)
-            row += map(_number, (cell.value, cell.spread, cell.low, cell.high))
-        row += [_number(entry.costs.get(name)) for name in COSTS]
+        values = [value for keys in metrics for value in _mean(entry, keys)]
+        values += [entry.costs.get(name) for name in COSTS]
+        row = [entry.name, " ".join(map(str, entry.metrics))]
+        row += ["" if value is None else f"{value:.8g}" for value in values]
         failed = "; ".join(f"seed {seed}: {why}" for seed, why in entry.failed.items())
         writer.writerow([*row, failed, " ".join(map(str, entry.waiting))])
     return text.getvalue()
 
 
 def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
-    """The tables in Markdown."""
+    """The leaderboard in Markdown."""
+    affect = score_table("", entries, CONTINUOUS)
     parts = [f"# {md_text(title)}", NOTE]
-    for heading, table in _tables(entries):
-        parts.append(f"## {heading}")
-        if not table.rows:
-            parts.append("No model is scored yet.")
-            continue
-        rows = [[row.name, *map(_md_cell, row.cells)] for row in table.rows]
-        parts.append(md_table(("backbone", *table.columns), rows))
+    for table in (
+        score_table("Expression", entries, CATEGORICAL),
+        affect.select("Valence", 0, 4),
+        affect.select("Arousal", 4, 8),
+        cost_table(entries),
+    ):
+        parts.append(f"## {table.title}")
+        parts.append(md_table(table, notes=False) if table.rows else "No model is scored yet.")
     for heading, lines in (("Failed", _failed(entries)), ("Not tried yet", _waiting(entries))):
         if lines:
             parts += [f"## {heading}", "\n".join(f"- {md_text(line)}" for line in lines)]
-    parts += ["## Settings", md_table(("setting", "value"), _settings(settings))]
+    parts += ["## Settings", md_table(_settings(settings))]
     return "\n\n".join(parts) + "\n"
 
 
 def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
-    """The tables as one page that opens offline, in light and dark."""
+    """The leaderboard as one page that opens offline, in light and dark."""
     return html_template("leaderboard.html.j2").render(
         title=title,
         made=date.today().isoformat(),
         version=__version__,
         scored=sum(bool(entry.metrics) for entry in entries),
         models=len(entries),
-        expression=score_table(entries, CATEGORICAL),
-        affect=score_table(entries, CONTINUOUS),
+        expression=score_table("Expression", entries, CATEGORICAL),
+        affect=score_table("Valence and arousal", entries, CONTINUOUS),
         costs=cost_table(entries),
         failed=_failed(entries),
         waiting=_waiting(entries),
@@ -205,49 +166,26 @@ def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str
     )
 
 
-def _tables(entries: Sequence[Entry]) -> list[tuple[str, MeanTable]]:
-    return [
-        ("Expression", score_table(entries, CATEGORICAL)),
-        ("Valence", score_table(entries, _dimension("valence"))),
-        ("Arousal", score_table(entries, _dimension("arousal"))),
-        ("Cost", cost_table(entries)),
-    ]
+def _cell(entry: Entry, keys: Keys) -> Cell:
+    value, spread, low, high = _mean(entry, keys)
+    if value is None:
+        return Cell(DASH, note="not scored")
+    interval = "" if spread is None else f"± {number(spread)}"
+    if low is not None and high is not None:
+        interval = f"[{number(low)}, {number(high)}]"
+    return Cell(number(value), value, interval)
 
 
-def _dimension(name: str) -> dict[Keys, str]:
-    return {keys: label for keys, label in CONTINUOUS.items() if keys[0] == name}
-
-
-def _mean(entry: Entry, keys: Keys) -> MeanCell:
-    found = [figure_of(metrics, *keys) for metrics in entry.metrics.values()]
+def _mean(entry: Entry, keys: Keys) -> tuple[float | None, ...]:
+    """Mean and standard deviation over several seeds, or value and interval of one."""
+    found = [metric_of(metrics, *keys) for metrics in entry.metrics.values()]
     known = [value for value, _, _ in found if value is not None]
     if not known:
-        return MeanCell(None, reason="not scored")
+        return None, None, None, None
     if len(found) == 1:
         value, low, high = found[0]
-        return MeanCell(value, low=low, high=high)
-    spread = statistics.stdev(known) if len(known) > 1 else None
-    return MeanCell(statistics.fmean(known), spread)
-
-
-def _mark_best(rows: list[MeanRow], lower: frozenset[int]) -> list[MeanRow]:
-    """Mark the best mean of each column, ties to three places included, unless all tie."""
-    marked = [list(row.cells) for row in rows]
-    for i in range(len(marked[0]) if len(rows) > 1 else 0):
-        known = [row[i].value for row in marked if row[i].value is not None]
-        if not known:
-            continue
-        pick: Callable[..., Any] = min if i in lower else max
-        best = MeanCell(pick(known)).text
-        if not all(row[i].text == best for row in marked):
-            for row in marked:
-                row[i] = replace(row[i], best=row[i].text == best)
-    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, marked, strict=True)]
-
-
-def _seeds_note(entry: Entry) -> str:
-    seeds = ", ".join(map(str, entry.metrics))
-    return f"seed{'s' if len(entry.metrics) > 1 else ''} {seeds}"
+        return value, None, low, high
+    return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, None, None
 
 
 def _failed(entries: Sequence[Entry]) -> list[str]:
@@ -258,13 +196,5 @@ def _waiting(entries: Sequence[Entry]) -> list[str]:
     return [f"{e.name}, seed {seed}" for e in entries for seed in e.waiting]
 
 
-def _settings(settings: Mapping[str, object]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in settings.items()]
-
-
-def _md_cell(cell: MeanCell) -> str:
-    return f"{cell.text} {cell.interval}".strip()
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.8g}"
+def _settings(settings: Mapping[str, object]) -> Table:
+    return text_table("Settings", ("setting", "value"), settings.items())

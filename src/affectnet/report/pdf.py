@@ -1,151 +1,215 @@
-"""The report as a PDF of A4 pages: text that can be selected, figures as vectors, no browser."""
+"""The report as a PDF of A4 pages: selectable text, figures as vectors, no browser."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import matplotlib
+from fpdf import FPDF
+from fpdf.fonts import FontFace
 from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pypdf import PdfReader, PdfWriter, Transformation
 from tqdm import tqdm
 
 from affectnet.figures.style import GRID, INK, MUTED, look
-from affectnet.report.blocks import Block, Grid, Paragraph, Picture, Points, Section, sections_of
-from affectnet.report.contents import Contents, draw_or_say
-from affectnet.report.sheets import HEIGHT, LEFT, WIDTH, Sheet, Sheets, lines_of, table_rows
+from affectnet.report.contents import Block, Chapter, Contents, Note, chapters_of
+from affectnet.report.run_figures import RunFigure
+from affectnet.report.tables import DASH, Table
 from affectnet.run import write_beside
 
+WIDTH: Final = 7.2
+"""Inches between the margins: the width of the widest figures."""
 DPI: Final = 150
-"""Of what is rasterised inside the figures: faces, clouds of points."""
+"""Resolution of rasterised parts of figures: faces, clouds of points."""
 TALLEST: Final = 3.95
 """Inches: two figures of one column fit on a page."""
+BODY: Final = 9.0
+"""Points of running text."""
+CELL: Final = 7.5
+"""Points of text in tables, down to `SMALLEST` in wide ones."""
+SMALLEST: Final = 6.3
+GAP: Final = 0.14
+"""Inches between two columns of a table."""
+FONT: Final = "DejaVu Sans"
 
 
 def write_pdf(contents: Contents, out: Path) -> Path:
-    """Write the PDF, whole or not at all; return `out`."""
-    sections = sections_of(contents)
-    n = sum(isinstance(block, Picture) for section in sections for block in section.blocks)
+    """Write the PDF atomically; return `out`."""
+    chapters = chapters_of(contents)
+    n = sum(isinstance(block, RunFigure) for chapter in chapters for block in chapter.blocks)
     buffer = io.BytesIO()
     with (
         look(),
         tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar,
-        # One file for all, so that they share their fonts: first the figures, then the pages.
-        PdfPages(buffer, metadata={"CreationDate": None}) as pdf,
+        PdfPages(buffer, metadata={"CreationDate": None}) as figures,
     ):
-        sheets = Sheets()
-        setter = _Setter(sheets, pdf, bar)
-        for level, section in enumerate(sections):
-            setter.section(section, level)
-        for number, sheet in enumerate(sheets.pages, start=1):
-            paper = _page(sheet, number, len(sheets.pages))
-            pdf.savefig(paper)
-    reader = PdfReader(buffer)
+        document = _Document(figures, bar)
+        for chapter in chapters:
+            document.chapter(chapter)
     writer = PdfWriter()
-    for place, sheet in enumerate(sheets.pages, start=setter.figures):
-        page = writer.add_page(reader.pages[place])
-        for placed in sheet.figures:
-            move = Transformation().scale(placed.scale).translate(72 * placed.x, 72 * placed.y)
-            page.merge_transformed_page(reader.pages[placed.figure], move)
-        page.compress_content_streams()
-    for title, number in sheets.marks:
-        writer.add_outline_item(title=title, page_number=number)
+    writer.append(io.BytesIO(document.output()))  # without its date: same contents, same bytes
     writer.add_metadata({"/Title": f"{contents.title}: affectnet report"})
     writer.page_mode = "/UseOutlines"
+    drawn = PdfReader(buffer)
+    for number, (page, x, y, scale) in enumerate(document.placed):
+        move = Transformation().scale(scale).translate(72 * x, 72 * y)
+        writer.pages[page].merge_transformed_page(drawn.pages[number], move)
+    for sheet in writer.pages:
+        sheet.compress_content_streams()
     with write_beside(out) as new:
         writer.write(new)
     return out
 
 
-class _Setter:
-    """Sets blocks on the sheets, and figures into the PDF, each on a page of its own for now."""
+class _Document(FPDF):
+    """The pages with room for the figures, which are drawn into a file of their own.
 
-    def __init__(self, sheets: Sheets, pdf: PdfPages, bar: "tqdm[Any]") -> None:
-        self.sheets, self.pdf, self.bar = sheets, pdf, bar
-        self.figures = 0
+    `placed` has for each figure its page, its lower left corner in inches and its scale: fpdf2
+    embeds no PDF pages, and its SVG import loses text and images.
+    """
 
-    def section(self, section: Section, level: int) -> None:
-        """Set a heading and what stands under it."""
-        if level:
-            # A section begins on a new page where little room is left on this one.
-            needed = 6.5 if isinstance(section.blocks[0], Picture) else 3.0
-            self.sheets.make_room(HEIGHT if section.apart else needed)
-            self.sheets.skip(0.25)
-        self.sheets.mark(section.title)
-        size = 20.0 if level == 0 else 14.0
-        for line in lines_of(section.title, size, WIDTH, weight="bold"):
-            self.sheets.write(line, size, weight="bold")
-        self.sheets.skip(0.12)
-        for block in section.blocks:
+    def __init__(self, figures: PdfPages, bar: "tqdm[Any]") -> None:
+        super().__init__(unit="in", format="A4")
+        self.figures, self.bar = figures, bar
+        self.placed: list[tuple[int, float, float, float]] = []
+        self.titles: list[str] = []
+        fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        self.add_font(FONT, fname=fonts / "DejaVuSans.ttf")
+        self.add_font(FONT, "B", fname=fonts / "DejaVuSans-Bold.ttf")
+        margin = (self.w - WIDTH) / 2
+        self.set_margins(margin, 0.65)
+        self.set_auto_page_break(True, 0.75)
+        self.c_margin = 0
+        self.set_draw_color(GRID)
+        self.add_page()
+
+    def footer(self) -> None:
+        """Write the page number."""
+        self.set_y(-0.45)
+        self._font(7.5, MUTED)
+        self.cell(0, text=f"{self.page_no()} / {{nb}}", align="R")
+
+    def chapter(self, chapter: Chapter) -> None:
+        """Write a heading and the blocks under it."""
+        first = not self.titles
+        if not first:
+            # A chapter starts on a new page where little room is left on this one.
+            needed = 6.5 if isinstance(chapter.blocks[0], RunFigure) else 3.0
+            self._make_room(self.h if chapter.new_page else needed)
+            self._skip(0.25)
+        self.titles.append(chapter.title)
+        self.start_section(chapter.title)
+        self._text(chapter.title, 20.0 if first else 14.0, bold=True)
+        self._skip(0.12)
+        for block in chapter.blocks:
             self._block(block)
 
     def _block(self, block: Block) -> None:
         match block:
-            case Paragraph(text, note):
-                self.sheets.paragraph(text, colour=MUTED if note else None)
-            case Points(lines):
-                for line in lines:
-                    self.sheets.paragraph(line, indent=0.16, bullet="•")
-            case Grid(title, columns, rows):
-                self._grid(title, columns, rows)
-            case Picture(_, drawing):
-                figure, why = draw_or_say(drawing)
-                self.bar.update()
-                if figure is None:
-                    self.sheets.paragraph(f"Left out: {why}.", colour=MUTED)
-                else:
-                    self._figure(figure, drawing.title, drawing.caption)
+            case str():
+                self._text(block)
+                self._skip(0.07)
+            case Note():
+                self._text(block.text, colour=MUTED)
+                self._skip(0.07)
+            case list():
+                for line in block:
+                    self._font(BODY)
+                    self.cell(0.16, 1.38 * BODY / 72, "•")
+                    self._text(line)
+                    self._skip(0.07)
+            case Table():
+                self._table(block)
+            case RunFigure():
+                self._figure(block)
 
-    def _grid(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        sheets = self.sheets
-        head, *body = table_rows([columns, *rows])
-        sheets.make_room(head.height + 0.9)
-        sheets.skip(0.08)
-        sheets.write(title, 10, weight="bold")
-        sheets.row(head, weight="bold")
-        for row in body:
-            if not sheets.has_room(row.height):
-                sheets.turn()
-                sheets.row(head, weight="bold")
-            sheets.row(row)
-        sheets.skip(0.15)
+    def _font(self, size: float, colour: str = INK, bold: bool = False) -> None:
+        self.set_font(FONT, "B" if bold else "", size)
+        self.set_text_color(colour)
 
-    def _figure(self, figure: Figure, title: str, caption: str) -> None:
-        sheets = self.sheets
-        width, height = (float(side) for side in figure.get_size_inches())
-        tallest = TALLEST if width < 6 else 8.5
-        scale = min(1.0, WIDTH / width, tallest / height)
-        under = lines_of(caption, 8.5, WIDTH)
-        sheets.make_room(scale * height + 0.45 + 0.17 * len(under))
-        sheets.skip(0.1)
-        sheets.write(title, 10, weight="bold")
-        for line in under:
-            sheets.write(line, 8.5, colour=MUTED)
-        sheets.skip(0.08)
-        self.pdf.savefig(figure, dpi=DPI, facecolor="none")  # type: ignore[no-untyped-call]
-        sheets.place(self.figures, LEFT + (WIDTH - scale * width) / 2, scale * height, scale)
-        self.figures += 1
-        sheets.skip(0.15)
-
-
-def _page(sheet: Sheet, number: int, of: int) -> Figure:
-    page = Figure(figsize=(2 * LEFT + WIDTH, HEIGHT))
-    across, up = 2 * LEFT + WIDTH, HEIGHT
-    for one in sheet.texts:
-        page.text(
-            one.x / across,
-            one.y / up,
-            one.text,
-            fontsize=one.size,
-            weight=one.weight,
-            ha=one.align,
-            va="baseline",
-            color=one.colour or INK,
+    def _text(self, text: str, size: float = BODY, colour: str = INK, bold: bool = False) -> None:
+        self._font(size, colour, bold)
+        self.multi_cell(
+            0, 1.38 * size / 72, " ".join(text.split()), align="L", new_x="LMARGIN", new_y="NEXT"
         )
-    for y in sheet.rules:
-        xs = LEFT / across, (LEFT + WIDTH) / across
-        page.add_artist(Line2D(xs, (y / up, y / up), color=GRID, linewidth=0.6))
-    page.text(
-        1 - LEFT / across, 0.35 / up, f"{number} / {of}", fontsize=7.5, ha="right", color=MUTED
-    )
-    return page
+
+    def _make_room(self, height: float) -> None:
+        """Start a new page if so much does not fit on this one, unless it is empty."""
+        if self.will_page_break(height) and self.y > self.t_margin:
+            self.add_page()
+
+    def _skip(self, height: float) -> None:
+        if self.y > self.t_margin:
+            self.ln(height)
+
+    def _table(self, table: Table) -> None:
+        header, *body = [["\n".join(filter(None, pair)) for pair in line] for line in table.lines()]
+        self._make_room(1.3)
+        self._skip(0.08)
+        self._text(table.title, 10, bold=True)
+        columns = list(zip(header, *body, strict=True))
+        natural = [self._column_width(*column) for column in columns]
+        size = max(SMALLEST, CELL * min(1.0, WIDTH / sum(natural)))
+        self._font(size)
+        with self.table(
+            (header, *body),
+            col_widths=_fitted([width * size / CELL for width in natural]),
+            text_align=[_side(column[1:]) for column in columns],
+            v_align="TOP",
+            borders_layout="HORIZONTAL_LINES",
+            headings_style=FontFace(emphasis="BOLD"),
+            line_height=1.38 * size / 72,
+            padding=(0.04, GAP / 2),
+        ):
+            pass
+        self._skip(0.15)
+
+    def _column_width(self, header: str, *cells: str) -> float:
+        """The width at which no line of a column is broken, in the font size `CELL`."""
+        self._font(CELL)
+        widths = [self.get_string_width(line) for cell in cells for line in cell.splitlines()]
+        self._font(CELL, bold=True)
+        widths += [self.get_string_width(line) for line in header.splitlines()]
+        return max(widths, default=0) + GAP
+
+    def _figure(self, wanted: RunFigure) -> None:
+        figure, reason = wanted.draw_or_reason()
+        self.bar.update()
+        if figure is None:
+            self._text(f"Left out: {reason}.", colour=MUTED)
+            return
+        width, height = (float(side) for side in figure.get_size_inches())
+        scale = min(1.0, WIDTH / width, (TALLEST if width < 6 else 8.5) / height)
+        self._font(8.5, MUTED)
+        lines = cast(
+            list[str], self.multi_cell(0, text=wanted.caption, dry_run=True, output="LINES")
+        )
+        self._make_room(scale * height + 0.45 + 0.17 * len(lines))
+        self._skip(0.1)
+        self._text(wanted.title, 10, bold=True)
+        if wanted.caption:
+            self._text(wanted.caption, 8.5, MUTED)
+        self._skip(0.08)
+        self.figures.savefig(figure, dpi=DPI, facecolor="none")  # type: ignore[no-untyped-call]
+        left, bottom = (self.w - scale * width) / 2, self.h - self.y - scale * height
+        self.placed.append((self.page - 1, left, bottom, scale))
+        self.set_y(self.y + scale * height)
+        self._skip(0.15)
+
+
+def _side(cells: Sequence[str]) -> str:
+    known = [cell for cell in cells if cell not in ("", DASH)]
+    return "RIGHT" if known and all(cell[0] in "0123456789−-+." for cell in known) else "LEFT"
+
+
+def _fitted(natural: Sequence[float]) -> list[float]:
+    """Widths that sum to `WIDTH`: all are stretched, or the widest are cut."""
+    spare = WIDTH - sum(natural)
+    if spare >= 0:
+        return [width + spare / len(natural) for width in natural]
+    left, widths = WIDTH, [0.0] * len(natural)
+    for place, (i, width) in enumerate(sorted(enumerate(natural), key=lambda pair: pair[1])):
+        widths[i] = min(width, left / (len(natural) - place))
+        left -= widths[i]
+    return widths

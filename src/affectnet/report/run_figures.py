@@ -1,33 +1,37 @@
-"""The figures of a run with their titles and alternative texts: for the page, and as files."""
+"""The figures of a run, with titles, captions and alternative texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from affectnet import figures
+from affectnet.errors import AffectNetError
 from affectnet.labels import EXPRESSIONS
-from affectnet.report import summary as words
-from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of
-from affectnet.report.samples import FaceSource, fair_sample, most_confident
+from affectnet.report import summary
+from affectnet.report.runs import EvaluatedRun, ScoredFaces
+from affectnet.report.samples import FaceRows, FaceSource, Verdict, fair_sample, most_confident
 
-GALLERY_FACES = 18
-NO_EXPRESSION = "no face has both a true and a predicted expression"
-NO_PROBABILITIES = "the predictions hold no class probabilities"
-NO_AFFECT = "no face has annotated and predicted valence and arousal"
+GALLERY_FACES: Final = 18
+NO_EXPRESSION: Final = "no face has both a true and a predicted expression"
+NO_PROBABILITIES: Final = "the predictions contain no class probabilities"
+NO_AFFECT: Final = "no face has annotated and predicted valence and arousal"
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure yet to be drawn.
+class RunFigure:
+    """A figure that is drawn on request.
 
     Attributes:
-        name: of its file, and of its anchor in the page.
-        caption: how to read it, a sentence or two.
-        alt: what it shows, for who cannot see it.
-        missing: why it cannot show anything; empty where it can.
-        wide: fills the width of a page, having several panels.
+        name: name of its file and of its anchor in the page.
+        title: heading above it.
+        caption: how to read it, in one or two sentences.
+        alt: alternative text.
+        draw: draws it.
+        missing: why it cannot be drawn; empty where it can.
+        wide: whether it has several panels and fills the width of a page.
     """
 
     name: str
@@ -38,13 +42,23 @@ class Drawing:
     missing: str = ""
     wide: bool = False
 
+    def draw_or_reason(self) -> tuple[Figure | None, str]:
+        """The drawn figure and an empty string, or None and a line that says why."""
+        if self.missing:
+            return None, f"{self.title}: {self.missing}"
+        try:
+            return self.draw(), ""
+        except AffectNetError as error:
+            # One figure that fails must not prevent the others.
+            return None, f"{self.title}: {error}"
 
-def run_drawings(run: EvaluatedRun) -> list[Drawing]:
-    """All figures that a run's predictions give, those without data among them."""
-    return [*_of_expression(run), *_of_affect(run)]
+
+def figures_of_run(run: EvaluatedRun) -> list[RunFigure]:
+    """All figures of a run's predictions, including those that lack data."""
+    return [*_expression_figures(run), *_affect_figures(run)]
 
 
-def _of_expression(run: EvaluatedRun) -> list[Drawing]:
+def _expression_figures(run: EvaluatedRun) -> list[RunFigure]:
     p = run.predictions
     scored = p.labelled & np.isfinite(p.probabilities).all(axis=1)
     no_labels = "" if p.labelled.any() else NO_EXPRESSION
@@ -53,54 +67,51 @@ def _of_expression(run: EvaluatedRun) -> list[Drawing]:
     counts = figures.confusion_counts(p.expression, p.expression_pred)[:k, :k]
     truth, probabilities = p.expression[scored], p.probabilities[scored][:, :k]
     return [
-        Drawing(
+        RunFigure(
             "confusion",
-            "Which expression is taken for which",
-            "A row is a true expression and adds up to 100%; the small number counts faces.",
-            words.alt_confusion(run),
+            "Confusion matrix",
+            "Each row is a true expression and sums to 100%; the small numbers count faces.",
+            summary.alt_confusion(run),
             lambda: figures.confusion_matrix(counts),
             no_labels,
         ),
-        Drawing(
+        RunFigure(
             "reliability",
-            "Can its confidence be trusted?",
-            "Points under the dotted line: surer than right. Below: how often each confidence is "
-            "given.",
-            "Reliability diagram: share of right answers over confidence.",
+            "Calibration",
+            "Below the dotted line the model is overconfident. Bottom: how often each confidence "
+            "occurs.",
+            "Reliability diagram: accuracy over confidence.",
             lambda: figures.reliability_diagram(
                 probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
             ),
             no_curves,
         ),
-        Drawing(
+        RunFigure(
             "roc",
             "ROC curves",
-            "One expression against all others; the dotted line is chance.",
-            words.alt_areas(run, "ROC curve", "auc_roc"),
+            "Each expression against all others; the dotted line is chance.",
+            summary.alt_areas(run, "ROC curve", "auc_roc"),
             lambda: figures.roc_curves(truth, probabilities, areas_of(run, "auc_roc")),
             no_curves,
         ),
-        Drawing(
+        RunFigure(
             "precision-recall",
-            "Precision and recall",
-            "How clean the answers stay as more of an expression is found.",
-            words.alt_areas(run, "Precision-recall curve", "auc_pr"),
+            "Precision-recall curves",
+            "Each expression against all others.",
+            summary.alt_areas(run, "Precision-recall curve", "auc_pr"),
             lambda: figures.precision_recall_curves(truth, probabilities, areas_of(run, "auc_pr")),
             no_curves,
         ),
     ]
 
 
-def areas_of(run: EvaluatedRun, figure: str) -> dict[str, float | None] | None:
-    """The areas by class that metrics.json has; None where it has none."""
-    areas = {
-        name: figure_of(run.metrics, "expression", "per_class", name, figure)[0]
-        for name in EXPRESSIONS
-    }
-    return areas if any(area is not None for area in areas.values()) else None
+def areas_of(run: EvaluatedRun, metric: str) -> dict[str, float | None] | None:
+    """The area of each expression's curve as metrics.json has it; None where it has none."""
+    areas = summary.class_scores(run.metrics, metric)
+    return dict.fromkeys(EXPRESSIONS) | areas if areas else None
 
 
-def _of_affect(run: EvaluatedRun) -> list[Drawing]:
+def _affect_figures(run: EvaluatedRun) -> list[RunFigure]:
     p = run.predictions
     truth = (p.valence, p.arousal)
     preds = (p.valence_pred, p.arousal_pred)
@@ -108,39 +119,41 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
     either = [figures.known(t, q).any() for t, q in zip(truth, preds, strict=True)]
     placed = figures.known(*preds).any()
     return [
-        Drawing(
+        RunFigure(
             "circumplex",
-            "Where it puts the faces",
-            "A dot is a face at its predicted valence and arousal, coloured by true expression.",
-            words.alt_affect(run, "Predicted valence and arousal of each face on the circumplex."),
+            "Predicted valence and arousal",
+            "Each dot is a face at its predicted valence and arousal, coloured by true expression.",
+            summary.alt_affect(
+                run, "Predicted valence and arousal of each face on the circumplex."
+            ),
             lambda: figures.affect_scatter(p.expression, *truth, *preds),
             "" if placed else NO_AFFECT,
         ),
-        Drawing(
+        RunFigure(
             "residuals",
-            "Which way it errs",
-            "Arrows lead from where faces are annotated to where the model puts them, on average. "
-            "Arrows to the middle: a model that plays safe.",
-            words.alt_affect(run, "Mean arrows from annotated to predicted valence and arousal."),
+            "Direction of the error in valence and arousal",
+            "Arrows point from annotated to mean predicted valence and arousal. Arrows towards the "
+            "centre: the predictions are too close to the mean.",
+            summary.alt_affect(run, "Mean arrows from annotated to predicted valence and arousal."),
             lambda: figures.residual_arrows(*truth, *preds),
             "" if both.any() else NO_AFFECT,
         ),
-        Drawing(
+        RunFigure(
             "predicted-true",
-            "Predicted against annotated",
-            "The fuller the shade, the more faces. On the dotted line the prediction is perfect.",
-            words.alt_affect(run, "Predicted over annotated valence, and arousal."),
+            "Predicted against annotated values",
+            "Darker cells hold more faces. On the dotted line the prediction is exact.",
+            summary.alt_affect(run, "Predicted over annotated valence, and arousal."),
             lambda: figures.predicted_against_true(*truth, *preds),
             "" if any(either) else NO_AFFECT,
             wide=True,
         ),
-        Drawing(
+        RunFigure(
             "regions",
-            "Where on the circumplex it errs most",
-            "The fuller the shade, the worse: a higher RMSE, a lower CCC. Within one region the "
-            "annotation varies little, so CCC is lower than over all faces. Fewer than five faces: "
-            "blank.",
-            words.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
+            "Error by region of the circumplex",
+            "Darker regions are worse: a higher RMSE, a lower CCC. The annotation varies little "
+            "within a region, so its CCC is lower than that over all faces. Regions with fewer "
+            "than five faces are blank.",
+            summary.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
             lambda: figures.error_by_region(*truth, *preds),
             "" if both.any() else NO_AFFECT,
             wide=True,
@@ -148,60 +161,62 @@ def _of_affect(run: EvaluatedRun) -> list[Drawing]:
     ]
 
 
-def truth_drawing(run: EvaluatedRun) -> Drawing:
-    """Where the annotations of the run's faces lie, the same for all runs on these faces."""
+def annotation_figure(run: EvaluatedRun) -> RunFigure:
+    """The distribution of the annotations, which is the same for all runs on these faces."""
     p = run.predictions
     n = int(figures.known(p.valence, p.arousal).sum())
-    return Drawing(
+    return RunFigure(
         "annotations",
-        "Where the annotated faces lie",
-        "The fuller the shade, the more faces. An ellipse reaches one standard deviation from the "
-        "mean of its expression.",
-        f"Density of {n:,} annotated faces on the circumplex, with an ellipse an expression.",
+        "Distribution of annotated valence and arousal",
+        "Darker cells hold more faces. Each ellipse reaches one standard deviation from the mean "
+        "of its expression.",
+        f"Density of {n:,} annotated faces on the circumplex, with one ellipse per expression.",
         lambda: figures.affect_density(p.valence, p.arousal, p.expression),
         "" if n else "no face has annotated valence and arousal",
     )
 
 
-def history_drawing(runs: Sequence[EvaluatedRun]) -> Drawing:
-    """How training went, all runs in one figure."""
+def history_figure(runs: Sequence[EvaluatedRun]) -> RunFigure:
+    """The learning curves of all runs in one figure."""
     histories = {run.name: run.history for run in runs if len(run.history.get("epoch", ()))}
-    return Drawing(
+    return RunFigure(
         "learning-curves",
-        "Epoch by epoch",
-        "Solid: validation, with a mark at its best. Dashed: training.",
-        words.alt_history(runs),
+        "Learning curves",
+        "Solid: validation, with a mark at the best epoch. Dashed: training.",
+        summary.alt_history(runs),
         lambda: figures.learning_curves(histories),
         "" if histories else "no run has a metrics.csv with epochs",
         wide=True,
     )
 
 
-def gallery_drawings(run: EvaluatedRun, source: FaceSource, titled: bool = True) -> list[Drawing]:
-    """The most confidently right and wrong faces, and some of each expression.
+def gallery_figures(run: EvaluatedRun, source: FaceSource, titled: bool = True) -> list[RunFigure]:
+    """The most confidently wrong faces and the most confidently right ones.
 
-    `titled` writes the title into the figure too, for a file that stands alone.
+    Args:
+        titled: whether to write the title into the figure, for files that stand alone.
     """
     p = run.predictions
-    drawings = []
-    for kind, title in (("wrong", "Most confidently wrong"), ("right", "Most confidently right")):
-        rows = most_confident(p, "wrong" if kind == "wrong" else "right", GALLERY_FACES)
-        missing = source.problem or ("" if len(rows) else f"no face is {kind}")
-        drawings.append(
-            Drawing(
-                f"most-confidently-{kind}",
+    found = []
+    verdicts: tuple[Verdict, ...] = ("wrong", "right")
+    for verdict in verdicts:
+        title = f"Most confidently {verdict}"
+        rows = most_confident(p, verdict, GALLERY_FACES)
+        found.append(
+            RunFigure(
+                f"most-confidently-{verdict}",
                 title,
                 "",
                 f"{title} faces of {run.name}.",
                 _gallery(p, rows, source, title if titled else ""),
-                missing,
+                source.problem or ("" if len(rows) else f"no face is {verdict}"),
             )
         )
-    return [*drawings, sample_drawing(run, source)]
+    return found
 
 
-def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Drawing:
-    """Some faces of each true expression, chosen by id: telling nothing of the model."""
+def sample_figure(run: EvaluatedRun, source: FaceSource, each: int = 6) -> RunFigure:
+    """Random faces of each true expression, chosen by id and independent of the model."""
     p = run.predictions
     order = fair_sample(p, len(p))
     rows = [order[p.expression[order] == c][:each] for c in range(len(run.classes))]
@@ -210,10 +225,10 @@ def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Draw
         images = [[source.pixels(p.ids[row]) for row in own] for own in rows]
         return figures.sample_grid([[one for one in own if one is not None] for own in images])
 
-    return Drawing(
+    return RunFigure(
         "samples",
         "Faces of each expression",
-        "Chosen at random, by what they are annotated as.",
+        "Random faces by annotated expression.",
         f"{each} faces of each annotated expression.",
         draw,
         source.problem,
@@ -221,7 +236,7 @@ def sample_drawing(run: EvaluatedRun, source: FaceSource, each: int = 6) -> Draw
 
 
 def _gallery(
-    p: ScoredFaces, rows: np.ndarray, source: FaceSource, title: str
+    p: ScoredFaces, rows: FaceRows, source: FaceSource, title: str
 ) -> Callable[[], Figure]:
     return lambda: figures.gallery(
         [source.pixels(p.ids[row]) for row in rows],

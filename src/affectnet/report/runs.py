@@ -1,9 +1,9 @@
-"""What the report knows of a run: its settings, its epochs, its predictions and its scores."""
+"""An evaluated run as a report reads it: settings, epochs, predictions and metrics."""
 
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +29,10 @@ METRICS_NAME = "metrics.json"
 
 @dataclass(frozen=True)
 class ScoredFaces:
-    """One split's truth and predictions, row by row.
+    """Truth and predictions of one split, one row per face.
 
     `expression` and `expression_pred` are (n,), -1 where missing; `valence`, `arousal` and their
-    predictions (n,), NaN where missing; `probabilities` (n, 8), NaN where none were given.
+    predictions (n,), NaN where missing; `probabilities` (n, 8), NaN where there are none.
     """
 
     ids: list[str]
@@ -66,7 +66,7 @@ class ScoredFaces:
 
     @cached_property
     def affect_error(self) -> Floats:
-        """Distance on the plane between annotation and prediction, (n,), NaN where unknown."""
+        """Distance between annotated and predicted (valence, arousal), (n,), NaN where unknown."""
         return np.hypot(self.valence_pred - self.valence, self.arousal_pred - self.arousal)
 
 
@@ -75,10 +75,10 @@ class EvaluatedRun:
     """A run folder with the evaluation of one split.
 
     Attributes:
-        name: the folder's name, made longer where two runs of a report would share it.
-        config: config.yaml, empty where there is none.
+        name: the folder's name, with parent folders in front where two runs have the same one.
+        config: content of config.yaml, empty where there is none.
         history: column of metrics.csv -> (epochs,) values, NaN where a cell is empty.
-        metrics: metrics.json as it is.
+        metrics: content of metrics.json.
     """
 
     name: str
@@ -91,18 +91,18 @@ class EvaluatedRun:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The expressions that were scored: the eight, or seven without contempt."""
+        """The expressions that were scored: all eight, or seven without contempt."""
         return classes_of(self.metrics)
 
 
 def read_runs(paths: Sequence[Path | str], split: str = "test") -> list[EvaluatedRun]:
-    """Read several run folders, with names that tell them apart.
+    """Read several run folders and give them distinct names.
 
     Raises:
-        RunError: as `read_run`; also when no run or the same run twice is given.
+        RunError: as `read_run`; also if no run is given or the same run is given twice.
     """
     if not paths:
-        raise RunError("no run given; name one or several run folders: `affectnet report RUN...`")
+        raise RunError("no run given; name one or more run folders: `affectnet report RUN...`")
     places = [Path(path).resolve() for path in paths]
     for i, place in enumerate(places):
         if place in places[:i]:
@@ -114,7 +114,7 @@ def read_runs(paths: Sequence[Path | str], split: str = "test") -> list[Evaluate
 
 
 def _distinct_names(places: list[Path]) -> list[str]:
-    """Folder names, with as many parents in front as it takes to tell them apart."""
+    """Folder names, with as many parents in front as distinct names need."""
     for depth in range(1, max(len(place.parts) for place in places) + 1):
         names = ["/".join(place.parts[-depth:]) for place in places]
         if len(set(names)) == len(names):
@@ -125,15 +125,15 @@ def _distinct_names(places: list[Path]) -> list[str]:
 def read_run(path: Path | str, split: str = "test", name: str = "") -> EvaluatedRun:
     """Read a run folder and its evaluation of `split`.
 
-    `config.yaml` and `metrics.csv` may be absent: predictions scored by themselves have neither.
+    `config.yaml` and `metrics.csv` may be absent: predictions evaluated without a run have neither.
 
     Raises:
-        RunError: the folder is missing, has no evaluation of the split, or a file is damaged.
+        RunError: the folder is missing, it has no evaluation of the split, or a file is damaged.
     """
     path = Path(path)
     folder = RunFolder(path)
     if not path.is_dir():
-        raise RunError(f"there is no run folder {path}; runs are made by `affectnet train`")
+        raise RunError(f"there is no run folder {path}; `affectnet train` creates runs")
     evaluation = folder.evaluation(split)
     missing = [
         file for file in (PREDICTIONS_NAME, METRICS_NAME) if not (evaluation / file).is_file()
@@ -154,10 +154,10 @@ def read_run(path: Path | str, split: str = "test", name: str = "") -> Evaluated
 
 def _not_evaluated(folder: RunFolder, split: str, missing: list[str]) -> str:
     parent = folder.evaluation(split).parent
-    there = sorted(p.parent.name for p in parent.glob(f"*/{METRICS_NAME}"))
-    others = f" (it has {', '.join(there)}: choose with --split)" if there else ""
+    others = sorted(p.parent.name for p in parent.glob(f"*/{METRICS_NAME}"))
+    hint = f" (it has {', '.join(others)}: choose with --split)" if others else ""
     return (
-        f"the run {folder.path} has no evaluation of split '{split}'{others}: "
+        f"the run {folder.path} has no evaluation of split '{split}'{hint}: "
         f"{' and '.join(missing)} not found under evaluation/{split}; "
         f"run `affectnet evaluate {folder.path} --data DATASET --split {split}` first"
     )
@@ -170,15 +170,15 @@ def _read_config(path: Path) -> dict[str, Any]:
         known = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(
-            f"{path} is not YAML ({' '.join(str(error).split())}); mend it or remove it"
+            f"{path} is not YAML ({' '.join(str(error).split())}); fix or remove it"
         ) from error
     if not isinstance(known, dict):
-        raise RunError(f"{path} holds no `setting: value` lines; mend it or remove it")
+        raise RunError(f"{path} contains no `setting: value` lines; fix or remove it")
     return {str(key): value for key, value in known.items()}
 
 
 def read_history(path: Path) -> dict[str, Floats]:
-    """Read metrics.csv: column -> (epochs,) values, NaN where a cell is empty or no number.
+    """Read metrics.csv: column -> (epochs,) values, NaN where a cell is empty or not a number.
 
     Empty where the file is absent.
 
@@ -213,25 +213,24 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); run `affectnet evaluate` again") from error
     if not isinstance(known, dict):
-        raise RunError(f"{path} holds no scores; run `affectnet evaluate` again")
+        raise RunError(f"{path} contains no scores; run `affectnet evaluate` again")
     return known
 
 
 def classes_of(metrics: dict[str, Any]) -> tuple[str, ...]:
-    """The expressions that metrics.json is about: the eight, or seven without contempt."""
-    protocol = metrics.get("protocol")
-    known = protocol.get("classes") if isinstance(protocol, dict) else None
+    """The expressions that were scored in metrics.json: all eight, or seven without contempt."""
+    known = mapping_of(metrics, "protocol").get("classes")
     return SEVEN if known == list(SEVEN) else EXPRESSIONS
 
 
 def read_predictions(path: Path, classes: Sequence[str] = EXPRESSIONS) -> ScoredFaces:
-    """Read predictions.parquet, truth and predictions at once, as they were scored.
+    """Read truth and predictions from predictions.parquet as they were scored.
 
-    Of seven classes, faces of contempt and the probability of contempt are left out. Predicted
-    valence and arousal may leave [-1, 1]: that is a finding, not a fault.
+    With seven classes, faces of contempt and the probability of contempt are left out. Predicted
+    valence and arousal may lie outside [-1, 1].
 
     Raises:
-        RunError: the file does not hold what `affectnet evaluate` writes; one line says why.
+        RunError: the content is not what `affectnet evaluate` writes; the message states why.
     """
     try:
         table = read_table(path)
@@ -256,15 +255,13 @@ def read_predictions(path: Path, classes: Sequence[str] = EXPRESSIONS) -> Scored
     )
 
 
-def figure_of(
+def metric_of(
     metrics: dict[str, Any], *keys: str
 ) -> tuple[float | None, float | None, float | None]:
-    """Value, low and high of a score, each None where absent; `keys` lead to it."""
-    known: Any = metrics
-    for key in keys:
-        known = known.get(key) if isinstance(known, dict) else None
+    """Value, low and high of the metric at `keys`, each None where absent."""
+    known = _at(metrics, keys)
     if isinstance(known, dict):
-        value, low, high = (_finite(known.get(part)) for part in ("value", "low", "high"))
+        value, low, high = (_finite(known.get(name)) for name in ("value", "low", "high"))
         return value, low, high
     return _finite(known), None, None
 
@@ -276,8 +273,25 @@ def _finite(value: object) -> float | None:
 
 
 def reason_of(metrics: dict[str, Any], *keys: str) -> str:
-    """Why a score is undefined, empty where nothing is said."""
-    known: Any = metrics
-    for key in keys:
-        known = known.get(key) if isinstance(known, dict) else None
+    """Why the metric at `keys` is undefined, empty where no reason is given."""
+    known = _at(metrics, keys)
     return str(known.get("reason") or "") if isinstance(known, dict) else ""
+
+
+def _at(metrics: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        metrics = metrics.get(key) if isinstance(metrics, dict) else None
+    return metrics
+
+
+def mapping_of(metrics: dict[str, Any], key: str) -> dict[str, Any]:
+    """The dict at `key`, such as `protocol`; empty where it is missing or not a dict."""
+    known = metrics.get(key)
+    return known if isinstance(known, dict) else {}
+
+
+def baselines_of(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and metrics of each baseline in metrics.json, nested as those of the run."""
+    for name, block in mapping_of(metrics, "baselines").items():
+        if isinstance(block, dict):
+            yield name, block

@@ -1,63 +1,61 @@
-"""Which of a run's faces a report shows: the telling ones, and a fair sample of all.
+"""Which faces of a run a report shows, and their images, read by id one at a time."""
 
-The face images that a report shows: found by id in the dataset, read one at a time.
-"""
-
-import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affectnet.data.images import decode_image
-from affectnet.data.store import DatasetInfo, Split, open_split
+from affectnet.data.images import data_uri, decode_image
+from affectnet.data.store import Split, open_split
 from affectnet.errors import DataError
-from affectnet.report.runs import EvaluatedRun, ScoredFaces
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, mapping_of
 
-Rows = NDArray[np.int64]
+FaceRows = NDArray[np.int64]
+Verdict = Literal["right", "wrong"]
+
+THUMBNAIL_SIDE: Final = 96
+THUMBNAIL_QUALITY: Final = 78
 
 
-def most_confident(preds: ScoredFaces, kind: Literal["right", "wrong"], most: int) -> Rows:
-    """The rows of the most confident right or wrong answers, surest first.
+def most_confident(preds: ScoredFaces, kind: Verdict, most: int) -> FaceRows:
+    """The rows of the most confident right or wrong predictions, highest confidence first.
 
-    Faces without a true expression are neither. Without probabilities the order is that of the
-    ids.
+    Faces without a true expression are neither. Without probabilities they are ordered by id.
     """
     wanted = preds.right if kind == "right" else preds.labelled & ~preds.right
     return _first(np.flatnonzero(wanted), -preds.confidence, preds.ids, most)
 
 
-def least_confident(preds: ScoredFaces, most: int) -> Rows:
-    """The rows that the model was least sure of, least sure first."""
+def least_confident(preds: ScoredFaces, most: int) -> FaceRows:
+    """The rows with the lowest confidence, lowest first."""
     usable = np.flatnonzero(preds.labelled & np.isfinite(preds.confidence))
     return _first(usable, preds.confidence, preds.ids, most)
 
 
-def largest_affect_errors(preds: ScoredFaces, most: int) -> Rows:
-    """The rows whose predicted point lies farthest from the annotated one, farthest first."""
+def largest_affect_errors(preds: ScoredFaces, most: int) -> FaceRows:
+    """The rows with the largest distance from annotated to predicted point, largest first."""
     usable = np.flatnonzero(np.isfinite(preds.affect_error))
     return _first(usable, -preds.affect_error, preds.ids, most)
 
 
-def fair_sample(preds: ScoredFaces, most: int) -> Rows:
-    """Rows that stand for all of them: those whose ids come first by their checksum.
+def fair_sample(preds: ScoredFaces, most: int) -> FaceRows:
+    """A random sample of rows: those whose ids have the lowest checksums.
 
-    The choice depends on the ids alone, so runs over the same faces show the same ones.
+    It depends on the ids only, so runs on the same faces show the same ones.
     """
     keys = np.array([crc32(face.encode()) for face in preds.ids], dtype=np.int64)
     return np.argsort(keys, kind="stable")[:most]
 
 
-def for_gallery(preds: ScoredFaces, most: int) -> Rows:
-    """At most `most` different rows of every telling kind, for people to sort and filter.
+def for_gallery(preds: ScoredFaces, most: int) -> FaceRows:
+    """At most `most` distinct rows of informative faces, for the gallery.
 
-    About a third confidently wrong, a fifth each confidently right, unsure, and far off in
-    valence and arousal; among the wrong and the right every true class has its share.
+    About a third are confidently wrong; a fifth each are confidently right, of low confidence, and
+    far off in valence and arousal. Wrong and right faces are balanced over the true classes.
     """
     chosen: dict[int, None] = {}
     wrong = _by_class(preds, "wrong", most // 3)
@@ -75,39 +73,36 @@ def for_gallery(preds: ScoredFaces, most: int) -> Rows:
     return np.fromiter(chosen, dtype=np.int64)
 
 
-def _by_class(preds: ScoredFaces, kind: Literal["right", "wrong"], most: int) -> Rows:
-    """The most confident rows, each true class giving in turn its surest."""
-    rows = most_confident(preds, kind, len(preds))
-    rank = np.empty(len(rows), dtype=np.int64)
-    for c in np.unique(preds.expression[rows]):
-        own = preds.expression[rows] == c
+def _by_class(preds: ScoredFaces, kind: Verdict, most: int) -> FaceRows:
+    return interleave(most_confident(preds, kind, len(preds)), preds.expression)[:most]
+
+
+def interleave(rows: FaceRows, labels: FaceRows) -> FaceRows:
+    """Reorder rows: the first of each class, then the second of each, and so on."""
+    rank = np.empty(len(rows), np.int64)
+    for c in np.unique(labels[rows]):
+        own = labels[rows] == c
         rank[own] = np.arange(own.sum())
-    return rows[np.argsort(rank, kind="stable")][:most]
+    return rows[np.argsort(rank, kind="stable")]
 
 
-def _first(rows: Rows, key: NDArray[Any], ids: list[str], most: int) -> Rows:
-    """The `most` rows of the smallest key; ties by id, so that no order of the file matters."""
+def _first(rows: FaceRows, key: NDArray[Any], ids: list[str], most: int) -> FaceRows:
+    """The `most` rows with the smallest keys; ties by id, independent of the order in the file."""
     keys = np.nan_to_num(key[rows], nan=np.inf)
     if len(rows) > most:
-        # Sorting 300,000 ids for the sake of a dozen is wasted: cut at the key that decides.
+        # Avoid sorting 300,000 ids for a dozen rows: first drop keys above the limit.
         limit = np.partition(keys, most - 1)[most - 1] if most else -np.inf
         rows, keys = rows[keys <= limit], keys[keys <= limit]
     order = sorted(range(len(rows)), key=lambda i: (keys[i], ids[rows[i]]))
     return rows[order[:most]]
 
 
-THUMBNAIL_SIDE = 96
-THUMBNAIL_QUALITY = 78
-
-
 class FaceSource:
-    """Images of one split, by id, over one or several datasets.
-
-    Nothing is decoded before it is asked for.
+    """Images of one split by id, from one or several datasets, decoded on request.
 
     Attributes:
         datasets: the folders that could be opened.
-        problem: why there are no images, in words for the page; empty where there are some.
+        problem: why there are no images, as shown in the report; empty where there are some.
     """
 
     def __init__(self, datasets: Iterable[Path], split: str) -> None:
@@ -131,7 +126,7 @@ class FaceSource:
 
     @property
     def key(self) -> str:
-        """Tells sources apart: the same id in two datasets may be two faces."""
+        """Identifies the source: one id may stand for different faces in two datasets."""
         return "|".join(str(folder.resolve()) for folder in self.datasets)
 
     def pixels(self, face: str, side: int | None = None) -> NDArray[np.uint8] | None:
@@ -147,20 +142,16 @@ class FaceSource:
                     return None
         return None
 
-    def infos(self) -> list[DatasetInfo]:
-        """`dataset.json` of each dataset."""
-        return [DatasetInfo.read(folder) for folder in self.datasets]
-
 
 def datasets_of(run: EvaluatedRun) -> list[Path]:
-    """The dataset folders that a run's scores and settings name, those of the scores first.
+    """The dataset folders named in metrics.json, then those named in config.yaml.
 
-    A relative path is looked for from the working directory, then from the run folder; one that is
-    found nowhere is kept as it was written.
+    A relative path is resolved against the working directory, then against the run folder; one
+    that exists in neither is returned unchanged.
     """
-    protocol = run.metrics.get("protocol")
-    named = [protocol.get("data"), protocol.get("truth")] if isinstance(protocol, dict) else []
-    # The truth may also be a file that somebody wrote, or only its name.
+    protocol = mapping_of(run.metrics, "protocol")
+    named = [protocol.get("data"), protocol.get("truth")]
+    # The truth may also be a file, or just a name.
     named = [one for one in named if isinstance(one, str) and Path(one).is_dir()]
     named.append(run.config.get("data"))
     found: list[Path] = []
@@ -183,10 +174,10 @@ def _resolved(path: Path, run: Path) -> Path:
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
-    """Return a square picture of at most `side` pixels as a `data:` address.
+    """Return the square in the middle of an image, at most `side` pixels wide, as a data URI.
 
     Args:
-        pixels: uint8 (h, w, 3); what is not square is cut to its middle.
+        pixels: uint8 (h, w, 3).
     """
     image = Image.fromarray(pixels)
     short = min(image.size)
@@ -194,39 +185,41 @@ def thumbnail(pixels: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
     image = image.crop((left, top, left + short, top + short))
     if short > side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=THUMBNAIL_QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(image, "webp", THUMBNAIL_QUALITY)
 
 
-class Album:
-    """The thumbnails of a page, each once, within a budget of bytes.
+class Thumbnails:
+    """The thumbnails of a page, each once, up to a limit.
 
     Args:
-        budget: most characters of all thumbnails together; faces that come after are refused.
+        limit: most characters of all thumbnails together.
+
+    Attributes:
+        uris: the data URIs.
+        omitted: number of images left out because of the limit.
     """
 
-    def __init__(self, budget: int) -> None:
-        self.pictures: list[str] = []
-        self.refused = 0
-        self._left = budget
+    def __init__(self, limit: int) -> None:
+        self.uris: list[str] = []
+        self.omitted = 0
+        self._left = limit
         self._known: dict[tuple[str, str], int | None] = {}
 
     def add(self, source: FaceSource, face: str) -> int | None:
-        """Return the index of a face in `pictures`; None where there is no image or no room."""
+        """Return the index of a face in `uris`; None where it has no image or exceeds the limit."""
         key = (source.key, face)
         if key not in self._known:
-            self._known[key] = self._take(source, face)
+            self._known[key] = self._new(source, face)
         return self._known[key]
 
-    def _take(self, source: FaceSource, face: str) -> int | None:
+    def _new(self, source: FaceSource, face: str) -> int | None:
         pixels = source.pixels(face)
         if pixels is None:
             return None
-        picture = thumbnail(pixels)
-        if len(picture) > self._left:
-            self.refused += 1
+        uri = thumbnail(pixels)
+        if len(uri) > self._left:
+            self.omitted += 1
             return None
-        self._left -= len(picture)
-        self.pictures.append(picture)
-        return len(self.pictures) - 1
+        self._left -= len(uri)
+        self.uris.append(uri)
+        return len(self.uris) - 1

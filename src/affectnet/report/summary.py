@@ -1,87 +1,87 @@
-"""What a run's figures say, in plain words: the summary, and the alternative texts of figures."""
+"""The sentences of a report: the summary, findings for the model card, and alternative texts."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from affectnet.evaluation.comparison import mcnemar
 from affectnet.figures import confusion_counts
 from affectnet.labels import EXPRESSIONS
-from affectnet.report.runs import EvaluatedRun, ScoredFaces, figure_of
-from affectnet.report.tables import baselines_of
+from affectnet.report.runs import EvaluatedRun, ScoredFaces, baselines_of, mapping_of, metric_of
 
-FEW = 5
+FEW: Final = 5
+"""With fewer faces nothing is said about calibration."""
 
 
 def best_run(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
-    """The run of the highest accuracy; where none is scored, of the highest CCC of valence."""
+    """The run with the highest accuracy; where none has one, with the highest CCC of valence."""
 
-    def merit(run: EvaluatedRun) -> tuple[float, float]:
-        accuracy = figure_of(run.metrics, "expression", "accuracy")[0]
-        ccc = figure_of(run.metrics, "valence", "ccc")[0]
-        return (
-            -1.0 if accuracy is None else accuracy,
-            -2.0 if ccc is None else ccc,
-        )
+    def rank(run: EvaluatedRun) -> tuple[float, float]:
+        accuracy = metric_of(run.metrics, "expression", "accuracy")[0]
+        ccc = metric_of(run.metrics, "valence", "ccc")[0]
+        return -1.0 if accuracy is None else accuracy, -2.0 if ccc is None else ccc
 
-    return max(runs, key=merit)
+    return max(runs, key=rank)
 
 
-def summary(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """The findings of a report, a sentence or three each, most important first."""
+def summary_sentences(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """The findings of a report, one to three sentences each, most important first."""
     best = best_run(runs)
-    said = [_accuracy(best, alone=len(runs) == 1), _comparison(runs, best)]
-    said += [_classes(best), _mistakes(best), _affect(best), _calibration(best)]
-    return [one for one in said if one]
+    paragraphs = [
+        _accuracy(best, alone=len(runs) == 1),
+        _comparison(runs, best),
+        _best_and_worst_class(best),
+        _mistakes(best),
+        _affect(best),
+        _calibration(best),
+    ]
+    return [text for text in paragraphs if text]
 
 
 def _accuracy(run: EvaluatedRun, alone: bool) -> str:
-    value, low, high = figure_of(run.metrics, "expression", "accuracy")
-    n = int(run.predictions.labelled.sum())
+    value, low, high = metric_of(run.metrics, "expression", "accuracy")
     if value is None:
-        return f"No expression accuracy is scored for {run.name}."
-    who = run.name if alone else f"{run.name}, the most accurate run,"
-    text = f"{who} names the expression of {per_cent(value)} of {n:,} faces"
+        return f"{run.name} has no score for expression accuracy."
+    subject = run.name if alone else f"{run.name}, the most accurate run,"
+    n = int(run.predictions.labelled.sum())
+    text = f"{subject} predicts the right expression for {percent(value)} of {n:,} faces"
     if low is not None and high is not None:
-        text += f" (95% interval {per_cent(low)} to {per_cent(high)})"
-    guess = baseline_value(run.metrics, "expression", "accuracy")
-    if guess is not None:
-        text += f"; always giving the commonest answer would be right for {per_cent(guess)}"
-        if value < guess:
-            text += ", which is better than this"
-        elif low is not None and low <= guess:
-            text += ", which the interval does not exclude"
+        text += f" (95% interval {percent(low)} to {percent(high)})"
+    baseline = baseline_value(run.metrics, "expression", "accuracy")
+    if baseline is not None:
+        text += f"; always predicting the most frequent expression scores {percent(baseline)}"
+        if value < baseline:
+            text += ", which is better"
+        elif low is not None and low <= baseline:
+            text += ", which lies within the interval"
     return text + "."
 
 
 def _comparison(runs: Sequence[EvaluatedRun], best: EvaluatedRun) -> str:
-    """Whether the best run is better than the next, by McNemar's test on the same faces."""
+    """Whether the best run is better than the second, by McNemar's test on the same faces."""
     others = [
         (value, run)
         for run in runs
         if run is not best
-        and (value := figure_of(run.metrics, "expression", "accuracy")[0]) is not None
+        and (value := metric_of(run.metrics, "expression", "accuracy")[0]) is not None
     ]
-    if not others or figure_of(best.metrics, "expression", "accuracy")[0] is None:
+    if not others or metric_of(best.metrics, "expression", "accuracy")[0] is None:
         return ""
     value, second = max(others, key=lambda pair: pair[0])
-    text = f"Next comes {second.name} with {per_cent(value)}"
-    mine, theirs = _right_by_id(best.predictions), _right_by_id(second.predictions)
-    if mine.keys() != theirs.keys():
+    text = f"The second best run is {second.name} with {percent(value)}"
+    first, other = _right_by_id(best.predictions), _right_by_id(second.predictions)
+    if first.keys() != other.keys():
         return f"{text}, but on other faces, so the two cannot be compared."
-    test = mcnemar(np.array(list(mine.values())), np.array([theirs[face] for face in mine]))
+    test = mcnemar(np.array(list(first.values())), np.array([other[face] for face in first]))
     if test is None or test["only_a"] + test["only_b"] == 0:
-        return f"{text}; the two are right on the same faces."
+        return f"{text}; both are right on the same faces."
     p = test["p_exact"]
-    verdict = (
-        "more than chance would give"
-        if p < 0.05
-        else "no more than chance would give, so these faces do not settle which is better"
-    )
+    verdict = "significant" if p < 0.05 else "not significant, so neither is shown to be better"
     return (
-        f"{text}. Of the faces that only one of the two gets right, {test['only_a']:,} go to "
-        f"{best.name} and {test['only_b']:,} to {second.name}: {verdict} "
+        f"{text}. {test['only_a']:,} faces are predicted correctly by {best.name} only, "
+        f"{test['only_b']:,} by {second.name} only: the difference is {verdict} "
         f"(McNemar's test, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
     )
 
@@ -90,67 +90,73 @@ def _right_by_id(preds: ScoredFaces) -> dict[str, bool]:
     return {preds.ids[row]: bool(preds.right[row]) for row in np.flatnonzero(preds.labelled)}
 
 
-def _classes(run: EvaluatedRun) -> str:
-    scores = {
+def class_scores(metrics: dict[str, Any], metric: str) -> dict[str, float]:
+    """The known values of a metric by expression."""
+    return {
         name: value
         for name in EXPRESSIONS
-        if (value := figure_of(run.metrics, "expression", "per_class", name, "f1")[0]) is not None
+        if (value := metric_of(metrics, "expression", "per_class", name, metric)[0]) is not None
     }
+
+
+def _best_and_worst_class(run: EvaluatedRun) -> str:
+    scores = class_scores(run.metrics, "f1")
     if len(scores) < 2:
         return ""
     ranked = sorted(scores, key=lambda name: -scores[name])
-    return (
-        f"It knows {ranked[0]} best (F1 {scores[ranked[0]]:.2f}) and {ranked[-1]} least "
-        f"(F1 {scores[ranked[-1]]:.2f}). " + _support(run, ranked[-1])
-    ).strip()
-
-
-def _support(run: EvaluatedRun, name: str) -> str:
-    own = run.predictions.expression[run.predictions.labelled] == EXPRESSIONS.index(name)
-    if own.sum() == 0 or own.mean() > 0.06:
-        return ""
-    return f"Only {int(own.sum()):,} of the faces show {name}."
+    best, worst = ranked[0], ranked[-1]
+    text = (
+        f"It recognises {best} best (F1 {scores[best]:.2f}) and {worst} worst "
+        f"(F1 {scores[worst]:.2f})."
+    )
+    own = run.predictions.expression[run.predictions.labelled] == EXPRESSIONS.index(worst)
+    if own.sum() and own.mean() <= 0.06:
+        text += f" Only {int(own.sum()):,} of the faces show {worst}."
+    return text
 
 
 def _mistakes(run: EvaluatedRun) -> str:
-    worst = commonest_mistakes(run.predictions, 3)
-    if not worst:
-        return ""
-    parts = [
-        f"{EXPRESSIONS[i]} taken for {EXPRESSIONS[j]} ({n:,} of {of:,})" for i, j, n, of in worst
+    preds = run.predictions
+    worst = mistake_texts(confusion_counts(preds.expression, preds.expression_pred), EXPRESSIONS)
+    return f"Most frequent mistake{'s' * (len(worst) > 1)}: {', '.join(worst)}." if worst else ""
+
+
+def mistake_texts(confusion: Any, classes: Sequence[str], most: int = 3) -> list[str]:
+    """The largest wrong cells of a confusion matrix, true classes as rows, in words."""
+    return [
+        f"{classes[i]} predicted as {classes[j]} ({n:,} of {total:,})"
+        for i, j, n, total in commonest_mistakes(np.asarray(confusion), most)
     ]
-    return f"Its commonest mistake{'s' if len(parts) > 1 else ''}: {', '.join(parts)}."
 
 
-def commonest_mistakes(preds: ScoredFaces, most: int) -> list[tuple[int, int, int, int]]:
+def commonest_mistakes(counts: NDArray[Any], most: int) -> list[tuple[int, int, int, int]]:
     """The largest wrong cells: true class, predicted class, faces, faces of the true class."""
-    counts = confusion_counts(preds.expression, preds.expression_pred)
-    support = counts.sum(axis=1)
+    totals = counts.sum(axis=1)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    cells = [divmod(int(one), len(EXPRESSIONS)) for one in order]
-    return [(i, j, int(wrong[i, j]), int(support[i])) for i, j in cells if wrong[i, j] > 0]
+    cells = [divmod(int(cell), len(counts)) for cell in order]
+    return [(i, j, int(wrong[i, j]), int(totals[i])) for i, j in cells if wrong[i, j] > 0]
 
 
 def _affect(run: EvaluatedRun) -> str:
-    said = []
+    sentences = []
     for name in ("valence", "arousal"):
-        ccc = figure_of(run.metrics, name, "ccc")[0]
-        rmse = figure_of(run.metrics, name, "rmse")[0]
+        ccc = metric_of(run.metrics, name, "ccc")[0]
+        rmse = metric_of(run.metrics, name, "rmse")[0]
         if rmse is None:
             continue
-        text = f"{name.capitalize()} is off by {rmse:.2f} (RMSE, on a scale from -1 to 1)"
+        text = f"The RMSE of {name} is {rmse:.2f} on a scale from -1 to 1"
         constant = baseline_value(run.metrics, name, "rmse")
         if constant is not None:
-            verdict = "no better than" if rmse >= constant else "against"
-            text += f", {verdict} {constant:.2f} for always answering the mean"
+            relation = "not better than" if rmse >= constant else "compared with"
+            text += f", {relation} {constant:.2f} for always predicting the mean"
         if ccc is not None:
-            text += f"; its concordance with the annotation (CCC) is {ccc:.2f}"
-        said.append(text + ".")
-    if not said:
-        return f"No face has annotated valence and arousal that {run.name} could be scored on."
-    return " ".join(said)
+            text += f"; the concordance with the annotation (CCC) is {ccc:.2f}"
+        sentences.append(text + ".")
+    if not sentences:
+        return f"No face has annotated valence and arousal on which {run.name} could be scored."
+    return " ".join(sentences)
 
 
 def _calibration(run: EvaluatedRun) -> str:
@@ -158,75 +164,126 @@ def _calibration(run: EvaluatedRun) -> str:
     usable = preds.labelled & np.isfinite(preds.confidence)
     if usable.sum() < FEW:
         return ""
-    sure, right = float(preds.confidence[usable].mean()), float(preds.right[usable].mean())
-    gap = sure - right
+    confidence = float(preds.confidence[usable].mean())
+    accuracy = float(preds.right[usable].mean())
+    gap = confidence - accuracy
     verdict = (
-        "its confidence is about as high as it should be"
+        "the confidence matches the accuracy"
         if abs(gap) < 0.03
-        else f"it is {'over' if gap > 0 else 'under'}confident"
+        else f"the model is {'over' if gap > 0 else 'under'}confident"
     )
-    return f"On average it is {per_cent(sure)} sure and {per_cent(right)} right: {verdict}."
+    return (
+        f"Its mean confidence is {percent(confidence)}, and {percent(accuracy)} of its predictions "
+        f"are right: {verdict}."
+    )
+
+
+def card_findings(metrics: dict[str, Any]) -> list[str]:
+    """Best and worst expression, commonest mistakes and worst slices, for the model card."""
+    sentences = []
+    scores = class_scores(metrics, "f1")
+    if len(scores) > 1:
+        ends = []
+        for word, end in (
+            ("Best expression", max(scores.values())),
+            ("worst", min(scores.values())),
+        ):
+            names = [name for name, value in scores.items() if value == end]
+            ends.append(f"{word}: {', '.join(names)} (F1 {end:.3f})")
+        sentences.append("; ".join(ends) + ".")
+    block = mapping_of(metrics, "expression")
+    if block.get("confusion") and block.get("classes"):
+        mistakes = mistake_texts(block["confusion"], block["classes"])
+        if mistakes:
+            sentences.append(f"Most frequent errors: {', '.join(mistakes)}.")
+    for column, found in mapping_of(metrics, "slices").items():
+        worst = found.get("worst")
+        if worst:
+            sentences.append(
+                f"By {column}, the worst slice is {worst['slice']}: {worst['by']} "
+                f"{worst['value']:.3f} over {worst['n']:,} faces."
+            )
+    return sentences
+
+
+def protocol_sentences(metrics: dict[str, Any]) -> str:
+    """How the metrics were computed: intervals, the rule of SAGR at zero, versions."""
+    protocol = mapping_of(metrics, "protocol")
+    sentences = []
+    if protocol.get("resamples"):
+        sentences.append(
+            f"Intervals: {interval_level(metrics)}, {protocol.get('interval')} bootstrap over "
+            f"faces, {protocol['resamples']:,} resamples, seed {protocol.get('seed')}."
+        )
+    if protocol.get("zero_rule"):
+        sentences.append(f"SAGR at zero: rule '{protocol['zero_rule']}'.")
+    versions = ", ".join(
+        f"{name} {version}" for name, version in mapping_of(protocol, "versions").items()
+    )
+    if versions:
+        sentences.append(f"Scored with {versions}.")
+    return " ".join(sentences)
+
+
+def interval_level(metrics: dict[str, Any]) -> str:
+    """The level of the intervals, as `95%`."""
+    level = mapping_of(metrics, "protocol").get("level")
+    return f"{100 * level:g}%" if isinstance(level, float) else "95%"
 
 
 def baseline_value(metrics: dict[str, Any], *keys: str) -> float | None:
-    """The score of the first baseline that has it."""
-    for _, block in baselines_of(metrics):
-        value = figure_of(block, *keys)[0]
-        if value is not None:
-            return value
-    return None
+    """The value at `keys` of the first baseline that has one."""
+    values = (metric_of(block, *keys)[0] for _, block in baselines_of(metrics))
+    return next((value for value in values if value is not None), None)
 
 
-def per_cent(share: float) -> str:
+def percent(fraction: float) -> str:
     """`0.7234` as `72.3%`."""
-    return f"{100 * share:.1f}%"
+    return f"{100 * fraction:.1f}%"
 
 
 def alt_confusion(run: EvaluatedRun) -> str:
-    """What the confusion matrix shows."""
+    """Alternative text of the confusion matrix: the recall of each expression."""
     preds = run.predictions
-    n = int(preds.labelled.sum())
     counts = confusion_counts(preds.expression, preds.expression_pred)
-    support = counts.sum(axis=1)
-    shares = [
-        f"{name} {100 * counts[i, i] / support[i]:.0f}%"
+    totals = counts.sum(axis=1)
+    recalls = [
+        f"{name} {100 * counts[i, i] / totals[i]:.0f}%"
         for i, name in enumerate(EXPRESSIONS)
-        if support[i]
+        if totals[i]
     ]
-    if not shares:
+    if not recalls:
         return "Confusion matrix without faces."
-    return f"Confusion matrix of {n:,} faces. Share of each expression found: {', '.join(shares)}."
+    n = int(preds.labelled.sum())
+    return f"Confusion matrix of {n:,} faces. Recall of each expression: {', '.join(recalls)}."
 
 
-def alt_areas(run: EvaluatedRun, kind: str, figure: str) -> str:
-    """What the ROC or precision-recall curves show."""
-    areas = [
-        f"{name} {value:.2f}"
-        for name in EXPRESSIONS
-        if (value := figure_of(run.metrics, "expression", "per_class", name, figure)[0]) is not None
-    ]
+def alt_areas(run: EvaluatedRun, kind: str, metric: str) -> str:
+    """Alternative text of ROC or precision-recall curves: the area of each."""
+    areas = [f"{name} {area:.2f}" for name, area in class_scores(run.metrics, metric).items()]
     return f"{kind} of each expression against the rest. Areas: {', '.join(areas) or 'none'}."
 
 
-def alt_affect(run: EvaluatedRun, what: str) -> str:
-    """What a figure of valence and arousal shows, with the two CCCs."""
-    parts = [
+def alt_affect(run: EvaluatedRun, content: str) -> str:
+    """Alternative text of a figure of valence and arousal: its content and both CCCs."""
+    cccs = [
         f"CCC of {name} {value:.2f}"
         for name in ("valence", "arousal")
-        if (value := figure_of(run.metrics, name, "ccc")[0]) is not None
+        if (value := metric_of(run.metrics, name, "ccc")[0]) is not None
     ]
-    return f"{what} {', '.join(parts)}.".replace(" .", "")
+    return f"{content} {', '.join(cccs)}." if cccs else content
 
 
 def alt_history(runs: Sequence[EvaluatedRun]) -> str:
-    """What the learning curves show."""
-    said = []
+    """Alternative text of the learning curves: the best epoch of each run."""
+    bests = []
     for run in runs:
         accuracy = run.history.get("val_accuracy", np.full(0, np.nan))
         if np.isfinite(accuracy).any():
             best = int(np.nanargmax(accuracy))
-            said.append(
-                f"{run.name} reaches its best validation accuracy, {per_cent(accuracy[best])}, "
+            bests.append(
+                f"{run.name} reaches its best validation accuracy, {percent(accuracy[best])}, "
                 f"in epoch {int(run.history['epoch'][best]) + 1} of {len(accuracy)}"
             )
-    return f"Loss, accuracy and CCC over the epochs. {'; '.join(said)}."
+    text = "Loss, accuracy and CCC over the epochs."
+    return f"{text} {'; '.join(bests)}." if bests else text

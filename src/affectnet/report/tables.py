@@ -1,16 +1,17 @@
-"""The tables of a report as plain rows: all runs against the baselines, the best value marked."""
+"""The one table of all reports, and the tables of scores: runs against baselines."""
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, Literal
 
 from affectnet.labels import EXPRESSIONS
-from affectnet.report.runs import EvaluatedRun, figure_of, reason_of
+from affectnet.report.runs import EvaluatedRun, baselines_of, mapping_of, metric_of, reason_of
 from affectnet.seven import lacks_contempt
 
 Keys = tuple[str, ...]
 
-CATEGORICAL: dict[Keys, str] = {
+CATEGORICAL: Final[dict[Keys, str]] = {
     ("expression", "accuracy"): "Accuracy",
     ("expression", "f1_macro"): "F1 (macro)",
     ("expression", "cohen_kappa"): "Cohen's κ",
@@ -18,162 +19,248 @@ CATEGORICAL: dict[Keys, str] = {
     ("expression", "auc_roc_macro"): "AUC",
     ("expression", "auc_pr_macro"): "AUC-PR",
 }
-CONTINUOUS: dict[Keys, str] = {
-    (dimension, figure): label
+CONTINUOUS: Final[dict[Keys, str]] = {
+    (dimension, metric): label
     for dimension in ("valence", "arousal")
-    for figure, label in (("rmse", "RMSE"), ("corr", "CORR"), ("sagr", "SAGR"), ("ccc", "CCC"))
+    for metric, label in (("rmse", "RMSE"), ("corr", "CORR"), ("sagr", "SAGR"), ("ccc", "CCC"))
 }
-LOWER_IS_BETTER = {"rmse"}
+NAMED_CONTINUOUS: Final[dict[Keys, str]] = {
+    keys: f"{keys[0].capitalize()} {label}" for keys, label in CONTINUOUS.items()
+}
+LOWER_IS_BETTER: Final = {"rmse"}
+DASH: Final = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score of a table; `reason` says why there is none."""
+    """One cell of a table.
 
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
+    Attributes:
+        text: the value as shown.
+        value: the number behind the text, by which tables are sorted; None where there is none.
+        interval: its interval or spread.
+        note: why there is no value.
+        best: whether it is the best value of its column.
+    """
+
+    text: str
+    value: float | None = None
+    interval: str = ""
+    note: str = ""
     best: bool = False
-
-    @property
-    def text(self) -> str:
-        """The score to three places, or a dash."""
-        return "–" if self.value is None else _cell_text(self.value)
-
-    @property
-    def interval(self) -> str:
-        """The 95% interval, empty where there is none."""
-        if self.low is None or self.high is None:
-            return ""
-        return f"{self.low:.3f} to {self.high:.3f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run or baseline of a table."""
+    """One row of a table; `note` stands under its name."""
 
     name: str
     cells: tuple[Cell, ...]
-    baseline: bool = False
     note: str = ""
+    kind: Literal["", "baseline", "differs"] = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; `lower` are the columns in which less is better."""
+    """Named rows under columns.
 
+    Attributes:
+        head: heading of the column of row names.
+        columns: headings of the other columns.
+        lower: indices of the columns in which a lower value is better.
+    """
+
+    title: str
+    head: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     lower: frozenset[int] = frozenset()
 
+    def select(self, title: str, first: int, last: int) -> "Table":
+        """Columns `first` to `last` (exclusive), without baselines that are empty in them."""
+        rows = (replace(row, cells=row.cells[first:last]) for row in self.rows)
+        return Table(
+            title,
+            self.head,
+            self.columns[first:last],
+            tuple(
+                row
+                for row in rows
+                if row.kind != "baseline" or any(cell.value is not None for cell in row.cells)
+            ),
+            frozenset(i - first for i in self.lower if first <= i < last),
+        )
 
-def _cell_text(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
+    def lines(self) -> list[list[tuple[str, str]]]:
+        """The header and the rows as pairs of texts: a value and what stands next to it."""
+        header = [(self.head, "")]
+        header += [
+            (name, "(less is better)" if i in self.lower else "")
+            for i, name in enumerate(self.columns)
+        ]
+        body = [
+            [
+                (row.name, row.note),
+                *((cell.text + " ★" * cell.best, cell.interval) for cell in row.cells),
+            ]
+            for row in self.rows
+        ]
+        return [header, *body]
+
+
+def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table of texts; the first column holds the names of the rows."""
+    return Table(
+        title,
+        columns[0],
+        tuple(columns[1:]),
+        tuple(Row(str(name), tuple(Cell(str(text)) for text in rest)) for name, *rest in rows),
+    )
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with thousands separators and a true minus sign."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def score_cell(metrics: dict[str, Any], keys: Keys) -> Cell:
+    """The metric at `keys` to three digits with its interval, or a dash and why it is missing."""
+    value, low, high = metric_of(metrics, *keys)
+    if value is None:
+        return Cell(DASH, note=reason_of(metrics, *keys) or "not scored")
+    interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
+    return Cell(number(value), value, interval)
+
+
+def mark_best(rows: Sequence[Row], lower: frozenset[int]) -> list[Row]:
+    """Mark the best cell of each column; ties to three digits are all best, unless all tie."""
+    if len(rows) < 2:
+        return list(rows)
+    marked = [list(row.cells) for row in rows]
+    for i in range(len(marked[0])):
+        known = [row[i].value for row in marked if row[i].value is not None]
+        if not known:
+            continue
+        pick: Callable[..., float] = min if i in lower else max
+        best = number(pick(known))
+        if not all(row[i].text == best for row in marked):
+            for row in marked:
+                row[i] = replace(row[i], best=row[i].text == best)
+    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, marked, strict=True)]
+
+
+def lower_columns(columns: Iterable[Keys]) -> frozenset[int]:
+    """Indices of the metrics of which a lower value is better."""
+    return frozenset(i for i, keys in enumerate(columns) if keys[-1] in LOWER_IS_BETTER)
 
 
 def categorical_table(runs: Sequence[EvaluatedRun]) -> Table:
-    """Accuracy, F1, kappa, alpha, AUC and AUC-PR of every run, then the baselines."""
-    return _table(runs, CATEGORICAL)
+    """Accuracy, F1, kappa, alpha, AUC and AUC-PR of every run, then of the baselines."""
+    return _score_table("Expression", runs, CATEGORICAL)
 
 
 def continuous_table(runs: Sequence[EvaluatedRun]) -> Table:
     """RMSE, CORR, SAGR and CCC of valence, then of arousal, of every run, then the baselines."""
-    return _table(runs, CONTINUOUS)
+    return _score_table("Valence and arousal", runs, CONTINUOUS)
 
 
-def per_class_table(runs: Sequence[EvaluatedRun], figure: str = "f1") -> Table:
-    """One figure of each expression (columns) for every run (rows)."""
+def per_class_table(runs: Sequence[EvaluatedRun]) -> Table:
+    """F1 of each expression (columns) for every run (rows)."""
     keys: dict[Keys, str] = {
-        ("expression", "per_class", name, figure): name
+        ("expression", "per_class", name, "f1"): name
         for name in EXPRESSIONS
         if any(name in run.classes for run in runs)
     }
-    return _table(runs, keys, baselines=False)
+    return _score_table("F1 of each expression", runs, keys, baselines=False)
 
 
-def _table(runs: Sequence[EvaluatedRun], columns: dict[Keys, str], baselines: bool = True) -> Table:
+def published_table(runs: Sequence[EvaluatedRun]) -> Table:
+    """The published scores listed in metrics.json; without rows where there are none."""
+    title = "Published scores on AffectNet's own validation set"
+    columns = ("Model", "Classes", "Metric", "Value", "Source")
+    for run in runs:
+        listed = mapping_of(run.metrics, "baselines").get("published")
+        if isinstance(listed, list):
+            rows = [
+                [
+                    *(one.get(key) or "" for key in ("model", "classes", "figure", "value")),
+                    _source(one),
+                ]
+                for one in listed
+                if isinstance(one, dict) and "model" in one
+            ]
+            return text_table(title, columns, rows)
+    return text_table(title, columns, ())
+
+
+def _source(published: dict[str, Any]) -> str:
+    source, checked = published.get("source") or "", published.get("checked")
+    return f"{source} ({checked})" if checked else str(source)
+
+
+def _score_table(
+    title: str, runs: Sequence[EvaluatedRun], columns: Mapping[Keys, str], baselines: bool = True
+) -> Table:
     rows = [
         Row(
             run.name,
-            tuple(_cell(run.metrics, keys) for keys in columns),
-            note="seven classes, without contempt" if lacks_contempt(run.classes) else "",
+            tuple(score_cell(run.metrics, keys) for keys in columns),
+            "seven classes, without contempt" if lacks_contempt(run.classes) else "",
         )
         for run in runs
     ]
-    lower = frozenset(i for i, keys in enumerate(columns) if keys[-1] in LOWER_IS_BETTER)
+    lower = lower_columns(columns)
     if len({run.classes for run in runs}) == 1:  # seven classes are easier than eight
-        rows = _mark_best(rows, lower)
+        rows = mark_best(rows, lower)
     if baselines:
         rows += _baseline_rows(runs, columns)
-    return Table(tuple(columns.values()), tuple(rows), lower)
+    return Table(title, "run", tuple(columns.values()), tuple(rows), lower)
 
 
-def _cell(metrics: dict[str, Any], keys: Keys) -> Cell:
-    value, low, high = figure_of(metrics, *keys)
-    reason = reason_of(metrics, *keys) or ("not scored" if value is None else "")
-    return Cell(value, low, high, reason)
-
-
-def _mark_best(rows: list[Row], lower: frozenset[int]) -> list[Row]:
-    """Mark the best cell of each column; ties to three places are all best, unless all tie."""
-    if len(rows) < 2:
-        return rows
-    marked = [list(row.cells) for row in rows]
-    for i in range(len(marked[0])):
-        values = [row[i].value for row in marked]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        pick: Callable[[list[float]], float] = min if i in lower else max
-        best = _cell_text(pick(known))
-        if all(row[i].text == best for row in marked):
-            continue
-        for row in marked:
-            row[i] = replace(row[i], best=row[i].text == best)
-    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, marked, strict=True)]
-
-
-def _baseline_rows(runs: Sequence[EvaluatedRun], columns: dict[Keys, str]) -> list[Row]:
-    """The baselines that have any of these figures; equal ones of several runs once."""
+def _baseline_rows(runs: Sequence[EvaluatedRun], columns: Mapping[Keys, str]) -> list[Row]:
+    """The baselines that have any of these metrics; equal ones of several runs once."""
     rows: list[Row] = []
     for run in runs:
         for name, block in baselines_of(run.metrics):
-            cells = tuple(_cell(block, keys) for keys in columns)
+            cells = tuple(score_cell(block, keys) for keys in columns)
             if all(cell.value is None for cell in cells):
                 continue
-            row = Row(name, cells, baseline=True, note=_note(block))
-            # Their intervals may differ by the chance of the resampling: the values tell.
-            if [cell.text for cell in cells] not in [[c.text for c in r.cells] for r in rows]:
-                if any(other.name == name for other in rows):
-                    row = replace(row, name=f"{name} (faces of {run.name})")
-                rows.append(row)
+            # Compared by value: intervals of equal baselines may differ through the resampling.
+            if [cell.text for cell in cells] in [[c.text for c in r.cells] for r in rows]:
+                continue
+            if any(other.name == name for other in rows):
+                name = f"{name} (faces of {run.name})"
+            rows.append(Row(name, cells, _baseline_note(block), "baseline"))
     return rows
 
 
-def _note(block: dict[str, Any]) -> str:
-    """What a baseline answers, or where its figures are from."""
+def _baseline_note(block: dict[str, Any]) -> str:
+    """What a baseline always predicts, or the source of its scores."""
     says = block.get("says")
     if isinstance(says, dict):
         return ", ".join(f"{name} {value:.2f}" for name, value in says.items())
     return f"always {says}" if says else str(block.get("source") or "")
 
 
-def published_figures(runs: Sequence[EvaluatedRun]) -> list[dict[str, Any]]:
-    """The published figures that the scores carry: model, classes, figure, value, source."""
-    for run in runs:
-        known = run.metrics.get("baselines")
-        listed = known.get("published") if isinstance(known, dict) else None
-        if isinstance(listed, list):
-            return [one for one in listed if isinstance(one, dict) and "model" in one]
-    return []
+def md_text(text: object) -> str:
+    """Escape text so that Markdown and HTML show it unchanged."""
+    return re.sub(r"([\\`*\[\]<>#|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
 
 
-def baselines_of(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and scores of each baseline in metrics.json, the scores laid out as the run's own."""
-    known = metrics.get("baselines")
-    if not isinstance(known, dict):
-        return
-    for name, block in known.items():
-        if isinstance(block, dict):
-            yield name, block
+def md_table(table: Table, notes: bool = True) -> str:
+    """The table in Markdown, numbers flush right.
+
+    Args:
+        notes: whether to write the notes of rows and columns and the mark of the best value.
+    """
+    if notes:
+        lines = [[f"{a} ({b})" if b else a for a, b in line] for line in table.lines()]
+    else:
+        lines = [[table.head, *table.columns]]
+        lines += [
+            [row.name, *(f"{cell.text} {cell.interval}".strip() for cell in row.cells)]
+            for row in table.rows
+        ]
+    header, *body = [f"| {' | '.join(map(md_text, line))} |" for line in lines]
+    rule = f"| {' | '.join(['---', *['---:'] * len(table.columns)])} |"
+    return "\n".join((header, rule, *body))

@@ -4,9 +4,7 @@ The web page, in Gradio: pictures, the camera and videos, and what is recognised
 """
 
 import asyncio
-import base64
 import html
-import io
 import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
@@ -16,10 +14,9 @@ from typing import Any, Final
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from affectnet.data.crop import Box, crop_face, shrink
-from affectnet.data.images import Pixels, read_file
+from affectnet.data.images import Pixels, data_uri, read_file
 from affectnet.errors import AffectNetError, counted
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import Course
@@ -30,6 +27,8 @@ from affectnet.serve.work import Progress, Studio, VideoLook
 MOST_CARDS: Final = 60
 _SHOWN = 1400
 _THUMB = 96
+_QUALITY = 88
+"""Of JPEG."""
 _LINES: Final = ("#0072b2", "#d55e00", "#009e73", "#8a5fa8", "#e69f00", "#56b4e9")
 
 
@@ -43,9 +42,10 @@ def picture_html(result: PictureResult, pixels: Pixels) -> str:
     faces = result.faces[:MOST_CARDS]
     width, height = result.width or pixels.shape[1], result.height or pixels.shape[0]
     boxes = "".join(_box(face, i, min(width, height)) for i, face in enumerate(faces))
+    image = data_uri(shrink(pixels, _SHOWN), "jpeg", _QUALITY)
     picture = (
         f'<figure class="an-picture" style="--ratio:{width / height:.4f}">'
-        f'<img src="{_data_uri(shrink(pixels, _SHOWN))}" alt="The picture looked at">'
+        f'<img src="{image}" alt="The picture looked at">'
         f'<svg viewBox="0 0 {width} {height}">{boxes}</svg></figure>'
     )
     if not faces:
@@ -184,7 +184,8 @@ def _box(face: FaceResult, i: int, side: int) -> str:
 
 def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
     box = Box(*(scale * value for value in face.box))
-    thumb = _data_uri(crop_face(pixels, box, _THUMB, margin=0.15, landmarks=None, alignment=None))
+    face_image = crop_face(pixels, box, _THUMB, margin=0.15, landmarks=None, alignment=None)
+    thumb = data_uri(face_image, "jpeg", _QUALITY)
     named = sorted(zip(face.classes, face.probabilities, strict=True), key=_order)
     bars = "".join(
         f'<li class="an-bar" data-expression="{name}"><span>{name}</span>'
@@ -208,12 +209,6 @@ def _order(pair: tuple[str, float]) -> int:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
-
-
-def _data_uri(pixels: Pixels) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 _HERE: Final = files("affectnet.serve")

@@ -1,6 +1,6 @@
 "use strict";
-// Tables of scores sort by a press on a column's head: best first, then worst first, then as written.
-// Baselines stay below the runs; what has no value comes last.
+// A click on a column heading sorts a table of scores: best first, then worst first, then unsorted.
+// Baselines stay below the runs; missing values come last.
 (() => {
   for (const table of document.querySelectorAll("table.scores")) {
     const body = table.tBodies[0];

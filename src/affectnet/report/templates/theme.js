@@ -1,5 +1,5 @@
 "use strict";
-// Light or dark: as the system says, until the reader chooses; the choice is kept where possible.
+// Light or dark: as the system is set until the reader chooses; the choice is stored if possible.
 (() => {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -11,7 +11,7 @@
     document.documentElement.dataset.theme = theme;
     button.setAttribute("aria-pressed", String(dark));
     button.textContent = dark ? "Light" : "Dark";
-    button.setAttribute("aria-label", dark ? "Change to light" : "Change to dark");
+    button.setAttribute("aria-label", dark ? "Switch to light" : "Switch to dark");
   };
   const now = () => recall() || (system.matches ? "dark" : "light");
   show(now());
@@ -19,7 +19,7 @@
   system.addEventListener("change", () => show(now()));
   button.addEventListener("click", () => {
     const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try { localStorage.setItem("affectnet-theme", next); } catch { /* a page from a file may not */ }
+    try { localStorage.setItem("affectnet-theme", next); } catch { /* not allowed for some local files */ }
     show(next);
   });
 })();

@@ -1,7 +1,7 @@
-"""Where a model looks: Grad-CAM over any backbone, convolutional or transformer.
+"""Grad-CAM for any backbone, convolutional or transformer.
 
-Grad-CAM (Selvaraju et al. 2017, ICCV, equations 1 and 2): the maps of the last spatial layer,
-weighted by the mean gradient of a score with respect to each, summed, the negative part cut off.
+Grad-CAM (Selvaraju et al. 2017, ICCV, equations 1 and 2): the sum of the maps of the last spatial
+layer, weighted by the mean gradient of a score with respect to each, without its negative part.
 """
 
 import math
@@ -22,7 +22,7 @@ from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.cvnet import CVNet
 
 DIMENSIONS: Final = ("valence", "arousal", "-valence", "-arousal")
-"""Scores that are no expression; with a minus, what makes the score lower is shown."""
+"""Targets that are not expressions; with a minus, the map shows what lowers the score."""
 
 Maps = NDArray[np.float32]
 
@@ -35,21 +35,21 @@ def grad_cam(
     layer: str | None = None,
     batch_size: int = 16,
 ) -> Maps:
-    """Tell for each face which parts of it raise a score.
+    """Map which regions of each face raise a score.
 
     Args:
-        model: runs on the device where it is; left as it was.
-        images: RGB faces, uint8 (n, S, S, 3), S the size that the model takes.
+        model: used on its own device and left unchanged.
+        images: RGB faces, uint8 (n, S, S, 3), with S the input size of the model.
         target: an expression of the model, `valence`, `arousal`, `-valence` or `-arousal` (what
-            lowers them), for all faces or one a face; each face's predicted expression where None.
-        layer: dotted name of the module in `model.backbone` whose output is taken; the last
-            spatial one where None (before the last attention in a transformer with a class token,
-            which reads the places from there).
-        batch_size: faces a pass.
+            lowers them), for all faces or one per face; the predicted expression if None.
+        layer: dotted name of the module in `model.backbone` whose output is used; the last
+            spatial one if None (in a transformer with a class token, the one before the last
+            attention, where the class token reads the patches).
+        batch_size: faces per pass.
 
     Returns:
-        float32 (n, S, S) in [0, 1], each map divided by its greatest value; all zero where nothing
-        in the face raises the score.
+        float32 (n, S, S) in [0, 1], each map divided by its maximum; all zero where nothing in
+        the face raises the score.
 
     Raises:
         ConfigError: images of another size, an unknown target or layer, or a backbone without a
@@ -63,11 +63,11 @@ def grad_cam(
         )
     targets = _targets(model, target, len(images))
     maps = np.empty(images.shape[:3], np.float32)
-    with _at_rest(model):
+    with _evaluating(model):
         for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            batch = torch.from_numpy(np.ascontiguousarray(images[part])).permute(0, 3, 1, 2)
-            maps[part] = _maps_of(model, batch, targets[part], layer).cpu().numpy()
+            batch_rows = slice(start, start + batch_size)
+            batch = torch.from_numpy(np.ascontiguousarray(images[batch_rows])).permute(0, 3, 1, 2)
+            maps[batch_rows] = _maps_of(model, batch, targets[batch_rows], layer).cpu().numpy()
     return maps
 
 
@@ -76,7 +76,7 @@ def mean_maps(maps: Maps, labels: NDArray[Any]) -> Maps:
 
     Args:
         maps: (n, S, S) of `grad_cam`.
-        labels: (n,) classes 0-7, -1 for a face that is left out.
+        labels: (n,) classes 0-7, -1 for faces to leave out.
     """
     means = np.full((N_EXPRESSIONS, *maps.shape[1:]), np.nan, np.float32)
     for c in range(N_EXPRESSIONS):
@@ -93,19 +93,19 @@ def _targets(
         return [None] * n
     targets = [target] * n if isinstance(target, str) else list(target)
     if len(targets) != n:
-        raise ConfigError(f"{len(targets)} targets for {n} faces; give one, or one a face")
+        raise ConfigError(f"{len(targets)} targets for {n} faces; give one, or one per face")
     allowed = (*model.classes, *DIMENSIONS)
     for one in targets:
         if one not in allowed:
             raise ConfigError(
-                f"target {one!r}{suggest(str(one), allowed)}; it is one of {', '.join(allowed)}"
+                f"target {one!r}{suggest(str(one), allowed)}; choose one of {', '.join(allowed)}"
             )
     return targets
 
 
 @contextmanager
-def _at_rest(model: AffectModel) -> Iterator[None]:
-    """Evaluation mode, put back afterwards; gradients whatever was set outside."""
+def _evaluating(model: AffectModel) -> Iterator[None]:
+    """Evaluation mode with gradients, whatever is set outside; restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -120,8 +120,8 @@ def _maps_of(
 ) -> Tensor:
     """Maps (n, S, S) in [0, 1] of uint8 images (n, 3, S, S)."""
     device = next(model.parameters()).device
-    facts = model.preprocessing
-    x = normalise(to_float(batch.to(device)), facts.mean, facts.std)
+    preprocessing = model.preprocessing
+    x = normalise(to_float(batch.to(device)), preprocessing.mean, preprocessing.std)
     maps, output = _last_maps(model, x, layer)
     score = _scores(model, output, targets).sum()
     (gradient,) = torch.autograd.grad(score, maps)
@@ -135,9 +135,9 @@ def _maps_of(
 
 
 def _last_maps(model: AffectModel, x: Tensor, layer: str | None) -> tuple[Tensor, AffectOutput]:
-    """The output of the chosen layer, cut off from what leads to it, and the predictions from it.
+    """The detached output of the chosen layer, and the predictions computed from it.
 
-    Cut off, so that the way back through the network ends there and frozen backbones serve too.
+    Detached, so that backpropagation ends there and works with frozen backbones.
     """
     backbone: Any = model.backbone
     module = _layer(backbone, layer)
@@ -147,7 +147,7 @@ def _last_maps(model: AffectModel, x: Tensor, layer: str | None) -> tuple[Tensor
         if not isinstance(leaf, Tensor):
             raise _no_layer(model)
         leaf = leaf.detach().requires_grad_()
-        # A copy goes on: what comes next may write into its input.
+        # A copy, because the next layer may write into its input.
         return leaf, model.heads(backbone.forward_head(leaf.clone()))
     caught: list[Tensor] = []
 
@@ -163,12 +163,12 @@ def _last_maps(model: AffectModel, x: Tensor, layer: str | None) -> tuple[Tensor
     finally:
         hook.remove()
     if len(caught) != 1:
-        raise ConfigError(f"layer '{layer}' runs {len(caught)} times in a pass; choose another")
+        raise ConfigError(f"layer '{layer}' runs {len(caught)} times per pass; choose another")
     return caught[0], output
 
 
 def _layer(backbone: Any, name: str | None) -> nn.Module | None:
-    """The module whose output is taken; None for that of timm's `forward_features`."""
+    """The module whose output is used; None for that of timm's `forward_features`."""
     if name is not None:
         modules = dict(backbone.named_modules())
         if name not in modules:
@@ -178,18 +178,18 @@ def _layer(backbone: Any, name: str | None) -> nn.Module | None:
     if isinstance(backbone, CVNet):
         return backbone.stages
     if getattr(backbone, "num_prefix_tokens", None) and hasattr(backbone, "blocks"):
-        # After the last attention only the class token counts: no place has a gradient any more.
+        # After the last attention only the class token counts: the patches have no gradient.
         norm: nn.Module | None = getattr(backbone.blocks[-1], "norm1", None)
         if norm is not None:
             return norm
     if hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head"):
         return None
-    raise ConfigError("the backbone is of an unknown kind; name a spatial layer of it")
+    raise ConfigError("the type of the backbone is unknown; name one of its spatial layers")
 
 
 def _no_layer(model: AffectModel) -> ConfigError:
     return ConfigError(
-        f"the last layer of '{model.backbone_name}' gives no single map; name another layer "
+        f"the last layer of '{model.backbone_name}' does not return one map; name another layer "
         "(model.backbone.named_modules() lists them)"
     )
 
@@ -211,7 +211,7 @@ def _scores(model: AffectModel, output: AffectOutput, targets: Sequence[str | No
 def _as_nchw(maps: Tensor, prefix: int) -> Tensor:
     """Maps (n, C, h, w), (n, h, w, C) or tokens (n, prefix + h * w, C) as (n, C, h, w).
 
-    Pictures are square, so of four axes the two that are equal are the places.
+    Images are square, so the two equal ones of four axes are the spatial ones.
     """
     if maps.ndim == 4:
         _, a, b, c = maps.shape
@@ -219,16 +219,16 @@ def _as_nchw(maps: Tensor, prefix: int) -> Tensor:
     if maps.ndim != 3:
         return _refuse(maps)
     tokens = maps.shape[1]
-    # Some networks join their class token only after the layer.
+    # Some networks add their class token only after the layer.
     for skipped in dict.fromkeys((prefix, 0)):
         side = math.isqrt(max(tokens - skipped, 0))
         if side > 0 and side * side == tokens - skipped:
-            places = maps[:, skipped:].transpose(1, 2)
-            return places.reshape(*places.shape[:2], side, side)
+            patches = maps[:, skipped:].transpose(1, 2)
+            return patches.reshape(*patches.shape[:2], side, side)
     return _refuse(maps)
 
 
 def _refuse(maps: Tensor) -> Tensor:
     raise ConfigError(
-        f"the layer gives {tuple(maps.shape)}, no square of places; name a spatial layer"
+        f"the layer returns {tuple(maps.shape)}, which is not a square map; name a spatial layer"
     )

@@ -1,11 +1,11 @@
 "use strict";
-// The explorer: one set of filters over the plane of dots and the gallery. Text from the data goes
-// into the page as text only, never as markup.
+// The faces: one set of filters for the plot of dots and the gallery. Text from the data is inserted
+// as text only, never as markup.
 (() => {
   const data = JSON.parse(document.getElementById("payload").textContent);
   const byId = (id) => document.getElementById(id);
   if (!data.runs.length) return;
-  byId("explorer").hidden = false;
+  byId("browser").hidden = false;
 
   const PAGE = 36;
   const FAR = 0.5;
@@ -48,7 +48,7 @@
     arousal: (r) => opposite(r.a, r.ap),
     far: (r) => distance(r) !== null && distance(r) > FAR,
   };
-  // What is unknown sorts last.
+  // Unknown values sort last.
   const down = (f) => (r, s) => (f(s) ?? -1) - (f(r) ?? -1);
   const up = (f) => (r, s) => (f(r) ?? 9) - (f(s) ?? 9);
   const isWrong = (r) => Number(kinds.wrong(r));
@@ -102,7 +102,7 @@
       bars, table);
   }
 
-  // ---- the plane
+  // ---- the plot
   const svg = (tag, options, ...children) => make(tag, { svg: true, ...options }, ...children);
   function frame() {
     plane.append(
@@ -151,7 +151,7 @@
     const hover = byId("hover");
     hover.replaceChildren(picture(r, 96), verdict(r), truthOf(r));
     hover.hidden = false;
-    // In shares of the box, so that it stays right at any width; turned inward near the edges.
+    // In percent of the box, so that it is correct at any width; flipped near the edges.
     const box = plane.viewBox.baseVal;
     const left = (100 * (x - box.x)) / box.width;
     const top = (100 * (-y - box.y)) / box.height;
@@ -165,7 +165,7 @@
     byId("mark").replaceChildren();
     byId("hover").hidden = true;
     byId("card").replaceChildren(make("p", { class: "hint",
-      text: "Point at a dot to see the face, the probabilities of the expressions, valence and arousal." }));
+      text: "Point at a dot to see the face, its probabilities, valence and arousal." }));
   }
   function nearest(event) {
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(plane.getScreenCTM().inverse());
@@ -243,7 +243,7 @@
     if (event.target === byId("dialog")) byId("dialog").close();
   });
 
-  // A legend that filters: press an expression to see only the faces that show it.
+  // The legend filters: click an expression to see only its faces.
   data.classes.forEach((text, c) => {
     const button = make("button", { type: "button", "aria-pressed": "false" },
       make("i", { class: "dot", style: `background:${colour(c)}` }), text);
