@@ -28,7 +28,6 @@ from affectnet.evaluation import evaluate, predictions_table, write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.report import page, write_report
-from affectnet.report import page as explorer
 
 MOST_SECONDS, MOST_BYTES = 30.0, 10_000_000
 
@@ -89,7 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder), given.faces, given.distinct, given.side)
         wall, cpu, size = timed(run, Path(folder) / "ours.html")
-        page.PICTURE_BUDGET, explorer.SAMPLE_FACES = 10**12, given.faces
+        page.THUMBNAIL_LIMIT, page.SAMPLE_FACES = 10**12, given.faces
         plain_wall, plain_cpu, plain_size = timed(run, Path(folder) / "plain.html")
     print(
         f"report of {given.faces:,} predictions, {given.side} px: {wall:.1f} s ({cpu:.1f} s of "

@@ -48,16 +48,16 @@ def arrays() -> dict:
 
 
 NO_FIGURES = {
-    "Drawing",
+    "RunFigure",
     "Line",
     "confusion_counts",
     "embed",
     "grad_cam",
     "known",
     "mean_maps",
-    "model_drawings",
+    "figures_of_model",
     "principal_components",
-    "run_drawings",
+    "figures_of_run",
     "save_figure",
     "save_run_figures",
     "split_features",

@@ -3,7 +3,7 @@
 Each takes arrays (in the words of `predictions.parquet`) and returns a matplotlib Figure, which a
 notebook shows and `save_figure` writes as PNG, PDF or SVG. What belongs to them is here as well:
 `grad_cam` and `mean_maps`, `embed`, `principal_components` and `split_features`, and
-`model_drawings`, which draws all that needs the trained model. A part is loaded when it is asked
+`figures_of_model`, which draws all that needs the trained model. A part is loaded when it is asked
 for: no torch for a confusion matrix.
 """
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from affectnet.figures.curves import Line, affect_over_time
     from affectnet.figures.explanations import attention_overlays, feature_map, mean_attention
     from affectnet.report.embedding import embed, principal_components, split_features
-    from affectnet.report.grad_cam import grad_cam, mean_maps
-    from affectnet.report.model_figures import model_drawings
+    from affectnet.report.gradcam import grad_cam, mean_maps
+    from affectnet.report.model_figures import figures_of_model
     from affectnet.report.output import save_run_figures
-    from affectnet.report.run_figures import Drawing, run_drawings
+    from affectnet.report.run_figures import RunFigure, figures_of_run
 
 _HOMES: Final = {
     "affectnet.figures": (
@@ -58,17 +58,17 @@ _HOMES: Final = {
     ),
     "affectnet.figures.explanations": ("attention_overlays", "feature_map", "mean_attention"),
     "affectnet.figures.curves": ("Line", "affect_over_time"),
-    "affectnet.report.grad_cam": ("grad_cam", "mean_maps"),
+    "affectnet.report.gradcam": ("grad_cam", "mean_maps"),
     "affectnet.report.embedding": ("embed", "principal_components", "split_features"),
-    "affectnet.report.run_figures": ("Drawing", "run_drawings", "save_run_figures"),
-    "affectnet.report.model_figures": ("model_drawings",),
+    "affectnet.report.run_figures": ("RunFigure", "figures_of_run"),
+    "affectnet.report.model_figures": ("figures_of_model",),
     "affectnet.report.output": ("save_run_figures",),
 }
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Drawing",
     "Line",
+    "RunFigure",
     "affect_density",
     "affect_over_time",
     "affect_scatter",
@@ -79,20 +79,20 @@ __all__ = [
     "embed",
     "error_by_region",
     "feature_map",
+    "figures_of_model",
+    "figures_of_run",
     "gallery",
     "grad_cam",
     "known",
     "learning_curves",
     "mean_attention",
     "mean_maps",
-    "model_drawings",
     "precision_recall_curves",
     "predicted_against_true",
     "principal_components",
     "reliability_diagram",
     "residual_arrows",
     "roc_curves",
-    "run_drawings",
     "sample_grid",
     "save_figure",
     "save_run_figures",

@@ -38,7 +38,7 @@ def test_report_writes_the_page_and_says_where(run, tmp_path, capsys):
     assert out.read_text(encoding="utf-8") == page
 
 
-def test_mistakes_are_one_line(run, tmp_path, capsys):
+def test_errors_are_one_line(run, tmp_path, capsys):
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     out = tmp_path / "page.html"
@@ -65,7 +65,7 @@ def test_the_format_follows_the_name_or_the_flag(run, tmp_path, monkeypatch, cap
     assert (tmp_path / "Ten.PDF").read_bytes().startswith(b"%PDF")
     for args, message in (
         (["--out", "a.html", "--format", "pdf"], "another format"),
-        (["--out", "a.txt"], "none of .html, .pdf and .md"),
+        (["--out", "a.txt"], "does not end in .html, .pdf or .md"),
     ):
         assert main(["report", str(run), *args]) == 2
         err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A small dataset of drawn faces, and run folders as train and evaluate leave them."""
+"""A small dataset of drawn faces, and run folders as written by train and evaluate."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def browser() -> Iterator[Any]:
     """Headless Chromium; skips where it or Playwright is absent."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
+        pytest.skip("there is no Chromium; install it with `apt-get install chromium`")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder with a test split of 14 faces a class at 48 x 48."""
+    """A dataset folder with a test split with 14 faces per class at 48 x 48."""
     folder = tmp_path_factory.mktemp("faces")
     write_faces(folder / "test.arrow", draw_faces(PER_CLASS, seed=5, size=48))
     counts = {"test": dict.fromkeys(EXPRESSIONS, PER_CLASS)}

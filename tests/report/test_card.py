@@ -46,24 +46,24 @@ WHERE = {
     "AUC-PR": ("expression", "auc_pr_macro"),
     "Calibration error (ECE)": ("expression", "ece"),
 } | {
-    f"{one.capitalize()} {figure.upper()}": (one, figure)
+    f"{one.capitalize()} {metric.upper()}": (one, metric)
     for one in ("valence", "arousal")
-    for figure in ("rmse", "corr", "sagr", "ccc")
+    for metric in ("rmse", "corr", "sagr", "ccc")
 }
 
 
-def test_the_front_matter_holds_the_measured_figures_as_they_are(run: Path) -> None:
+def test_the_front_matter_has_the_measured_metrics_unrounded(run: Path) -> None:
     metrics = metrics_of(run)
     card = ModelCard(model_card(run))
     found = {one.metric_name: one for one in card.data.eval_results}
     assert set(found) == set(WHERE)
-    for name, (block, figure) in WHERE.items():
-        assert found[name].metric_value == metrics[block][figure]["value"], name
+    for name, (block, metric) in WHERE.items():
+        assert found[name].metric_value == metrics[block][metric]["value"], name
         assert found[name].dataset_split == "test"
         assert found[name].dataset_type == "affectnet"
     assert card.data.model_name == "cvnet"
     assert card.data.library_name == "affectnet"
-    assert card.data.license is None  # none is claimed that nobody gave
+    assert card.data.license is None  # no licence is claimed unless given
     assert card.data.base_model is None
     assert ModelCard(model_card(run, license="cc-by-nc-4.0")).data.license == "cc-by-nc-4.0"
 
@@ -82,10 +82,10 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def test_tables_tell_value_interval_and_baseline_beside_the_right_name(run: Path) -> None:
+def test_tables_have_value_interval_and_baseline_of_each_metric(run: Path) -> None:
     metrics, rows = metrics_of(run), rows_of(model_card(run))
-    for name, (block, figure) in WHERE.items():
-        known = metrics[block][figure]
+    for name, (block, metric) in WHERE.items():
+        known = metrics[block][metric]
         assert rows[name][0] == f"{known['value']:.3f}", name
         assert rows[name][1] == f"{known['low']:.3f} to {known['high']:.3f}", name
     majority = metrics["baselines"]["majority class"]["expression"]["accuracy"]["value"]
@@ -101,12 +101,12 @@ def test_data_training_and_what_was_not_measured(run: Path) -> None:
     assert "| contempt | 14 |" in text
     assert "| backbone | cvnet |" in text
     assert "skin colour was not measured" in text
-    assert str(run.parent) not in text  # no path of this machine travels with the weights
-    for heading in ("Intended use", "Limits", "Ethics", "Training data", "Use"):
+    assert str(run.parent) not in text  # paths of this machine are not published
+    for heading in ("Intended use", "Limitations", "Ethics", "Training data", "Use"):
         assert f"\n## {heading}\n" in text
 
 
-def test_undefined_figures_are_left_out_and_the_reason_told(make_run: Callable[..., Path]) -> None:
+def test_undefined_metrics_are_left_out_with_the_reason(make_run: Callable[..., Path]) -> None:
     path = make_run("blind", valence=float("nan"))
     AffectModel("cvnet", image_size=48).save_pretrained(path / "model")
     text = model_card(path)
@@ -195,14 +195,14 @@ def test_hostile_names_stay_text(run: Path, name: str) -> None:
     assert len(card.data.eval_results) == len(WHERE)
 
 
-def test_the_card_is_written_beside_the_weights(run: Path) -> None:
+def test_the_card_is_written_next_to_the_weights(run: Path) -> None:
     path = write_card(run)
     assert path == run / "model/README.md"
     assert path.read_text() == model_card(run)
     with pytest.raises(RunError, match="already exists"):
         write_card(run)
     write_card(run, overwrite=True)
-    AffectModel.from_pretrained(run / "model")  # the model loads with its card beside it
+    AffectModel.from_pretrained(run / "model")  # the model loads with its card next to it
     elsewhere = write_card(run, run / "card.md", license="mit")
     assert "license: mit" in elsewhere.read_text()
 
@@ -215,6 +215,6 @@ def test_without_model_or_scores_it_raises(run: Path, make_run: Callable[..., Pa
         model_card(run)
     (run / "elsewhere").rename(run / "evaluation")
     (run / "model/config.json").write_text("{}")
-    with pytest.raises(RunError, match="no config of an affectnet model"):
+    with pytest.raises(RunError, match="not the config of an affectnet model"):
         write_card(run)
     assert not (run / "model/README.md").exists()

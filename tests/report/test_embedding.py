@@ -14,14 +14,14 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.report.embedding import (
     METHODS,
     embed,
-    method_words,
+    method_caption,
     principal_components,
     split_features,
 )
 
 
 def groups(n: int = 30, width: int = 20) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Features of three groups that lie apart."""
+    """Features of three groups that are separate."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), n)
     return rng.normal(0, 1, (3, width))[labels] * 6 + rng.normal(0, 1, (3 * n, width)), labels
@@ -69,14 +69,14 @@ def test_features_without_spread(features: NDArray[np.float64], method: str) -> 
     assert np.isfinite(points).all()
 
 
-def test_an_unknown_method_is_told() -> None:
+def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(ConfigError, match="did you mean 'tsne'"):
         embed(np.zeros((9, 3)), "tnse")
-    assert all("feature" in method_words(method) for method in METHODS)
+    assert all("feature" in method_caption(method) for method in METHODS)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap is installed")
-def test_umap_without_its_package_says_what_to_install() -> None:
+def test_umap_without_its_package_names_what_to_install() -> None:
     with pytest.raises(ConfigError, match="umap-learn"):
         embed(groups()[0], "umap")
 

@@ -1,4 +1,4 @@
-"""The three forms of a report, as a reader of each finds it."""
+"""The three formats of a report, and when files are replaced."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from affectnet.errors import ConfigError, RunError
 from affectnet.report import read_runs, write_report
-from affectnet.report.blocks import Grid, Picture, sections_of
-from affectnet.report.contents import gather
+from affectnet.report.contents import chapters_of, contents_of
+from affectnet.report.run_figures import RunFigure
+from affectnet.report.tables import Table
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def score(two_runs, *keys: str) -> dict[str, float]:
     return known
 
 
-def test_the_pdf_has_pages_of_text_that_can_be_selected(pdf, two_runs) -> None:
+def test_the_text_of_the_pdf_can_be_selected(pdf, two_runs) -> None:
     texts = [page.extract_text() for page in pdf.pages]
     assert len(texts) > 8
     whole = "\n".join(texts)
@@ -38,8 +39,8 @@ def test_the_pdf_has_pages_of_text_that_can_be_selected(pdf, two_runs) -> None:
     assert f"{accuracy['value']:.3f}" in whole
     assert f"{accuracy['low']:.3f} to {accuracy['high']:.3f}" in whole
     assert f"{score(two_runs, 'arousal', 'ccc')['value']:.3f}" in whole
-    for said in ("Cohen's κ", "majority class", "always neutral", "1 / ", "What the audit says"):
-        assert said in whole
+    for text in ("Cohen's κ", "majority class", "always neutral", "1 / ", "Findings of the audit"):
+        assert text in whole
     assert pdf.metadata.title == "good: affectnet report"
     outline = [entry.title for entry in pdf.outline]
     assert outline[:4] == ["good", "Scores", "good", "Training"]
@@ -49,14 +50,14 @@ def test_the_pdf_has_pages_of_text_that_can_be_selected(pdf, two_runs) -> None:
         )
 
 
-def test_the_pdf_has_every_figure_and_its_words(pdf, two_runs) -> None:
+def test_the_pdf_has_every_figure_and_its_text(pdf, two_runs) -> None:
     whole = " ".join(" ".join(page.extract_text().split()) for page in pdf.pages)
-    sections = sections_of(gather(read_runs(two_runs[:1], "test")))
-    pictures = [b for section in sections for b in section.blocks if isinstance(b, Picture)]
-    assert len(pictures) >= 10 + 4
-    for picture in pictures:
-        assert picture.drawing.title in whole
-    # Words that stand inside figures are text as well.
+    chapters = chapters_of(contents_of(read_runs(two_runs[:1], "test")))
+    figures = [b for chapter in chapters for b in chapter.blocks if isinstance(b, RunFigure)]
+    assert len(figures) >= 10 + 4
+    for figure in figures:
+        assert figure.title in whole
+    # Text inside figures can be selected too.
     assert "false positive rate" in whole
     assert "predicted expression" in whole
 
@@ -90,16 +91,15 @@ def test_the_markdown_and_its_figures(markdown, two_runs) -> None:
         assert len(columns) == 1
 
 
-def test_every_form_tells_the_same_scores(two_runs, pdf, markdown, report) -> None:
+def test_every_format_has_the_same_scores(two_runs, pdf, markdown, report) -> None:
     whole = "\n".join(page.extract_text() for page in pdf.pages)
     page, text = report.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
-    sections = sections_of(gather(read_runs(two_runs, "test"), explain=False))
-    (scores,) = [section for section in sections if section.title == "Scores"]
-    grids = [block for block in scores.blocks if isinstance(block, Grid)][:4]
-    rows = [row[1:] for grid in grids for row in grid.rows]
-    values = {cell.split()[0] for row in rows for cell in row} - {"–"}
+    chapters = chapters_of(contents_of(read_runs(two_runs, "test"), explain=False))
+    (scores,) = [chapter for chapter in chapters if chapter.title == "Scores"]
+    tables = [block for block in scores.blocks if isinstance(block, Table)][:4]
+    values = {cell.text for table in tables for row in table.rows for cell in row.cells} - {"–"}
     assert len(values) > 30
-    own = {cell.split()[0] for grid in grids for cell in grid.rows[0][1:]}
+    own = {cell.text for table in tables for cell in table.rows[0].cells}
     assert all(value in whole for value in own)
     for value in values:
         assert value in page
@@ -107,7 +107,7 @@ def test_every_form_tells_the_same_scores(two_runs, pdf, markdown, report) -> No
 
 
 @pytest.mark.parametrize("name", ["report.pdf", "report.md"])
-def test_nothing_is_replaced_unasked(make_run, tmp_path, name) -> None:
+def test_files_are_replaced_only_with_overwrite(make_run, tmp_path, name) -> None:
     run = make_run("bare", epochs=0, expression=-1, valence=float("nan"), arousal=float("nan"))
     out = tmp_path / name
     out.write_text("mine")
@@ -125,7 +125,7 @@ def test_nothing_is_replaced_unasked(make_run, tmp_path, name) -> None:
 
 
 def test_the_format_follows_the_name(two_runs, tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"none of \.html, \.pdf and \.md"):
+    with pytest.raises(ConfigError, match=r"does not end in \.html, \.pdf or \.md"):
         write_report(two_runs, tmp_path / "report.docx")
     with pytest.raises(ConfigError, match="html, pdf, md"):
         write_report(two_runs, tmp_path / "report.pdf", format="docx")

@@ -16,14 +16,21 @@ from affectnet.labels import EXPRESSIONS
 from affectnet.report import contents as contents_module
 from affectnet.report import samples as faces_module
 from affectnet.report import write_report
-from affectnet.report.page import render_page
-from affectnet.report.runs import read_runs
+from affectnet.report.contents import contents_of
+from affectnet.report.page import face_data, face_strips, gallery_rows, page_of
+from affectnet.report.runs import read_run, read_runs
+from affectnet.report.samples import FaceSource, Thumbnails
+
+
+def render(runs, **kwargs):
+    return page_of(contents_of(runs, **kwargs))
+
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028{{7*7}}"
 
 
-class Outline(HTMLParser):
-    """What a page links to, and what its figures and images say."""
+class ParsedPage(HTMLParser):
+    """Links, ids and alternative texts of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -54,27 +61,27 @@ def page(report):
     return report.read_text(encoding="utf-8")
 
 
-def test_everything_is_inside(page):
-    outline = Outline(page)
-    assert all(link.startswith("data:image/") for link in outline.links)
-    assert set(outline.anchors) <= set(outline.ids)
-    assert len(set(outline.ids)) == len(outline.ids)
+def test_the_page_is_self_contained(page):
+    parsed = ParsedPage(page)
+    assert all(link.startswith("data:image/") for link in parsed.links)
+    assert set(parsed.anchors) <= set(parsed.ids)
+    assert len(set(parsed.ids)) == len(parsed.ids)
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert "default-src 'none'" in page
     assert len(page.encode()) < 3_000_000
 
 
-def test_every_figure_and_image_has_its_words(page):
-    outline = Outline(page)
-    figures = [known for tag, known in outline.tags if tag == "svg" and known.get("class")]
+def test_every_figure_and_image_has_alternative_text(page):
+    parsed = ParsedPage(page)
+    figures = [known for tag, known in parsed.tags if tag == "svg" and known.get("class")]
     assert len(figures) == 2 * 8 + 4
     assert all(len(known["aria-label"]) > 20 for known in figures)
-    assert outline.images
-    assert all(re.match(r"Face \d+: \w+, predicted \w+", alt) for alt in outline.images)
+    assert parsed.images
+    assert all(re.match(r"Face \d+: \w+, predicted \w+", alt) for alt in parsed.images)
 
 
-def test_the_tables_hold_all_runs_and_baselines(page, two_runs):
+def test_the_tables_have_all_runs_and_baselines(page, two_runs):
     for run in read_runs(two_runs, "test"):
         for value in (
             run.metrics["expression"]["krippendorff_alpha"]["value"],
@@ -86,7 +93,7 @@ def test_the_tables_hold_all_runs_and_baselines(page, two_runs):
     assert page.count('class="best"') >= 14
 
 
-def test_the_explorer_knows_the_faces(page, two_runs):
+def test_the_data_of_the_faces(page, two_runs):
     data = payload_of(page)
     assert data["classes"] == list(EXPRESSIONS)
     assert [run["name"] for run in data["runs"]] == ["good", "poor"]
@@ -99,7 +106,7 @@ def test_the_explorer_knows_the_faces(page, two_runs):
         assert (row["t"], row["p"]) == (p.expression[i], p.expression_pred[i])
         np.testing.assert_allclose(row["q"], p.probabilities[i], atol=6e-4)
         assert row["vp"] == pytest.approx(p.valence_pred[i], abs=6e-4)
-    # Both runs show the same faces: each picture is there once.
+    # Both runs show the same faces: each image is included once.
     assert len(data["faces"]) == 112
 
 
@@ -110,8 +117,8 @@ def test_hostile_ids_and_names_stay_text(make_run):
     ids = [HOSTILE + one for one in table["id"].to_pylist()]
     pq.write_table(table.set_column(0, "id", pa.array(ids)), path)
     (run / "config.yaml").write_text(f"backbone: '{HOSTILE}'\n")
-    text = render_page(read_runs([run], "test"))
-    assert "onerror" not in [name for _, known in Outline(text).tags for name in known]
+    text = render(read_runs([run], "test"))
+    assert "onerror" not in [name for _, known in ParsedPage(text).tags for name in known]
     assert "<b>onload" not in text
     assert "<img src=x" not in text
     assert text.count("<script") == text.count("</script>") == 4
@@ -119,13 +126,13 @@ def test_hostile_ids_and_names_stay_text(make_run):
     assert payload_of(text)["runs"][0]["rows"][0]["id"].startswith(HOSTILE)
 
 
-def test_the_dataset_may_be_named(make_run, faces):
+def test_the_dataset_can_be_given(make_run, faces):
     run = make_run("moved", data="/no/such/place", epochs=0, valence=np.nan, arousal=np.nan)
-    text = render_page(read_runs([run], "test"), datasets=[faces])
+    text = render(read_runs([run], "test"), datasets=[faces])
     assert len(payload_of(text)["faces"]) == 112
 
 
-def test_without_the_dataset_and_some_scores_the_page_goes_on(make_run, change_metrics):
+def test_a_page_without_the_dataset_and_some_scores(make_run, change_metrics):
     run = make_run("imageless", data="/no/such/place")
 
     def edit(known):
@@ -133,25 +140,25 @@ def test_without_the_dataset_and_some_scores_the_page_goes_on(make_run, change_m
         del known["valence"], known["baselines"], known["protocol"]
 
     change_metrics(run, edit)
-    text = render_page(read_runs([run], "test"))
+    text = render(read_runs([run], "test"))
     assert 'title="because &lt;so&gt;">–' in text
-    assert "No face can be shown: /no/such/place is not a dataset" in text
+    assert "Faces cannot be shown: /no/such/place is not a dataset" in text
     assert "The dataset was not found" in text
     assert payload_of(text)["faces"] == []
-    assert Outline(text).images == []
+    assert ParsedPage(text).images == []
     assert "no image" in text
 
 
 def test_a_run_without_epochs_labels_or_affect(make_run):
     run = make_run("bare", epochs=0, expression=-1, valence=np.nan, arousal=np.nan)
-    text = render_page(read_runs([run], "test"))
-    assert "Epoch by epoch: no run has a metrics.csv" in text
-    assert "Which expression is taken for which: no face has" in text
+    text = render(read_runs([run], "test"))
+    assert "Learning curves: no run has a metrics.csv" in text
+    assert "Confusion matrix: no face has" in text
     assert "no face has annotated valence and arousal" in text
 
 
-def test_only_the_faces_that_are_shown_are_read(make_run, faces, monkeypatch):
-    # The real reader, counted: ten thousand predictions must not mean ten thousand images.
+def test_only_images_that_are_shown_are_read(make_run, faces, monkeypatch):
+    # Counts calls of the real reader: ten thousand predictions must not read as many images.
     run = make_run("large")
     path = run / "evaluation" / "test" / "predictions.parquet"
     table = pq.read_table(path)
@@ -166,23 +173,23 @@ def test_only_the_faces_that_are_shown_are_read(make_run, faces, monkeypatch):
     monkeypatch.setattr(
         Split, "image_bytes", lambda split, row: read.append(row) or whole(split, row)
     )
-    text = render_page(read_runs([run], "test"))
+    text = render(read_runs([run], "test"))
     assert len(payload_of(text)["runs"][0]["rows"]) <= 1000
     assert 0 < len(read) <= 1100
 
 
-def test_runs_beyond_the_limit_are_in_the_tables_only(make_run, monkeypatch):
+def test_runs_beyond_the_limit_appear_in_the_tables_only(make_run, monkeypatch):
     monkeypatch.setattr(contents_module, "MOST_DRAWN_RUNS", 1)
     less = {"epochs": 0, "valence": np.nan, "arousal": np.nan}
     runs = read_runs([make_run("good", **less), make_run("poor", seed=1, **less)], "test")
-    text = render_page(runs)
-    assert "The figures of poor are left out" in text
+    text = render(runs)
+    assert "Figures of poor are omitted" in text
     assert [run["name"] for run in payload_of(text)["runs"]] == ["good"]
     accuracy = runs[1].metrics["expression"]["accuracy"]["value"]
     assert f">{accuracy:.3f}" in text
 
 
-def test_the_page_is_written_whole_and_not_over_another(make_run, tmp_path):
+def test_the_page_is_written_atomically_and_not_over_another(make_run, tmp_path):
     bare = {"epochs": 0, "expression": -1, "valence": np.nan, "arousal": np.nan}
     first, second = make_run("first", **bare), make_run("second", **bare)
     out = tmp_path / "new" / "report.html"
@@ -221,3 +228,40 @@ def test_of_300000_predictions_few_images_are_decoded(make_run, faces, tmp_path,
         write_report([run], tmp_path / out)
         assert 0 < len(decoded) <= 1200
         assert (tmp_path / out).stat().st_size < 10_000_000
+
+
+def test_strips_have_the_most_confident_faces_with_images(two_runs, faces):
+    run, thumbnails = read_run(two_runs[1], "test"), Thumbnails(10**6)
+    wrong, right = face_strips(run, FaceSource([faces], "test"), thumbnails)
+    assert (wrong.title, right.title) == ("Most confidently wrong", "Most confidently right")
+    for strip, kind in ((wrong, False), (right, True)):
+        assert len(strip.faces) == 12
+        assert all((face["t"] == face["p"]) == kind for face in strip.faces)
+        sure = [face["c"] for face in strip.faces]
+        assert sure == sorted(sure, reverse=True)
+        assert all(face["image"] == thumbnails.uris[face["f"]] for face in strip.faces)
+    assert wrong.faces[0]["c"] == pytest.approx(
+        run.predictions.confidence[~run.predictions.right].max(), abs=6e-4
+    )
+
+
+def test_the_random_sample_is_marked(two_runs, faces):
+    run = read_run(two_runs[0], "test")
+    known = face_data(run, [3, 5], FaceSource([faces], "test"), Thumbnails(0))
+    assert known["n"] == len(known["rows"]) == 112
+    assert all(row["s"] == 1 and row["f"] is None for row in known["rows"])
+    assert [row["id"] for row in known["rows"][:2]] == [run.predictions.ids[i] for i in (3, 5)]
+
+
+def test_unknown_values_are_null(make_run, faces):
+    run = read_run(make_run("half", expression=-1, arousal=np.nan), "test")
+    row = face_data(run, [0], FaceSource([faces], "test"), Thumbnails(0))["rows"][0]
+    assert row["t"] == -1
+    assert row["a"] is None
+    assert isinstance(row["v"], float)
+    json.dumps(row, allow_nan=False)
+
+
+def test_many_runs_share_the_gallery(two_runs):
+    run = read_run(two_runs[0], "test")
+    assert len(gallery_rows(run, 8)) <= 60 < len(gallery_rows(run, 1))

@@ -195,5 +195,5 @@ def test_without_scripts_the_tables_and_figures_are_there(browser, report):
     assert page.locator("noscript").count() == 1
     assert page.locator("table.scores").count() == 3
     assert page.locator("svg.figure").first.is_visible()
-    assert not page.locator("#explorer").is_visible()
+    assert not page.locator("#browser").is_visible()
     context.close()

@@ -4,11 +4,11 @@ from PIL import Image
 
 from affectnet.errors import RunError
 from affectnet.report import save_run_figures
-from affectnet.report.run_figures import areas_of, run_drawings
+from affectnet.report.run_figures import areas_of, figures_of_run
 from affectnet.report.runs import read_run
 
 
-def test_a_run_folder_fills_with_figures(make_run):
+def test_all_figures_are_written_to_the_run_folder(make_run):
     run = make_run("figured")
     place = run / "evaluation" / "test" / "figures"
     place.mkdir()
@@ -47,7 +47,7 @@ def test_figures_without_data_or_images_are_left_out(make_run):
     ]
 
 
-def test_an_unevaluated_run_is_refused(tmp_path):
+def test_an_unevaluated_run_is_an_error(tmp_path):
     with pytest.raises(RunError, match="affectnet evaluate"):
         (tmp_path / "run").mkdir()
         save_run_figures(tmp_path / "run")
@@ -62,12 +62,12 @@ def test_areas_are_those_of_the_metrics(two_runs):
     assert areas_of(run, "auc_roc") is None
 
 
-def test_every_drawing_says_what_it_shows_or_what_is_missing(two_runs, make_run):
-    whole = run_drawings(read_run(two_runs[0], "test"))
-    assert not any(drawing.missing for drawing in whole)
-    assert len({drawing.alt for drawing in whole}) == len(whole)
-    bare = run_drawings(read_run(make_run("none", expression=-1, arousal=np.nan), "test"))
-    said = {drawing.name: drawing.missing for drawing in bare}
-    assert "no face" in said["confusion"]
-    assert "no face" in said["residuals"]
-    assert said["circumplex"] == said["predicted-true"] == ""
+def test_every_figure_has_a_text_or_a_reason_why_it_is_missing(two_runs, make_run):
+    whole = figures_of_run(read_run(two_runs[0], "test"))
+    assert not any(figure.missing for figure in whole)
+    assert len({figure.alt for figure in whole}) == len(whole)
+    bare = figures_of_run(read_run(make_run("none", expression=-1, arousal=np.nan), "test"))
+    missing = {figure.name: figure.missing for figure in bare}
+    assert "no face" in missing["confusion"]
+    assert "no face" in missing["residuals"]
+    assert missing["circumplex"] == missing["predicted-true"] == ""

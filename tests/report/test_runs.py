@@ -7,7 +7,7 @@ import pytest
 
 from affectnet.data.store import open_split
 from affectnet.errors import RunError
-from affectnet.report.runs import figure_of, read_run, read_runs, reason_of
+from affectnet.report.runs import metric_of, read_run, read_runs, reason_of
 
 
 def predictions_of(run):
@@ -30,7 +30,7 @@ def test_a_run_is_read_as_it_was_written(two_runs, faces):
     np.testing.assert_array_equal(run.predictions.right, right)
     np.testing.assert_allclose(run.history["val_accuracy"], [0.3, 0.4, 0.5, 0.6])
     assert np.isnan(run.history["val_f1_macro"]).all()
-    accuracy = figure_of(run.metrics, "expression", "accuracy")[0]
+    accuracy = metric_of(run.metrics, "expression", "accuracy")[0]
     assert accuracy == pytest.approx(right.mean())
 
 
@@ -47,7 +47,7 @@ def test_missing_truth_is_marked(make_run):
     assert np.isnan(run.predictions.arousal).all()
     assert not run.predictions.labelled.any()
     assert not run.predictions.right.any()
-    assert figure_of(run.metrics, "expression", "accuracy") == (None, None, None)
+    assert metric_of(run.metrics, "expression", "accuracy") == (None, None, None)
     assert "no face" in reason_of(run.metrics, "expression", "accuracy")
 
 
@@ -63,7 +63,7 @@ def test_labels_without_probabilities(make_run):
     assert known.labelled.all()
 
 
-def test_an_unevaluated_run_says_what_to_run(tmp_path):
+def test_an_unevaluated_run_names_the_command_to_run(tmp_path):
     run = tmp_path / "fresh"
     run.mkdir()
     with pytest.raises(RunError, match=r"affectnet evaluate .*fresh --data DATASET --split test"):
@@ -72,7 +72,7 @@ def test_an_unevaluated_run_says_what_to_run(tmp_path):
         read_run(tmp_path / "nowhere", "test")
 
 
-def test_the_splits_that_there_are_are_named(two_runs):
+def test_the_evaluated_splits_are_named(two_runs):
     with pytest.raises(RunError, match=r"no evaluation of split 'val' \(it has test: choose"):
         read_run(two_runs[0], "val")
 
@@ -93,7 +93,7 @@ def test_the_splits_that_there_are_are_named(two_runs):
         (lambda t: t.set_column(1, "expression", pa.array(["grumpy"] * len(t))), "grumpy"),
     ],
 )
-def test_damaged_predictions_are_refused(make_run, change, message):
+def test_damaged_predictions_are_an_error(make_run, change, message):
     run = make_run("damaged")
     pq.write_table(change(pq.read_table(predictions_of(run))), predictions_of(run))
     with pytest.raises(RunError, match=message) as caught:
@@ -101,7 +101,7 @@ def test_damaged_predictions_are_refused(make_run, change, message):
     assert "affectnet evaluate" in str(caught.value)
 
 
-def test_files_that_are_something_else_are_refused(make_run):
+def test_files_with_other_content_are_an_error(make_run):
     run = make_run("broken")
     place = run / "evaluation" / "test"
     for path, text, message in (
@@ -120,7 +120,7 @@ def test_files_that_are_something_else_are_refused(make_run):
     read_run(run, "test")
 
 
-def test_names_tell_runs_apart(make_run, tmp_path):
+def test_runs_have_distinct_names(make_run, tmp_path):
     first = make_run("a/cvnet")
     second = make_run("b/cvnet")
     assert [run.name for run in read_runs([first, second], "test")] == ["a/cvnet", "b/cvnet"]
@@ -131,9 +131,9 @@ def test_names_tell_runs_apart(make_run, tmp_path):
         read_runs([], "test")
 
 
-def test_figures_that_are_not_there():
+def test_missing_metrics():
     metrics = json.loads('{"x": {"value": NaN, "low": 0, "high": true}, "y": 3, "z": []}')
-    assert figure_of(metrics, "x") == (None, 0.0, None)
-    assert figure_of(metrics, "y") == (3.0, None, None)
-    assert figure_of(metrics, "z", "deep") == (None, None, None)
+    assert metric_of(metrics, "x") == (None, 0.0, None)
+    assert metric_of(metrics, "y") == (3.0, None, None)
+    assert metric_of(metrics, "z", "deep") == (None, None, None)
     assert reason_of(metrics, "y") == ""

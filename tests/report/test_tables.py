@@ -1,13 +1,18 @@
+import numpy as np
 import pytest
 
+from affectnet import figures
+from affectnet.evaluation import evaluate, predictions_table
+from affectnet.evaluation.prediction_files import write_predictions
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import read_runs
 from affectnet.report.tables import (
     categorical_table,
     continuous_table,
     per_class_table,
-    published_figures,
+    published_table,
 )
+from affectnet.seven import SEVEN
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +20,7 @@ def runs(two_runs):
     return read_runs(two_runs, "test")
 
 
-def test_the_two_tables_of_the_described_system(runs):
+def test_the_two_tables_of_the_original_notebook(runs):
     categorical, continuous = categorical_table(runs), continuous_table(runs)
     assert categorical.columns == (
         "Accuracy",
@@ -28,21 +33,21 @@ def test_the_two_tables_of_the_described_system(runs):
     assert continuous.columns == ("RMSE", "CORR", "SAGR", "CCC") * 2
     assert continuous.lower == {0, 4}
     for table in (categorical, continuous):
-        assert [row.name for row in table.rows if not row.baseline] == ["good", "poor"]
-    names = [row.name for row in categorical.rows if row.baseline]
+        assert [row.name for row in table.rows if row.kind != "baseline"] == ["good", "poor"]
+    names = [row.name for row in categorical.rows if row.kind == "baseline"]
     assert names[0] == "majority class"
-    assert [row.name for row in continuous.rows if row.baseline] == ["constant mean"]
+    assert [row.name for row in continuous.rows if row.kind == "baseline"] == ["constant mean"]
 
 
 def test_cells_are_those_of_the_metrics(runs):
     cell = categorical_table(runs).rows[0].cells[0]
     known = runs[0].metrics["expression"]["accuracy"]
-    assert (cell.value, cell.low, cell.high) == (known["value"], known["low"], known["high"])
+    assert cell.value == known["value"]
     assert cell.text == f"{known['value']:.3f}"
     assert cell.interval == f"{known['low']:.3f} to {known['high']:.3f}"
     constant = continuous_table(runs).rows[-1].cells
     assert constant[1].text == "–"
-    assert "does not vary" in constant[1].reason
+    assert "does not vary" in constant[1].note
 
 
 def test_the_best_of_each_column_is_marked(runs):
@@ -57,7 +62,7 @@ def test_the_best_of_each_column_is_marked(runs):
         assert marked == ([best] if len(set(values)) > 1 else [])
 
 
-def test_ties_are_best_unless_all_tie_and_one_run_is_not_the_best_of_anything(runs):
+def test_ties_are_best_unless_all_tie_and_a_single_run_is_never_best(runs):
     two = categorical_table([runs[0], runs[0], runs[1]])
     assert [[cell.best for cell in row.cells] for row in two.rows[:3]] == [
         [True] * 6,
@@ -70,14 +75,14 @@ def test_ties_are_best_unless_all_tie_and_one_run_is_not_the_best_of_anything(ru
     assert not any(cell.best for row in alone.rows for cell in row.cells)
 
 
-def test_equal_baselines_stand_once_and_others_say_whose_they_are(runs, make_run):
-    assert sum(row.baseline for row in continuous_table(runs).rows) == 1
+def test_equal_baselines_are_listed_once_and_others_name_their_run(runs, make_run):
+    assert sum(row.kind == "baseline" for row in continuous_table(runs).rows) == 1
     other = read_runs([make_run("shifted", valence=0.5)], "test")
-    named = [row.name for row in continuous_table([*runs, *other]).rows if row.baseline]
+    named = [row.name for row in continuous_table([*runs, *other]).rows if row.kind == "baseline"]
     assert named == ["constant mean", "constant mean (faces of shifted)"]
 
 
-def test_per_class_has_a_column_an_expression(runs):
+def test_per_class_has_one_column_per_expression(runs):
     table = per_class_table(runs)
     assert table.columns == EXPRESSIONS
     known = runs[1].metrics["expression"]["per_class"]["fear"]["f1"]["value"]
@@ -85,15 +90,60 @@ def test_per_class_has_a_column_an_expression(runs):
     assert len(table.rows) == 2
 
 
-def test_scores_without_baselines_or_anything(make_run, change_metrics):
+def test_empty_metrics(make_run, change_metrics):
     run = make_run("bare")
     change_metrics(run, lambda known: known.clear())
     runs = read_runs([run], "test")
     assert [cell.text for cell in categorical_table(runs).rows[0].cells] == ["–"] * 6
-    assert categorical_table(runs).rows[0].cells[0].reason == "not scored"
+    assert categorical_table(runs).rows[0].cells[0].note == "not scored"
     assert len(continuous_table(runs).rows) == 1
-    assert published_figures(runs) == []
+    assert published_table(runs).rows == ()
 
 
-def test_published_figures_come_along(runs):
-    assert {"model", "figure", "value", "source"} <= set(published_figures(runs)[0])
+def test_published_scores_are_listed(runs):
+    table = published_table(runs)
+    first = runs[0].metrics["baselines"]["published"][0]
+    assert (table.head, *table.columns) == ("Model", "Classes", "Metric", "Value", "Source")
+    texts = [table.rows[0].name, *(cell.text for cell in table.rows[0].cells)]
+    assert texts[:4] == [str(first[key]) for key in ("model", "classes", "figure", "value")]
+    assert texts[4] == f"{first['source']} ({first['checked']})"
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(3)
+    y, p = np.arange(80) % 8, rng.dirichlet(np.ones(8), 80)
+    x = rng.uniform(-1, 1, (4, 80))
+    table = predictions_table([str(i) for i in range(80)], y, x[0], x[1], p, x[2], x[3])
+    for name, seven in (("eight", False), ("seven", True), ("again", True)):
+        home = folder / name / "evaluation" / "test"
+        home.mkdir(parents=True)
+        write_predictions(table, home / "predictions.parquet")
+        scores = evaluate(table, table, resamples=0, without_contempt=seven)
+        scores.write(home / "metrics.json")
+    return read_runs([folder / name for name in ("eight", "seven", "again")], "test")
+
+
+def test_seven_class_runs_have_the_faces_that_were_scored(mixed):
+    assert [run.classes for run in mixed] == [EXPRESSIONS, SEVEN, SEVEN]
+    assert [len(run.predictions) for run in mixed] == [80, 70, 70]
+    shown = mixed[1].predictions
+    assert 7 not in shown.expression
+    assert 7 not in shown.expression_pred
+    right = np.mean(shown.expression == shown.expression_pred)
+    assert right == pytest.approx(mixed[1].metrics["expression"]["accuracy"]["value"])
+
+
+def test_seven_and_eight_classes_are_never_ranked_together(mixed):
+    table = categorical_table(mixed[:2])
+    assert [row.note for row in table.rows[:2]] == ["", "seven classes, without contempt"]
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+    assert per_class_table(mixed[:2]).columns == EXPRESSIONS
+    assert per_class_table(mixed[1:]).columns == SEVEN
+
+
+def test_the_confusion_matrix_has_seven_rows():
+    figure = figures.confusion_matrix(np.eye(7) * 3)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == list(SEVEN)

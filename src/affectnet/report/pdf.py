@@ -29,8 +29,10 @@ BODY: Final = 9.0
 CELL: Final = 7.5
 """Points of text in tables, down to `SMALLEST` in wide ones."""
 SMALLEST: Final = 6.3
-GAP: Final = 0.14
+GAP: Final = 0.16
 """Inches between two columns of a table."""
+LONG: Final = 1.6
+"""Inches above which a column may be broken into lines before the text gets smaller."""
 FONT: Final = "DejaVu Sans"
 
 
@@ -150,7 +152,8 @@ class _Document(FPDF):
         self._text(table.title, 10, bold=True)
         columns = list(zip(header, *body, strict=True))
         natural = [self._column_width(*column) for column in columns]
-        size = max(SMALLEST, CELL * min(1.0, WIDTH / sum(natural)))
+        needed = sum(min(width, LONG) for width in natural)
+        size = max(SMALLEST, CELL * min(1.0, WIDTH / needed))
         self._font(size)
         with self.table(
             (header, *body),
@@ -160,7 +163,7 @@ class _Document(FPDF):
             borders_layout="HORIZONTAL_LINES",
             headings_style=FontFace(emphasis="BOLD"),
             line_height=1.38 * size / 72,
-            padding=(0.04, GAP / 2),
+            padding=(0.04, GAP / 2 - 0.02),
         ):
             pass
         self._skip(0.15)

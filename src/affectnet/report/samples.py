@@ -122,7 +122,7 @@ class FaceSource:
             self._splits.append(opened)
         self.problem = ""
         if not self._splits:
-            self.problem = "; ".join(problems) or "neither the run nor its scores name a dataset"
+            self.problem = "; ".join(problems) or "neither the run nor its metrics name a dataset"
 
     @property
     def key(self) -> str:

@@ -11,17 +11,17 @@ from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
-from affectnet.report.grad_cam import grad_cam, mean_maps
+from affectnet.report.gradcam import grad_cam, mean_maps
 
 SIZE = 64
-BACKBONES = (  # the ways in which backbones lay out their places
+BACKBONES = (  # the layouts of spatial features in backbones
     "cvnet",
     "resnet10t",
     "convnext_atto",
     "swinv2_tiny_window8_256",  # (n, h, w, C)
     "swinv2_cr_tiny_ns_224",  # (n, C, h, w)
     "vit_tiny_patch16_224",  # tokens, the first is the class
-    "deit_tiny_distilled_patch16_224",  # two tokens that are no place
+    "deit_tiny_distilled_patch16_224",  # two tokens without a position
 )
 
 
@@ -43,14 +43,14 @@ def prepared(model: AffectModel, images: NDArray[np.uint8]) -> Tensor:
 def test_maps_of_any_backbone(name: str) -> None:
     model = small_model(name)
     images = noise(2)
-    parts = [grad_cam(model, images, t) for t in ("valence", "-valence", "arousal", "-arousal")]
-    parts.append(grad_cam(model, images))
-    for maps in parts:
+    results = [grad_cam(model, images, t) for t in ("valence", "-valence", "arousal", "-arousal")]
+    results.append(grad_cam(model, images))
+    for maps in results:
         assert maps.shape == (2, SIZE, SIZE)
         assert maps.dtype == np.float32
         assert maps.min() >= 0
         assert set(np.unique(maps.max(axis=(1, 2)))) <= {0.0, 1.0}
-    assert any(maps.max() == 1 for maps in parts)
+    assert any(maps.max() == 1 for maps in results)
 
 
 def test_the_patch_that_makes_the_score_is_found() -> None:
@@ -73,7 +73,7 @@ def test_the_patch_that_makes_the_score_is_found() -> None:
         assert top <= row < top + 8
         assert left <= column < left + 8
         assert found[top : top + 8, left : left + 8].mean() > 10 * found.mean()
-    assert not grad_cam(model, images, "anger", layer="1").any()  # nothing speaks for it
+    assert not grad_cam(model, images, "anger", layer="1").any()  # nothing raises its score
 
 
 @pytest.mark.parametrize("name", ["cvnet", "resnet10t", "swinv2_cr_tiny_ns_224"])
@@ -181,22 +181,22 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"layer": "backbone_of_nobody"}, "no layer"),
     ],
 )
-def test_mistakes_are_told(change: dict, said: str) -> None:
+def test_wrong_arguments_are_errors(change: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         grad_cam(small_model("cvnet"), noise(2), **change)
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_images_of_another_size_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"takes \(n, 64, 64, 3\)"):
         grad_cam(small_model("cvnet"), noise(2)[:, :48])
 
 
-def test_a_layer_without_places_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no square of places"):
+def test_a_layer_without_spatial_dimensions_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="not a square map"):
         grad_cam(small_model("resnet10t"), noise(1), "fear", layer="global_pool")
 
 
-def test_mean_maps_leave_out_what_no_face_has() -> None:
+def test_mean_maps_of_expressions_without_faces_are_nan() -> None:
     maps = np.stack([np.full((2, 2), v, np.float32) for v in (0.0, 1.0, 0.5, 0.25)])
     means = mean_maps(maps, np.array([1, 1, 3, -1]))
     assert means.shape == (8, 2, 2)

@@ -1,11 +1,14 @@
+import json
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from affectnet.figures import affect_scatter, confusion_matrix, sample_grid
-from affectnet.report.page import inline_svg
+from affectnet.report.html import embed_json, inline_svg
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +18,7 @@ def scatter():
     return inline_svg(figure, "run-1-circumplex", 'Dots, "quoted" & <tagged>')
 
 
-def test_it_is_one_whole_element_with_its_alternative_text(scatter):
+def test_the_svg_is_one_element_with_its_alternative_text(scatter):
     root = ElementTree.fromstring(scatter)
     assert root.tag == "svg"
     assert root.attrib["role"] == "img"
@@ -23,7 +26,7 @@ def test_it_is_one_whole_element_with_its_alternative_text(scatter):
     assert "viewBox" in root.attrib
 
 
-def test_nothing_of_it_reaches_the_rest_of_the_page(scatter):
+def test_ids_and_styles_do_not_affect_the_rest_of_the_page(scatter):
     assert "<style" not in scatter
     ids = re.findall(r'\bid="([^"]*)"', scatter)
     assert ids
@@ -33,7 +36,7 @@ def test_nothing_of_it_reaches_the_rest_of_the_page(scatter):
     assert not re.search(r"https?://(?!www\.w3\.org)", scatter)
 
 
-def test_ink_follows_the_theme_and_expressions_keep_their_colours(scatter):
+def test_text_follows_the_theme_and_expressions_keep_their_colours(scatter):
     assert "var(--ink)" in scatter
     assert "var(--muted)" in scatter
     assert "#1f2933" not in scatter
@@ -60,3 +63,15 @@ def test_the_same_figure_gives_the_same_text():
     counts = np.eye(8)
     first, second = (inline_svg(confusion_matrix(counts), "a", "a") for _ in range(2))
     assert first == second
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), st.lists))
+def test_embedded_json_is_safe_and_the_same(value):
+    text = embed_json({"x": value})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == {"x": value}
+
+
+def test_embedded_json_refuses_nan():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        embed_json([float("nan")])
