@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder with a test split with 14 faces per class at 48 x 48."""
+    """A dataset folder with a test split of 14 faces per class at 48 x 48."""
     folder = tmp_path_factory.mktemp("faces")
     write_faces(folder / "test.arrow", draw_faces(PER_CLASS, seed=5, size=48))
     counts = {"test": dict.fromkeys(EXPRESSIONS, PER_CLASS)}

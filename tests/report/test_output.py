@@ -62,7 +62,7 @@ def test_the_pdf_has_every_figure_and_its_text(pdf, two_runs) -> None:
     assert "predicted expression" in whole
 
 
-def test_nothing_of_the_pdf_lies_outside_its_page(pdf) -> None:
+def test_all_text_of_the_pdf_is_inside_its_page(pdf) -> None:
     for page in pdf.pages:
         places: list[tuple[float, float]] = []
 

@@ -1,7 +1,7 @@
-"""The page in a real browser: what people do with it, and that it asks nobody for anything.
+"""The page in a real browser: interaction, themes, and no network requests.
 
-Skips where Chromium or playwright is missing. Screenshots are kept in the folder that
-AFFECTNET_SCREENSHOTS names, for people to look at.
+Skips where Chromium or playwright is missing. If AFFECTNET_SCREENSHOTS names a
+folder, screenshots are saved there.
 """
 
 import os
@@ -14,21 +14,21 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 @pytest.fixture
 def page(browser, report):
-    """The report in a light window; fails afterwards on any complaint or request."""
+    """The report in light mode; fails on any console message or request."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(report.as_uri())
     yield page
     context.close()
-    assert said == []
-    assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+    assert messages == []
+    assert {url for url in requests if not url.startswith("data:")} == {report.as_uri()}
 
 
-def keep(page, name):
+def screenshot(page, name):
     folder = os.environ.get("AFFECTNET_SCREENSHOTS")
     if folder:
         page.evaluate("scrollTo(0, 0)")
@@ -52,12 +52,12 @@ def test_pointing_at_a_dot_shows_the_face_and_its_scores(page):
     card = page.locator("#card")
     assert card.locator(".bars li").count() == 8
     assert card.locator("code").inner_text() == alt.split()[1].rstrip(":")
-    shares = [int(text.rstrip("%")) for text in card.locator(".number").all_inner_texts()]
-    assert 96 <= sum(shares) <= 104
-    keep(page, "hover")
+    percentages = [int(text.rstrip("%")) for text in card.locator(".number").all_inner_texts()]
+    assert 96 <= sum(percentages) <= 104
+    screenshot(page, "hover")
 
 
-def test_the_plane_is_usable_by_keyboard(page):
+def test_the_plot_is_usable_by_keyboard(page):
     plane = page.locator("#plane")
     plane.focus()
     seen = set()
@@ -69,7 +69,7 @@ def test_the_plane_is_usable_by_keyboard(page):
     assert page.locator("#card .hint").is_visible()
 
 
-def test_filters_narrow_both_the_gallery_and_the_plane(page):
+def test_filters_apply_to_the_gallery_and_the_plot(page):
     everything = page.locator("#dots circle").count()
     assert everything == 112
     page.select_option("select[name=truth]", "3")
@@ -102,7 +102,7 @@ def test_sorting_and_showing_more(page):
     assert len(set(ids_shown(page))) == len(ids_shown(page))
 
 
-def test_the_other_run_has_its_own_answers(page):
+def test_each_run_has_its_own_predictions(page):
     page.select_option("select[name=kind]", "wrong")
     few = page.locator("#gallery-count").inner_text()
     page.select_option("select[name=run]", label="poor")
@@ -143,7 +143,7 @@ def brightness(page):
 
 
 def test_dark_by_button_and_by_system(page, browser, report):
-    keep(page, "light")
+    screenshot(page, "light")
     assert brightness(page) > 600
     page.locator("#theme").click()
     assert brightness(page) < 200
@@ -157,7 +157,7 @@ def test_dark_by_button_and_by_system(page, browser, report):
     dark = context.new_page()
     dark.goto(report.as_uri())
     assert brightness(dark) < 200
-    keep(dark, "dark")
+    screenshot(dark, "dark")
     context.close()
 
 
@@ -166,13 +166,13 @@ def test_a_narrow_window_does_not_scroll_sideways(browser, report):
     page = context.new_page()
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    keep(page, "narrow")
+    screenshot(page, "narrow")
     context.close()
 
 
-def test_letters_of_figures_do_not_cover_one_another(page):
-    """Texts of a figure, as the browser sets them in its own type, keep apart."""
-    covered = page.evaluate(
+def test_texts_in_figures_do_not_overlap(page):
+    """Texts of a figure, rendered in the fonts of the browser, do not overlap."""
+    overlaps = page.evaluate(
         """() => [...document.querySelectorAll('svg.figure')].flatMap(svg => {
           const boxes = [...svg.querySelectorAll('text')].filter(t => t.textContent.trim()).map(
             t => [t.textContent, t.getBoundingClientRect()]);
@@ -185,7 +185,7 @@ def test_letters_of_figures_do_not_cover_one_another(page):
           return bad;
         })"""
     )
-    assert covered == []
+    assert overlaps == []
 
 
 def test_without_scripts_the_tables_and_figures_are_there(browser, report):

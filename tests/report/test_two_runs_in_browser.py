@@ -1,7 +1,6 @@
-"""A report of two runs from its first look to its last key, on drawn faces and on real ones.
+"""A report of two runs in a browser from start to end, on drawn and on real faces.
 
-Screenshots are kept in the folder that AFFECTNET_SCREENSHOTS names, for people to look at, else
-where pytest keeps its temporary files.
+Screenshots are saved in the folder named by AFFECTNET_SCREENSHOTS, else in a temporary folder.
 """
 
 import os
@@ -22,7 +21,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 @pytest.fixture(scope="module")
 def real_report(ferplus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks trained for a moment on real faces, evaluated and reported."""
+    """The report of two networks trained briefly on real faces."""
     folder = tmp_path_factory.mktemp("real")
     data = folder / "dataset"
     sources = (ferplus / "train_and_val_set.tar.gz", ferplus / "test_set.tar.gz")
@@ -48,31 +47,31 @@ def real_report(ferplus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(params=["drawn", pytest.param("real", marks=pytest.mark.slow)])
 def opened(request: pytest.FixtureRequest, browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """The page, its path, and where screenshots go; fails on any complaint of the browser."""
+    """The page, its path, and the folder of screenshots; fails on any console message."""
     report: Path = request.getfixturevalue(
         {"drawn": "report", "real": "real_report"}[request.param]
     )
     shots = Path(os.environ.get("AFFECTNET_SCREENSHOTS") or tmp_path) / request.param
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(report.as_uri())
     yield page, report, shots
     context.close()
-    assert said == []
+    assert messages == []
 
 
-def shares(page: Any) -> list[int]:
+def confidences(page: Any) -> list[int]:
     return [int(t.rstrip("%")) for t in page.locator("#gallery .badge").all_inner_texts()]
 
 
 def verdicts(page: Any) -> list[tuple[str, str]]:
-    """True and predicted expression of each face of the gallery, from the words of its picture."""
+    """True and predicted expression of each face of the gallery, from its alternative text."""
     alts = page.locator("#gallery img").evaluate_all("all => all.map(one => one.alt)")
-    parts = [alt.split(": ")[1].split(", predicted ") for alt in alts]
-    return [(truth, pred) for truth, pred in parts]
+    pairs = [alt.split(": ")[1].split(", predicted ") for alt in alts]
+    return [(truth, pred) for truth, pred in pairs]
 
 
 def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
@@ -85,10 +84,10 @@ def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
     dot = page.locator("#dots circle").nth(11)
     dot.scroll_into_view_if_needed()
     dot.hover(force=True)
-    picture = page.locator("#hover img")
-    assert picture.evaluate("one => one.complete && one.naturalWidth") == 48
+    image = page.locator("#hover img")
+    assert image.evaluate("one => one.complete && one.naturalWidth") == 48
     face = page.locator("#card code").inner_text()
-    assert f"Face {face}:" in picture.get_attribute("alt")
+    assert f"Face {face}:" in image.get_attribute("alt")
     numbers = page.locator("#card .affect td").all_inner_texts()
     assert sum(any(c.isdigit() for c in text) for text in numbers) >= 2
     page.screenshot(path=shots / "hover.png")
@@ -104,19 +103,19 @@ def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
     found = verdicts(page)
     assert found
     assert all(truth != pred for truth, pred in found)
-    assert shares(page) == sorted(shares(page), reverse=True)
-    least = sorted(shares(page))[len(shares(page)) // 2] // 5 * 5
+    assert confidences(page) == sorted(confidences(page), reverse=True)
+    least = sorted(confidences(page))[len(confidences(page)) // 2] // 5 * 5
     page.locator("input[name=least]").fill(str(least))
-    assert min(shares(page)) >= least
+    assert min(confidences(page)) >= least
     page.screenshot(path=shots / "filtered.png")
     page.get_by_role("button", name="Reset").click()
     sync_api.expect(page.locator("#dots circle")).to_have_count(everything)
 
-    # Figures of the model itself are there, each with its words.
+    # Figures of the model are included, each with alternative text.
     for name in ("attention-mean", "feature-map") if "real" in str(shots) else ():
         assert page.locator(f"svg.figure[aria-label]:has([id*='{name}'])").count() == 2
-    words = page.locator("svg.figure").evaluate_all("all => all.map(one => one.ariaLabel)")
-    assert all(len(word) > 20 for word in words)
+    texts = page.locator("svg.figure").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert all(len(text) > 20 for text in texts)
 
     for scheme, width in (("dark", 1280), ("light", 400)):
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
@@ -128,19 +127,21 @@ def test_two_runs_from_end_to_end(opened: Any, browser: Any) -> None:
     assert all(path.stat().st_size > 30_000 for path in shots.iterdir())
 
 
-def test_all_of_it_by_keyboard(opened: Any) -> None:
+def test_everything_by_keyboard(opened: Any) -> None:
     page, _, _ = opened
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
     page.keyboard.press("Enter")
-    met: list[str] = []
+    visited: list[str] = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        met.append(page.evaluate("document.activeElement.id || document.activeElement.name || ''"))
-        if met[-1] == "plane":
+        visited.append(
+            page.evaluate("document.activeElement.id || document.activeElement.name || ''")
+        )
+        if visited[-1] == "plane":
             break
-    assert {"run", "truth", "pred", "kind", "least", "order"} <= set(met)
-    assert met[-1] == "plane"
+    assert {"run", "truth", "pred", "kind", "least", "order"} <= set(visited)
+    assert visited[-1] == "plane"
     page.keyboard.press("ArrowRight")
     first = page.locator("#card code").inner_text()
     page.keyboard.press("ArrowRight")
@@ -153,7 +154,7 @@ def test_all_of_it_by_keyboard(opened: Any) -> None:
     assert not page.locator("#dialog").is_visible()
 
 
-def test_tables_sort_by_their_heads(opened: Any) -> None:
+def test_tables_sort_by_their_headings(opened: Any) -> None:
     page, _, _ = opened
     table = page.locator("table.scores").first
 

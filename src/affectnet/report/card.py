@@ -37,35 +37,11 @@ from affectnet.run import RunFolder, refuse_existing, write_beside
 
 CARD_NAME: Final = "README.md"
 TASKS: Final = {"expression": "Facial expression recognition"}
-CARD_SETTINGS: Final = [
-    "recipe",
-    "backbone",
-    "pretrained",
-    "weights",
-    "freeze",
-    "image_size",
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "loss",
-    "logit_tau",
-    "class_weights",
-    "label_smoothing",
-    "soft_labels",
-    "va_loss",
-    "va_weight",
-    "sampler",
-    "augment",
-    "dropout",
-    "drop_path",
-    "branches",
-    "ema",
-    "monitor",
-    "seed",
-]
+CARD_SETTINGS: Final = """
+recipe backbone pretrained weights freeze image_size epochs batch_size optimizer lr
+weight_decay schedule loss logit_tau class_weights label_smoothing soft_labels va_loss
+va_weight sampler augment dropout drop_path branches ema monitor seed
+""".split()  # noqa: SIM905
 
 HUB_NAMES: Final = {
     "f1_macro": "f1",

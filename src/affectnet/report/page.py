@@ -1,12 +1,11 @@
 """The report as one HTML file with everything in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 import numpy as np
-from markupsafe import Markup
 from tqdm import tqdm
 
 from affectnet.labels import COLOURS
@@ -38,29 +37,6 @@ class FaceStrip:
 
     title: str
     faces: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A drawn figure of the page."""
-
-    title: str
-    caption: str
-    svg: Markup
-    wide: bool
-
-
-@dataclass
-class RunSection:
-    """The section of the page about one run."""
-
-    name: str
-    anchor: str
-    n: int
-    strips: list[FaceStrip]
-    image_problem: str
-    figures: list[PageFigure] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
 
 
 def page_of(contents: Contents) -> str:
@@ -107,17 +83,23 @@ def page_of(contents: Contents) -> str:
 
 def _section(
     contents: RunContents, anchor: str, thumbnails: Thumbnails, bar: "tqdm[Any]"
-) -> RunSection:
+) -> dict[str, Any]:
     run, source = contents.run, contents.source
-    strips = face_strips(run, source, thumbnails)
-    section = RunSection(run.name, anchor, len(run.predictions), strips, source.problem)
-    section.figures, section.missing = _draw(contents.figures, anchor, bar)
-    return section
+    drawn, missing = _draw(contents.figures, anchor, bar)
+    return {
+        "name": run.name,
+        "anchor": anchor,
+        "n": len(run.predictions),
+        "strips": face_strips(run, source, thumbnails),
+        "image_problem": source.problem,
+        "figures": drawn,
+        "missing": missing,
+    }
 
 
 def _draw(
     wanted: Sequence[RunFigure], anchor: str, bar: "tqdm[Any]"
-) -> tuple[list[PageFigure], list[str]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The figures that can be drawn, and one line for each that cannot."""
     drawn, missing = [], []
     for one in wanted:
@@ -126,7 +108,7 @@ def _draw(
             missing.append(reason)
         else:
             svg = inline_svg(figure, f"{anchor}-{one.name}", one.alt)
-            drawn.append(PageFigure(one.title, one.caption, svg, one.wide))
+            drawn.append({"title": one.title, "caption": one.caption, "svg": svg, "wide": one.wide})
         bar.update()
     return drawn, missing
 
