@@ -102,7 +102,7 @@ def test_data_training_and_what_was_not_measured(run: Path) -> None:
     assert "| backbone | cvnet |" in text
     assert "skin colour was not measured" in text
     assert str(run.parent) not in text  # paths of this machine are not published
-    for heading in ("Intended use", "Limitations", "Ethics", "Training data", "Use"):
+    for heading in ("Intended use", "Limits", "Ethics", "Training data", "Use"):
         assert f"\n## {heading}\n" in text
 
 
