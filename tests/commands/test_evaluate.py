@@ -76,7 +76,7 @@ def test_figures_are_drawn_unasked(make_run, drawn):
     assert any((run.evaluation("test") / "figures").iterdir())
 
 
-def test_the_run_folder_fills_unasked(make_run, drawn, capsys):
+def test_the_run_folder_gets_all_figures(make_run, drawn, capsys):
     run = make_run("first")
     fast = FAST | {"figures": True}
     evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **fast))
@@ -163,11 +163,11 @@ def test_runs_that_are_evaluated_are_compared_without_the_dataset(make_run, draw
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_a_saved_model_keeps_no_scores_unless_told_where(make_run, drawn, tmp_path, capsys):
+def test_a_saved_model_stores_scores_only_with_out(make_run, drawn, tmp_path, capsys):
     model = make_run("first").model
     files = sorted(model.iterdir())
     (shown,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, **FAST))
-    assert "not kept; --out DIR" in capsys.readouterr().out
+    assert "printed only; --out DIR" in capsys.readouterr().out
     (one_file,) = evaluate(
         EvaluateConfig(runs=(model,), data=drawn, out=tmp_path / "one.json", **FAST)
     )
@@ -183,7 +183,7 @@ def test_a_saved_model_alone_is_not_enough(make_run, drawn):
     model = make_run("first").model
     with pytest.raises(RunError, match="--data DIR"):
         evaluate(EvaluateConfig(runs=(model,), **FAST))
-    with pytest.raises(ConfigError, match="several processes meet in a folder"):
+    with pytest.raises(ConfigError, match="several processes share a folder"):
         evaluate(EvaluateConfig(runs=(model,), data=drawn, devices=2, **FAST))
 
 
@@ -303,9 +303,9 @@ def test_scores_alone_in_a_json_file(drawn, guesses, tmp_path):
 def test_what_does_not_go_together(make_run, drawn, tmp_path):
     run = make_run("first").path
     wrong = [
-        (EvaluateConfig(), ConfigError, "name one or several runs"),
-        (EvaluateConfig(runs=(run,), predictions=run), ConfigError, "name one or several runs"),
-        (EvaluateConfig(runs=(run, run)), ConfigError, "named twice"),
+        (EvaluateConfig(), ConfigError, "give one or several runs"),
+        (EvaluateConfig(runs=(run,), predictions=run), ConfigError, "give one or several runs"),
+        (EvaluateConfig(runs=(run, run)), ConfigError, "given twice"),
         (
             EvaluateConfig(runs=(run, tmp_path / "other" / "first"), out=tmp_path / "o"),
             ConfigError,
@@ -313,13 +313,17 @@ def test_what_does_not_go_together(make_run, drawn, tmp_path):
         ),
         (EvaluateConfig(runs=(run,), ensemble=True), ConfigError, "two or more"),
         (EvaluateConfig(runs=(run,)), RunError, "give --data DIR"),
-        (EvaluateConfig(runs=(tmp_path / "none",), data=drawn), RunError, "there is no run folder"),
+        (
+            EvaluateConfig(runs=(tmp_path / "none",), data=drawn),
+            RunError,
+            "neither a run folder nor a file",
+        ),
         (EvaluateConfig(runs=(tmp_path,), data=drawn), RunError, "no finished epoch"),
         (EvaluateConfig(runs=(run,), data=tmp_path), DataError, "is not a dataset"),
         (
             EvaluateConfig(runs=(run, tmp_path), out=tmp_path / "a.json"),
             ConfigError,
-            "holds one score",
+            "is one file",
         ),
     ]
     for config, kind, message in wrong:

@@ -63,7 +63,7 @@ def test_the_files_own_words_and_order(write):
 
 def test_numbers_under_another_name_need_their_order(write):
     path = write(["id", "label"], ["a", 0])
-    with pytest.raises(DataError, match="say which classes they are, in their order"):
+    with pytest.raises(DataError, match="give their classes, in order"):
         read_predictions(path, ["expression_pred=label"])
 
 
@@ -110,7 +110,7 @@ BAD = {
     "no predictions": (["id", "guess"], [["a", 1]], "has no column any of .*it has id, guess"),
     "repeated ids": (["id", "expression_pred"], [["a", 1], ["a", 2]], r"repeated id \('a'\)"),
     "empty id": (["id", "expression_pred"], [["", 1], ["b", 2]], "empty 'id'"),
-    "label too high": (["id", "expression_pred"], [["a", 8]], "label 8 .*none of the classes"),
+    "label too high": (["id", "expression_pred"], [["a", 8]], "label 8 .*not one of the classes"),
     "label too low": (["id", "expression_pred"], [["a", -1]], "label -1"),
     "half a label": (["id", "expression_pred"], [["a", 1.5]], r"label 1\.5"),
     "no expression": (
@@ -173,9 +173,9 @@ def test_other_faults(tmp_path, write):
     path = write(["id", "expression_pred"], ["a", 1])
     with pytest.raises(ConfigError, match="did you mean 'expression_pred'"):
         read_predictions(path, ["expresion_pred=x"])
-    with pytest.raises(ConfigError, match="ours=theirs"):
+    with pytest.raises(ConfigError, match="OURS=THEIRS"):
         read_predictions(path, ["expression_pred"])
-    with pytest.raises(ConfigError, match="'happy' is no expression"):
+    with pytest.raises(ConfigError, match="'happy' is not an expression"):
         read_predictions(path, (), ["happy"])
     with pytest.raises(ConfigError, match="twice"):
         read_predictions(path, (), ["anger,anger"])

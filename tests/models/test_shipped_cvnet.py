@@ -83,7 +83,7 @@ def test_calibrating_leaves_the_package_as_it_is(folder: Path, drawn: Path, tmp_
     given = EvaluateConfig(
         runs=(Path(DEFAULT_MODEL),), data=drawn, out=tmp_path / "out", calibrate=True
     )
-    with pytest.raises(ConfigError, match="the package's own is not changed"):
+    with pytest.raises(ConfigError, match="is not changed; it is calibrated"):
         evaluate(given)
     assert sorted(path.name for path in folder.iterdir()) == names
     assert not (tmp_path / "out").exists()

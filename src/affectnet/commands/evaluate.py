@@ -1,4 +1,4 @@
-"""`affectnet evaluate`: runs, saved models or anybody's predictions, scored and compared."""
+"""`affectnet evaluate`: score and compare runs, saved models, or predictions in files."""
 
 import json
 import shutil
@@ -48,13 +48,13 @@ CARD_NAME = "README.md"
 
 
 @dataclass(frozen=True)
-class Subject:
+class PredictionSet:
     """One set of predictions to score.
 
     Attributes:
-        name: what tables call it.
-        truth, preds: what is compared.
-        folder: where its scores go, None for nowhere.
+        name: its name in tables.
+        truth, preds: what to compare.
+        folder: where the scores are written, None for nowhere.
     """
 
     name: str
@@ -71,31 +71,31 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
 
     Raises:
         ConfigError: settings that do not go together.
-        DataError: predictions or truth cannot be scored; one line says why.
+        DataError: predictions or truth cannot be scored; the message states why.
         RunError: a run has no predictions and no --data was given, or has scores already and
             --overwrite was not given.
     """
     given = _check(config)
     config = _with_classes_of_data(config)
     console = Console(width=max(WIDTH, Console().width))
-    subjects = [_subject(path, config, alone=len(given) == 1) for path in given]
+    sets = [_prediction_set(path, config, alone=len(given) == 1) for path in given]
     if config.devices > 1 or config.nodes > 1:
         from affectnet.training.distributed import rank
 
         if rank():
-            return []  # it has predicted its part; the first process scores the whole
+            return []  # the first process scores the predictions of all
     if config.ensemble:
         folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
-        members = [subject.preds for subject in subjects]
+        members = [one.preds for one in sets]
         if config.without_contempt or any(preds.of_seven for preds in members):
             members = [preds.to_seven() for preds in members]
         mean = ensemble(members)
-        subjects.append(Subject("ensemble", subjects[0].truth, mean, folder))
+        sets.append(PredictionSet("ensemble", sets[0].truth, mean, folder))
     found = []
-    for subject in subjects:
+    for one in sets:
         scores = score(
-            subject.truth,
-            subject.preds,
+            one.truth,
+            one.preds,
             resamples=config.resamples,
             seed=config.seed,
             interval=config.interval,
@@ -104,16 +104,16 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
             slices=config.slices,
             without_contempt=config.without_contempt,
         )
-        console.print(f"\n[bold]{subject.name}[/bold]", *tables(scores.metrics), sep="\n")
-        where = _write(subject, scores, config)
+        console.print(f"\n[bold]{one.name}[/bold]", *tables(scores.metrics), sep="\n")
+        where = _write(one, scores, config)
         if where:
             console.print(f"scores: {where}", soft_wrap=True)
-        if where and subject.folder and config.figures:
-            _draw(subject.folder, config)
-        if where and subject.folder and config.card:
-            _write_card(subject.folder, config)
+        if where and one.folder and config.figures:
+            _save_figures(one.folder, config)
+        if where and one.folder and config.card:
+            _write_card(one.folder, config)
         found.append(scores)
-    compared = [_compare(subjects[0], other, config) for other in subjects[1:]]
+    compared = [_compare(sets[0], other, config) for other in sets[1:]]
     for comparison in compared:
         console.print(comparison_table(comparison.metrics))
     if compared and config.out and config.out.suffix != ".json":
@@ -123,7 +123,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
 
 
 def _with_classes_of_data(config: EvaluateConfig) -> EvaluateConfig:
-    """The config, which says seven classes where the truth was ingested without contempt."""
+    """The config, with seven classes where the truth was ingested without contempt."""
     truth = config.truth or config.data
     seven = config.without_contempt or bool(
         truth and truth.is_dir() and DatasetInfo.read(truth).without_contempt
@@ -131,8 +131,8 @@ def _with_classes_of_data(config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, without_contempt=seven)
 
 
-def _draw(folder: Path, config: EvaluateConfig) -> None:
-    """Fill the evaluation's figures/ unasked."""
+def _save_figures(folder: Path, config: EvaluateConfig) -> None:
+    """Save all figures of the evaluation in its folder figures/."""
     from affectnet.report import save_run_figures
 
     datasets = [path for path in (config.data, config.truth) if path and path.is_dir()]
@@ -140,7 +140,7 @@ def _draw(folder: Path, config: EvaluateConfig) -> None:
 
 
 def _write_card(folder: Path, config: EvaluateConfig) -> None:
-    """Write the run's model card anew, unless somebody wrote their own."""
+    """Update the model card of the run, unless the user wrote one."""
     from affectnet.report.card import refresh_card
 
     card = refresh_card(folder.parents[1], [config.data] if config.data else [])
@@ -149,33 +149,33 @@ def _write_card(folder: Path, config: EvaluateConfig) -> None:
 
 
 def _check(config: EvaluateConfig) -> list[Path]:
-    """What is to be scored, when the settings go together."""
+    """The paths to score, after checking the settings."""
     if bool(config.runs) == (config.predictions is not None):
         raise ConfigError(
-            "name one or several runs (`affectnet evaluate RUN... --data DIR`), or give "
+            "give one or several runs (`affectnet evaluate RUN... --data DIR`), or "
             "--predictions FILE --truth DIR"
         )
     given = [config.predictions] if config.predictions else [*map(local_path, config.runs)]
     if config.calibrate and any(local_path(path) != path for path in config.runs):
         raise ConfigError(
-            "--calibrate keeps its temperature in the model, and the package's own is not changed; "
-            "it is calibrated already: leave --calibrate out, or calibrate a copy of its folder"
+            "--calibrate stores its temperature in the model, and the model of the package is not "
+            "changed; it is calibrated already: omit --calibrate, or calibrate a copy of its folder"
         )
     places = [path.resolve() for path in given]
     if len(set(places)) < len(places):
-        raise ConfigError("the same run is named twice; name each once")
+        raise ConfigError("the same run is given twice; give each once")
     if config.ensemble and len(given) < 2:
-        raise ConfigError("--ensemble takes the mean of several runs; name two or more")
+        raise ConfigError("--ensemble takes the mean of several runs; give two or more")
     if config.calibrate and config.data is None:
         raise ConfigError("--calibrate fits on the val split of --data; give --data DIR")
     if config.out and len({_name(path) for path in given}) < len(given):
-        raise ConfigError("two of these have the same name; score them one by one, or rename one")
+        raise ConfigError("two of these have the same name; score them separately, or rename one")
     if config.out and config.out.suffix == ".json" and len(given) > 1:
-        raise ConfigError(f"--out {config.out} holds one score; give a folder for several")
+        raise ConfigError(f"--out {config.out} is one file; give a folder for several scores")
     if config.out and not config.overwrite:
         taken = [config.out] if config.out.suffix == ".json" else []
         taken += [
-            _home(path, config, len(given) == 1) / METRICS_NAME
+            _evaluation_folder(path, config, len(given) == 1) / METRICS_NAME
             for path in given
             if config.out.suffix != ".json"
         ]
@@ -186,43 +186,43 @@ def _check(config: EvaluateConfig) -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    """A run folder's name, or a file's without its ending."""
+    """The name of a run folder, or of a file without its suffix."""
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _home(path: Path, config: EvaluateConfig, alone: bool) -> Path:
+def _evaluation_folder(path: Path, config: EvaluateConfig, alone: bool) -> Path:
     """The folder of the evaluation of `path` under --out."""
     assert config.out is not None
     return RunFolder(config.out if alone else config.out / _name(path)).evaluation(config.split)
 
 
-def _subject(path: Path, config: EvaluateConfig, alone: bool) -> Subject:
-    home = None
+def _prediction_set(path: Path, config: EvaluateConfig, alone: bool) -> PredictionSet:
+    folder = None
     if config.out and config.out.suffix != ".json":
-        home = _home(path, config, alone)
+        folder = _evaluation_folder(path, config, alone)
     if path.is_file() or config.predictions:
         preds = read_predictions(path, config.columns, config.classes, config.out_of_range)
-        return Subject(path.stem, _truth(path, config), preds, home)
+        return PredictionSet(path.stem, _truth(path, config), preds, folder)
     if not path.is_dir():
-        raise RunError(f"there is no run folder and no file {path}")
+        raise RunError(f"there is neither a run folder nor a file {path}")
     saved = (path / "config.json").is_file()
     run = RunFolder(path)
     name = path.resolve().parent.name if saved and path.name == "model" else run.name
-    if saved and home is None:
-        return _subject_for_once(path, name, config)
-    home = home or run.evaluation(config.split)
-    file = _predictions_of_run(path if saved else run.model, path, home, config, alone)
+    if saved and folder is None:
+        return _set_of_saved_model(path, name, config)
+    folder = folder or run.evaluation(config.split)
+    file = _predictions_of_run(path if saved else run.model, path, folder, config, alone)
     table = read_table(file)
     preds = predictions_of(table, source=name)
     truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
-    return Subject(name, truth, preds, home)
+    return PredictionSet(name, truth, preds, folder)
 
 
-def _subject_for_once(model: Path, name: str, config: EvaluateConfig) -> Subject:
-    """The predictions of a saved model, which is no run folder and keeps no scores."""
+def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> PredictionSet:
+    """The predictions of a saved model, which is not a run folder and stores no scores."""
     if config.devices > 1 or config.nodes > 1:
         raise ConfigError(
-            f"{model} is a saved model, which keeps no scores, and several processes meet in a "
+            f"{model} is a saved model, which stores no scores, and several processes share a "
             "folder; give one with --out DIR"
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -230,36 +230,36 @@ def _subject_for_once(model: Path, name: str, config: EvaluateConfig) -> Subject
         preds = predictions_of(read_table(file), source=name)
         truth = _truth(file, config)
     if config.out is None:
-        print(f"{name} is a saved model: its scores are shown and not kept; --out DIR keeps them")
-    return Subject(name, truth, preds, None)
+        print(f"{name} is a saved model: its scores are printed only; --out DIR stores them")
+    return PredictionSet(name, truth, preds, None)
 
 
 def _predictions_of_run(
-    model: Path, path: Path, home: Path, config: EvaluateConfig, alone: bool
+    model: Path, path: Path, folder: Path, config: EvaluateConfig, alone: bool
 ) -> Path:
-    """The run's predictions.parquet: the one that is there, or a new one."""
-    file = home / PREDICTIONS_NAME
+    """The predictions.parquet of the run: the existing one, or a new one."""
+    file = folder / PREDICTIONS_NAME
     if file.is_file() and alone and not config.overwrite:
         raise RunError(
-            f"{path} is evaluated on {config.split} already ({file}); add --overwrite to do it "
-            "again (without --data: to score the same predictions anew)"
+            f"{path} is already evaluated on {config.split} ({file}); add --overwrite to repeat it "
+            "(without --data: to score the same predictions again)"
         )
     if config.calibrate and file.is_file() and not config.overwrite:
-        raise RunError(f"{file} is older than --calibrate; add --overwrite to predict anew")
+        raise RunError(f"{file} exists, from before --calibrate; add --overwrite to predict again")
     if config.data is not None and (config.overwrite or not file.is_file()):
-        return predict_run(model, config.data, home, config)
+        return predict_run(model, config.data, folder, config)
     if not file.is_file():
         raise RunError(
             f"{path} has no predictions of split {config.split}; give --data DIR, the dataset to "
-            "predict on"
+            "predict"
         )
     return file
 
 
-def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> Path:
-    """Run the saved `model` over a split of the dataset `data`; write `home`/predictions.parquet.
+def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -> Path:
+    """Run the saved `model` over a split of the dataset `data`; write `folder`/predictions.parquet.
 
-    With `config.calibrate` a temperature is fitted on the val split first and kept in the model.
+    With `config.calibrate` a temperature is first fitted on the val split and stored in the model.
     """
     from affectnet.models.affect_model import AffectModel
     from affectnet.training.checkpoints import export_best
@@ -284,14 +284,14 @@ def predict_run(model: Path, data: Path, home: Path, config: EvaluateConfig) -> 
         with write_beside(model) as new:
             loaded.save_pretrained(new)
             if (model / CARD_NAME).is_file():
-                # The model's folder is replaced; a card that somebody wrote is theirs.
+                # The folder of the model is replaced; a card that the user wrote must stay.
                 shutil.copy2(model / CARD_NAME, new)
-        print(f"temperature {loaded.temperature:.3f}, fitted on val, kept in {model}")
+        print(f"temperature {loaded.temperature:.3f}, fitted on val, stored in {model}")
     table = predict_split(loaded, data, config.split, **settings)
     if rank() == 0:
-        write_predictions(table, home / PREDICTIONS_NAME)
+        write_predictions(table, folder / PREDICTIONS_NAME)
     wait_for_all()
-    return home / PREDICTIONS_NAME
+    return folder / PREDICTIONS_NAME
 
 
 def _truth(path: Path, config: EvaluateConfig) -> Truth:
@@ -310,13 +310,13 @@ _TRUTH_ALIASES = ("id", "expression", "valence", "arousal")
 
 
 def _own_truth(path: Path, config: EvaluateConfig) -> Truth:
-    """The truth that stands beside the predictions in one file."""
+    """The truth in the same file as the predictions."""
     aliases = parse_columns(config.columns)
     table = read_table(path, aliases)
     named = {aliases.get(name, name) for name in _TRUTH_ALIASES[1:]} | set(_TRUTH_ALIASES[1:])
     if not named & set(table.column_names):
         raise DataError(
-            f"{path.name} holds no expression, valence or arousal to score against; give --truth "
+            f"{path.name} has no expression, valence or arousal to score against; give --truth "
             "DIR (a dataset) or --truth FILE"
         )
     return truth_of(table, path.name, aliases, parse_classes(config.classes))
@@ -336,7 +336,7 @@ def _truth_of_split(split: Split, slices: Sequence[str]) -> Truth:
     )
 
 
-def _compare(first: Subject, other: Subject, config: EvaluateConfig) -> Comparison:
+def _compare(first: PredictionSet, other: PredictionSet, config: EvaluateConfig) -> Comparison:
     return compare(
         first.truth,
         first.preds,
@@ -350,22 +350,22 @@ def _compare(first: Subject, other: Subject, config: EvaluateConfig) -> Comparis
     )
 
 
-def _write(subject: Subject, scores: Scores, config: EvaluateConfig) -> Path | None:
-    """Write metrics.json, and predictions.parquet where it is not there; None where nowhere."""
+def _write(one: PredictionSet, scores: Scores, config: EvaluateConfig) -> Path | None:
+    """Write metrics.json, and predictions.parquet if missing; return the path, if any."""
     if config.out and config.out.suffix == ".json":
         scores.write(config.out)
         return config.out
-    if subject.folder is None:
+    if one.folder is None:
         return None
-    path = subject.folder / METRICS_NAME
+    path = one.folder / METRICS_NAME
     if path.exists() and not config.overwrite:
         return None
-    predictions = subject.folder / PREDICTIONS_NAME
+    predictions = one.folder / PREDICTIONS_NAME
     if config.predictions or not predictions.is_file():
-        table: pa.Table = joined_table(join(subject.truth, subject.preds))
+        table: pa.Table = joined_table(join(one.truth, one.preds))
         write_predictions(table, predictions)
     if config.data is not None:
-        # Where the faces are, for galleries: the report may be made from another folder.
+        # Galleries need the location of the faces, and reports may be made from another folder.
         scores.metrics["protocol"]["data"] = str(config.data.resolve())
     scores.write(path)
     return path

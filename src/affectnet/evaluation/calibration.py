@@ -1,4 +1,4 @@
-"""What improves scores without thresholds: temperature scaling, and the mean of several models."""
+"""Temperature scaling, and the mean of several models."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -18,12 +18,12 @@ TEMPERATURE_RANGE: Final = (0.01, 100.0)
 def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """The T > 0 that minimises the mean log loss of softmax(logits / T) (Guo et al., 2017).
 
-    The loss is convex in 1 / T, so the minimum is found exactly; it is sought for T from 0.01 to
-    100. T above 1 softens an overconfident model; the predicted class never changes. Fit it on
-    faces that are neither trained on nor reported: the validation split.
+    The loss is convex in 1 / T, so the minimum for T from 0.01 to 100 is found exactly. T above 1
+    softens an overconfident model; the predicted class never changes. Fit it on faces that are
+    used neither for training nor for the reported scores: the validation split.
 
     Args:
-        logits: (n, K); log-probabilities serve as well.
+        logits: (n, K), or log-probabilities.
         truth: (n,) class indices, -1 where missing.
 
     Raises:
@@ -39,9 +39,9 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     def loss(inverse: float) -> float:
         return float(-log_softmax(values * inverse, axis=1)[rows, labels].mean())
 
-    coldest, hottest = TEMPERATURE_RANGE
+    lowest, highest = TEMPERATURE_RANGE
     found = minimize_scalar(
-        loss, bounds=(1 / hottest, 1 / coldest), method="bounded", options={"xatol": 1e-9}
+        loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-9}
     )
     return float(1 / found.x)
 
@@ -57,7 +57,7 @@ def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> Float
 
 
 def log_probabilities(probabilities: npt.ArrayLike) -> Floats:
-    """ln p, with p kept above 2.2e-16, as logits for `fit_temperature`, (n, K)."""
+    """ln p, with p at least 2.2e-16, as logits for `fit_temperature`, (n, K)."""
     known = np.asarray(probabilities, dtype=np.float64)
     return np.asarray(np.log(np.maximum(known, PROBABILITY_FLOOR)), dtype=np.float64)
 
@@ -65,9 +65,9 @@ def log_probabilities(probabilities: npt.ArrayLike) -> Floats:
 def ensemble(members: Sequence[Predictions]) -> Predictions:
     """The mean of several models: of probabilities, of valence and of arousal.
 
-    The faces are those that all members have, in the first one's order. A value that any member
-    lacks on a face is missing there, so that every face has the same mixture. The predicted class
-    is the most probable one of the mean.
+    The faces are those that all members have, in the order of the first. A value that any member
+    lacks for a face is missing, so that every face has the same mixture. The predicted class is the
+    most probable one of the mean.
 
     Raises:
         DataError: no members, no face that all have, or a member without probabilities or with

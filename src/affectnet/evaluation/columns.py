@@ -1,8 +1,7 @@
-"""The columns of a table under our names, and the classes in our order.
+"""Read the columns of a table by the names in `predictions.parquet`, and classes in our order.
 
-Nothing is guessed. A column is known by its own name in our contract or by the alias that the user
-states; a class by its name, by AffectNet's index in a column of our contract, or by the order that
-the user states.
+Nothing is guessed. A column has our name, or an alias that the user gives. A class is given by its
+name, by AffectNet's index in a column of our name, or by the order that the user gives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,16 +30,16 @@ def parse_columns(given: Sequence[str]) -> dict[str, str]:
     `p=PREFIX` stands for all probability columns: PREFIX followed by each class.
 
     Raises:
-        ConfigError: no `=`, or a name on its left that we do not know.
+        ConfigError: no `=`, or an unknown name on its left.
     """
     aliases = {}
     for alias in (part.strip() for one in given for part in one.split(",") if part.strip()):
         ours, equals, theirs = alias.partition("=")
         if not equals or not ours or not theirs:
-            raise ConfigError(f"--columns {alias!r}: write it as ours=theirs, as id=image_name")
+            raise ConfigError(f"--columns {alias!r}: write OURS=THEIRS, for example id=image_name")
         if ours not in (*_KNOWN, "p"):
             raise ConfigError(
-                f"--columns {alias!r}: {ours!r} is none of ours{suggest(ours, _KNOWN)}; ours are "
+                f"--columns {alias!r}: {ours!r} is not one of our columns{suggest(ours, _KNOWN)}: "
                 f"{', '.join(_KNOWN)}, and p=PREFIX for all probabilities"
             )
         aliases[ours] = theirs
@@ -51,15 +50,15 @@ def parse_classes(given: Sequence[str]) -> dict[str, str]:
     """Read a class order such as `neutral,happiness=happy` into {our name: the file's name}.
 
     Raises:
-        ConfigError: a name that is no expression, or one twice.
+        ConfigError: a name that is not an expression, or a repeated one.
     """
     order: dict[str, str] = {}
     for word in (part.strip() for one in given for part in one.split(",") if part.strip()):
         ours, _, theirs = word.partition("=")
         if ours not in EXPRESSIONS:
             raise ConfigError(
-                f"--classes: {ours!r} is no expression{suggest(ours, EXPRESSIONS)}; they are "
-                f"{', '.join(EXPRESSIONS)}; where the file says another word, write happiness=happy"
+                f"--classes: {ours!r} is not an expression{suggest(ours, EXPRESSIONS)}; they are "
+                f"{', '.join(EXPRESSIONS)}; where the file has another word, give happiness=happy"
             )
         if ours in order:
             raise ConfigError(f"--classes names {ours!r} twice")
@@ -72,7 +71,7 @@ class Columns:
 
     Args:
         table: any columns.
-        source: what messages call the table.
+        source: name of the table in messages.
         aliases: {our name: the table's}, from `parse_columns`.
         classes: {our class: the table's word}, in the table's order, from `parse_classes`.
     """
@@ -99,7 +98,7 @@ class Columns:
         if all(self.name(ours) is None for ours in any_of):
             one_of = any_of[0] if len(any_of) == 1 else f"any of {', '.join(any_of)}"
             raise DataError(
-                f"{self.source} has no column {one_of}; it has {self._has()}; say which is which "
+                f"{self.source} has no column {one_of}; it has {self._has()}; give its name "
                 f"with --columns {any_of[-1]}=NAME"
             )
 
@@ -113,7 +112,7 @@ class Columns:
             DataError: no rows at all, or rows without an id.
         """
         if self.table.num_rows == 0:
-            raise DataError(f"{self.source} has no rows; it needs one a face")
+            raise DataError(f"{self.source} has no rows; it needs one row per face")
         name = self.name("id")
         if name is None:
             return [str(row) for row in range(self.table.num_rows)]
@@ -121,7 +120,7 @@ class Columns:
         if column.null_count:
             raise DataError(
                 f"{self.source}: {column.null_count:,} rows have an empty {name!r}; "
-                "each face needs its id"
+                "each face needs an id"
             )
         ids: list[str] = column.cast(pa.string()).to_pylist()
         return ids
@@ -153,8 +152,8 @@ class Columns:
         missing = np.isnan(values)
         if name != ours and not self._classes and not missing.all():
             raise DataError(
-                f"{self.source}: column {name!r} holds numbers; say which classes they are, in "
-                f"their order, with --classes {','.join(EXPRESSIONS[:2])},..."
+                f"{self.source}: column {name!r} holds numbers; give their classes, in order, "
+                f"with --classes {','.join(EXPRESSIONS[:2])},..."
             )
         order = np.array([EXPRESSIONS.index(c) for c in self._classes or EXPRESSIONS])
         self._check_indices(name, values, missing, len(order))
@@ -166,19 +165,19 @@ class Columns:
         if wrong.any():
             raise DataError(
                 f"{self.source}: label {values[wrong][0]:g} in column {name!r} "
-                f"({wrong.sum():,} rows) is none of the classes 0 to {count - 1} "
+                f"({wrong.sum():,} rows) is not one of the classes 0 to {count - 1} "
                 f"({', '.join(self._classes or EXPRESSIONS)}); leave such faces out"
             )
 
     def _words(self, name: str, words: list[str | None]) -> Ints:
-        # The file's own words, and ours where they do not clash with them.
+        # The words of the file, and ours where they do not conflict with them.
         index = {word: c for c, word in enumerate(EXPRESSIONS)}
         index |= {theirs: EXPRESSIONS.index(ours) for ours, theirs in self._classes.items()}
         for word in sorted({word for word in words if word is not None} - index.keys()):
             raise DataError(
-                f"{self.source}: label {word!r} in column {name!r} is no expression"
+                f"{self.source}: label {word!r} in column {name!r} is not an expression"
                 f"{suggest(word, index)}; allowed are {', '.join(index)}; where the file has "
-                "words of its own, say --classes neutral,happiness=happy,..."
+                "other words, give --classes neutral,happiness=happy,..."
             )
         return np.array([-1 if word is None else index[word] for word in words], dtype=np.int64)
 
@@ -186,7 +185,7 @@ class Columns:
         """The class probabilities (n, 8), or None, and the classes without a column.
 
         Raises:
-            DataError: a prefix that fits no column, or a `p_` column that names no expression.
+            DataError: a prefix that matches no column, or a `p_` column that names no expression.
         """
         found = self._probability_columns()
         if not found:
@@ -201,8 +200,8 @@ class Columns:
     def _probability_columns(self) -> dict[int, str]:
         """The table's column of each class index that has one."""
         prefix = self._aliases.get("p", "p_")
-        # A column without a single value is as good as none.
-        there = {
+        # A column without any value counts as missing.
+        filled = {
             name
             for name, column in zip(self.table.column_names, self.table.columns, strict=True)
             if column.null_count < len(column)
@@ -212,15 +211,15 @@ class Columns:
             names = [self.name(PROBABILITY_COLUMNS[c]), prefix + self._classes.get(ours, ours)]
             if ours in self._classes:
                 names.append(f"{prefix}{list(self._classes).index(ours)}")
-            if name := next((name for name in names if name in there), None):
+            if name := next((name for name in names if name in filled), None):
                 found[c] = name
-        left = [name for name in there - set(found.values()) if name.startswith(prefix)]
+        left = [name for name in filled - set(found.values()) if name.startswith(prefix)]
         if left and len(found) < N_EXPRESSIONS and len(found) < (len(self._classes) or 8):
             stray = min(left)
             raise DataError(
                 f"{self.source}: column {stray!r} names no expression"
-                f"{suggest(stray, [prefix + name for name in EXPRESSIONS])}; say which classes the "
-                f"{prefix} columns are, in their order, with --classes neutral,happiness=happy,..."
+                f"{suggest(stray, [prefix + name for name in EXPRESSIONS])}; give the classes of "
+                f"the {prefix} columns, in their order, with --classes neutral,happiness=happy,..."
             )
         if "p" in self._aliases and not found:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Reading anybody's predictions and truth from CSV or Parquet, and writing our own."""
+"""Read predictions and truth of any source from CSV or Parquet, and write `predictions.parquet`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def read_table(path: Path, aliases: Mapping[str, str] | None = None) -> pa.Table
     """Read a CSV, TSV or Parquet file; ids stay text, so `007` is not `7`.
 
     Raises:
-        DataError: no such file, another kind of file, or one that cannot be read.
+        DataError: no such file, an unknown kind of file, or one that cannot be read.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
@@ -71,18 +71,18 @@ def read_predictions(
     classes: Sequence[str] = (),
     out_of_range: OutOfRange = "error",
 ) -> Predictions:
-    """Read anybody's predictions.
+    """Read predictions of any source.
 
     Args:
         path: CSV, TSV or Parquet with `id` and any of `expression_pred`, `p_neutral` to
             `p_contempt`, `valence_pred`, `arousal_pred`.
         columns: other names for these, as `expression_pred=label`.
-        classes: the order of numeric labels, and the file's words for the classes.
-        out_of_range: what to do with valence or arousal outside [-1, 1].
+        classes: the order of numeric labels, and the words of the file for the classes.
+        out_of_range: how to treat valence or arousal outside [-1, 1].
 
     Raises:
-        ConfigError: `columns` or `classes` make no sense.
-        DataError: the file does not hold what can be scored; one line says why.
+        ConfigError: `columns` or `classes` are not valid.
+        DataError: the file cannot be scored; the message states why.
     """
     aliases = parse_columns(columns)
     table = read_table(path, aliases)
@@ -93,9 +93,9 @@ def read_predictions(
 def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> Truth:
     """Read truth from a CSV, TSV or Parquet file with `id`, `expression`, `valence`, `arousal`.
 
-    At least one of the last three is needed; every further column can be sliced by. Numbers in a
-    column `expression` are AffectNet's order; `classes` orders those of a column by another name,
-    and translates words.
+    At least one of the last three is needed; every further column can be used for slices. Numbers
+    in a column `expression` are in AffectNet's order; `classes` gives the order for a column of
+    another name, and translates words.
 
     Raises:
         ConfigError, DataError: as `read_predictions`.
@@ -114,9 +114,9 @@ def truth_of(
     aliases: Mapping[str, str] | None = None,
     classes: Mapping[str, str] | None = None,
 ) -> Truth:
-    """Make `Truth` of an Arrow table, a data frame or a mapping of arrays; see `read_truth`.
+    """Make `Truth` from an Arrow table, a data frame or a mapping of arrays; see `read_truth`.
 
-    Without a column `id`, rows are known by their number.
+    Without a column `id`, row numbers are the ids.
     """
     columns = Columns(_as_table(data), source, aliases or {}, classes or {})
     columns.need(TRUTH_COLUMNS)
@@ -137,10 +137,10 @@ def predictions_of(
     classes: Mapping[str, str] | None = None,
     out_of_range: OutOfRange = "error",
 ) -> Predictions:
-    """Make `Predictions` of an Arrow table, a data frame or a mapping of arrays.
+    """Make `Predictions` from an Arrow table, a data frame or a mapping of arrays.
 
-    A mapping may hold `probabilities` (n, 8) instead of eight columns. Without a column `id`, rows
-    are known by their number. See `read_predictions`.
+    A mapping may hold `probabilities` (n, 8) instead of eight columns. Without a column `id`, row
+    numbers are the ids. See `read_predictions`.
     """
     columns = Columns(_as_table(data), source, aliases or {}, classes or {})
     probabilities, uncovered = columns.probabilities()
@@ -188,7 +188,7 @@ def predictions_table(
 
 
 def joined_table(joined: Joined) -> pa.Table:
-    """The table of `predictions.parquet` from anybody's predictions, joined to their truth."""
+    """The table of `predictions.parquet` from predictions joined to their truth."""
     truth, preds = joined.truth, joined.preds
     probabilities = preds.probabilities
     if probabilities is None:
@@ -232,7 +232,7 @@ def _table(
 def write_predictions(table: pa.Table, path: Path) -> None:
     """Write `predictions.parquet`; the class order goes into the file's metadata.
 
-    The file appears complete or not at all.
+    The file is written completely or not at all.
     """
     order = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
     with write_beside(path) as new:
@@ -260,7 +260,7 @@ def _need_ids(table: pa.Table, source: str, aliases: Mapping[str, str]) -> None:
 
 
 def _extra(columns: Columns, aliases: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
-    """Every flat column that is none of ours, to slice by."""
+    """Every further flat column, for slices."""
     used = {"id", *TRUTH_COLUMNS, *PREDICTION_COLUMNS, *aliases.values()}
     return {
         field.name: columns.table.column(field.name).to_numpy()
@@ -273,7 +273,7 @@ def _extra(columns: Columns, aliases: Mapping[str, str]) -> dict[str, npt.NDArra
 
 
 def _as_table(data: Any) -> pa.Table:
-    """An Arrow table of a table, a data frame, or a mapping of arrays of one length."""
+    """An Arrow table from a table, a data frame, or a mapping of arrays of one length."""
     if isinstance(data, pa.Table):
         return data
     if not isinstance(data, Mapping):

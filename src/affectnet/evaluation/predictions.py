@@ -13,7 +13,7 @@ from affectnet.seven import CONTEMPT, seven_probabilities
 
 OutOfRange: TypeAlias = Literal["error", "clip", "keep"]
 SUM_TOLERANCE: Final = 0.01
-"""How far from one the probabilities of a face may sum (rounding in a text file)."""
+"""Allowed distance from one of the sum of the probabilities of a face (rounding in text files)."""
 
 _SLACK: Final = 1e-6
 _ROUNDING: Final = 1e-4
@@ -22,17 +22,17 @@ _CONTEMPT_ALONE: Final = (EXPRESSIONS[CONTEMPT],)
 
 @dataclass(frozen=True)
 class Truth:
-    """What the annotators said.
+    """Annotations of n faces.
 
     Attributes:
         ids: (n,) unique.
         expression: (n,) class indices in AffectNet's order, -1 where missing.
         valence, arousal: (n,) in [-1, 1], NaN where missing.
         extra: any further columns by name, each (n,), for slices.
-        source: what messages call it.
+        source: its name in messages.
 
     Raises:
-        DataError: an id twice, a label or a value out of range.
+        DataError: a repeated id, or a label or value out of range.
     """
 
     ids: Sequence[str]
@@ -65,20 +65,20 @@ class Truth:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said.
+    """Predictions of a model for n faces.
 
     Attributes:
         ids: (n,) unique.
-        expression: (n,) class indices, -1 where missing; taken from the probabilities where no
-            label is given.
+        expression: (n,) class indices, -1 where missing; from the probabilities where no label is
+            given.
         valence, arousal: (n,), NaN where missing.
         probabilities: (n, 8), a row of NaN where missing, or None; rows sum to one.
-        uncovered: classes that the model cannot say; their probability is zero.
+        uncovered: classes that the model does not have; their probability is zero.
         extra: any further columns by name, each (n,), for slices.
-        source: what messages call it.
+        source: its name in messages.
 
     Raises:
-        DataError: an id twice, or a value that cannot be.
+        DataError: a repeated id, or an impossible value.
     """
 
     ids: Sequence[str]
@@ -143,7 +143,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Joined:
-    """Truth and predictions of the same faces, in the truth's order, and what had no partner."""
+    """Truth and predictions of the same faces, in the order of the truth, and the unmatched ids."""
 
     truth: Truth
     preds: Predictions
@@ -152,21 +152,21 @@ class Joined:
 
 
 def join(truth: Truth, preds: Predictions) -> Joined:
-    """Match predictions to truth by id; the order of either does not matter.
+    """Match predictions to truth by id, in any order.
 
     Raises:
-        DataError: not one id in common, or no faces at all.
+        DataError: no id in common, or no faces at all.
     """
     for given in (truth, preds):
         if len(given) == 0:
-            raise DataError(f"{given.source} has no rows; it needs one a face")
+            raise DataError(f"{given.source} has no rows; it needs one row per face")
     place = {name: i for i, name in enumerate(preds.ids)}
     found = np.array([place.get(name, -1) for name in truth.ids], dtype=np.int64)
     if not (found >= 0).any():
         raise DataError(
             f"{preds.source} and {truth.source} have no id in common: {preds.source} has "
             f"{_few(preds.ids)}, {truth.source} has {_few(truth.ids)}; "
-            "say which column holds the ids with --columns id=NAME"
+            "give the column of the ids with --columns id=NAME"
         )
     known = set(truth.ids)
     return Joined(
@@ -200,30 +200,30 @@ def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predict
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:
-    """Raise `DataError` for an id that comes twice."""
+    """Raise `DataError` for a repeated id."""
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
         raise DataError(
             f"{source} has {len(twice)} repeated id{'s' * (len(twice) > 1)} ({_few(twice)}); "
-            "each face may stand there once"
+            "each face may occur once"
         )
 
 
 def check_labels(labels: Ints, ids: Sequence[str], source: str) -> None:
     """Raise `DataError` for a label outside the eight classes (-1 is missing)."""
-    _complain(
+    _raise_if(
         (labels < -1) | (labels >= N_EXPRESSIONS),
         labels,
         ids,
-        f"{source}: label {{value}} at id {{id}}{{more}} is none of the classes 0 to "
+        f"{source}: label {{value}} at id {{id}}{{more}} is not one of the classes 0 to "
         f"{N_EXPRESSIONS - 1} ({', '.join(EXPRESSIONS)}); leave such faces out",
     )
 
 
 def check_affect(values: Floats, ids: Sequence[str], name: str, source: str) -> None:
     """Raise `DataError` for a valence or arousal outside [-1, 1] (NaN is missing)."""
-    _complain(
+    _raise_if(
         np.asarray(np.abs(values) > 1 + _SLACK),
         values,
         ids,
@@ -235,12 +235,12 @@ def check_affect(values: Floats, ids: Sequence[str], name: str, source: str) -> 
 def within_range(
     values: Floats, ids: Sequence[str], name: str, source: str, rule: OutOfRange
 ) -> Floats:
-    """Predicted valence or arousal, made to obey `rule` where it leaves [-1, 1].
+    """Predicted valence or arousal, with `rule` applied to values outside [-1, 1].
 
     Raises:
         DataError: infinite, or outside [-1, 1] and the rule is `error`.
     """
-    _complain(
+    _raise_if(
         np.isinf(values),
         values,
         ids,
@@ -250,18 +250,18 @@ def within_range(
     if rule == "clip":
         return np.asarray(np.clip(values, -1.0, 1.0))
     if rule == "error":
-        _complain(
+        _raise_if(
             np.asarray(np.abs(values) > 1 + _SLACK),
             values,
             ids,
-            f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; mend it, "
-            "or say --out-of-range clip (or keep, to score it as it is)",
+            f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; correct "
+            "it, or give --out-of-range clip (or keep, to score it as it is)",
         )
     return values
 
 
 def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) -> Floats:
-    """Return the rows, scaled to sum to one where they are off by more than 0.0001.
+    """Return the rows, scaled to sum to one where the sum differs by more than 0.0001.
 
     Rows that are all NaN stay so.
 
@@ -269,10 +269,10 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
         DataError: a row that is partly missing, negative, or does not sum to one.
     """
     empty = np.isnan(probabilities)
-    some = np.asarray(empty.any(axis=1) & ~empty.all(axis=1))
+    partly = np.asarray(empty.any(axis=1) & ~empty.all(axis=1))
     sums = probabilities.sum(axis=1)
-    _complain(
-        some,
+    _raise_if(
+        partly,
         empty.sum(axis=1),
         ids,
         f"{source}: {{value}} probabilities are missing at id {{id}}{{more}}; give all or none",
@@ -280,27 +280,27 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
     with np.errstate(invalid="ignore"):
         lowest = np.where(empty.all(axis=1), 0.0, probabilities.min(axis=1))
         off = np.asarray(~empty.any(axis=1) & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE))
-    _complain(
+    _raise_if(
         lowest < -_SLACK,
         lowest,
         ids,
         f"{source}: probability {{value:g}} at id {{id}}{{more}} is negative; "
         "if these are logits, take their softmax first",
     )
-    _complain(
+    _raise_if(
         off,
         sums,
         ids,
         f"{source}: the probabilities at id {{id}}{{more}} sum to {{value:g}}, not to 1; "
         "if these are logits, take their softmax first",
     )
-    # Scaling what single precision rounded would break ties between faces, and so move the AUC.
+    # Scaling away rounding of single precision would break ties between faces and change the AUC.
     far = np.abs(sums - 1.0) > _ROUNDING
     return np.where(far[:, None], probabilities / sums[:, None], np.maximum(probabilities, 0.0))
 
 
-def _complain(wrong: Bools, values: Any, ids: Sequence[str], message: str) -> None:
-    """Raise `DataError` about the first wrong row, if there is one, and count the others."""
+def _raise_if(wrong: Bools, values: Any, ids: Sequence[str], message: str) -> None:
+    """Raise `DataError` about the first wrong row, if any, with the number of others."""
     rows = np.flatnonzero(wrong)
     if len(rows):
         first = rows[0]
@@ -308,6 +308,6 @@ def _complain(wrong: Bools, values: Any, ids: Sequence[str], message: str) -> No
         raise DataError(message.format(value=values[first], id=repr(ids[first]), more=more))
 
 
-def _few(names: Iterable[str], show: int = 3) -> str:
+def _few(names: Iterable[str], most: int = 3) -> str:
     listed = list(names)
-    return ", ".join(map(repr, listed[:show])) + (", ..." if len(listed) > show else "")
+    return ", ".join(map(repr, listed[:most])) + (", ..." if len(listed) > most else "")

@@ -67,7 +67,7 @@ class Scores:
         return to_text(tables(self.metrics))
 
     def write(self, path: Path) -> None:
-        """Write metrics.json; it appears complete or not at all."""
+        """Write metrics.json, completely or not at all."""
         text = json.dumps(self.metrics, indent=2, allow_nan=False)
         with write_beside(path) as new:
             new.write_text(text + "\n", encoding="utf-8")
@@ -104,7 +104,7 @@ def evaluate(
             predictions with probabilities for these seven alone.
 
     Raises:
-        DataError: values that cannot be, ids that repeat, no id in common.
+        DataError: impossible values, repeated ids, or no id in common.
         ConfigError: an unknown interval, zero rule or slice.
     """
     _check(resamples, interval, zero_rule)
