@@ -1,6 +1,7 @@
 """The command line: one line per mistake, YAML and flags together."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def test_version_and_overview() -> None:
         (["trian"], "did you mean 'train'?"),
         (["train", "--dta", "D"], "did you mean '--data'?"),
         (["train", "--data", "D", "--lr", "four"], "--lr: could not convert string to float"),
+        (["train", "--data", "D", "--ema", "much"], "--ema is 'much', allowed are FLOAT and None"),
         (["train", "--data", "D", "--freeze", "most"], "('backbone', 'none')"),
         (["train", "--data", "D", "--config", "none.yaml"], "there is no such file"),
         (["train", "--data", "D", "--config"], "--config needs a file"),
@@ -53,6 +55,21 @@ def test_a_mistake_is_one_line_and_status_2(
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"]])
+def test_a_closed_pipe_is_no_error(args: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "affectnet", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert process.communicate()[1] == b""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -44,28 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 done with problems (`audit --strict`, `benchmark`), 2 a user's mistake,
     130 interrupted, 143 or 138 stopped by SIGTERM or SIGUSR1.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print(_overview())
-        return 0
-    if args[0] == "--version":
-        print(f"affectnet {__version__}")
-        return 0
-    name, prog = args[0], "affectnet"
+    name, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    prog = f"affectnet {name}" if name in COMMANDS else "affectnet"
     try:
-        if name not in COMMANDS:
-            raise ConfigError(
-                f"there is no command {name!r}{suggest(name, COMMANDS)} "
-                f"Commands: {', '.join(COMMANDS)}"
-            )
-        prog = f"affectnet {name}"
-        if {"-h", "--help"} & set(args):
-            print(command_help(name, COMMANDS[name]), end="")
-            return 0
-        settings = parse(name, args[1:])
-        command = importlib.import_module(f"affectnet.commands.{name}")
-        result = getattr(command, name)(settings)
-        return result if isinstance(result, int) else 0
+        return _run_command(name, args)
     except AffectNetError as error:
         return _fail(prog, str(error), 2)
     except BrokenPipeError:
@@ -110,6 +92,26 @@ def parse(name: str, args: Sequence[str]) -> Any:
             return tyro.cli(kind, args=[*flags, *args], add_help=False)
     except SystemExit:
         raise ConfigError(_one_line(captured.getvalue(), name)) from None
+
+
+def _run_command(name: str, args: Sequence[str]) -> int:
+    if name in ("-h", "--help"):
+        print(_overview(), flush=True)
+        return 0
+    if name == "--version":
+        print(f"affectnet {__version__}", flush=True)
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(
+            f"there is no command {name!r}{suggest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}"
+        )
+    if {"-h", "--help"} & set(args):
+        print(command_help(name, COMMANDS[name]), end="", flush=True)
+        return 0
+    settings = parse(name, args)
+    command = importlib.import_module(f"affectnet.commands.{name}")
+    result = getattr(command, name)(settings)
+    return result if isinstance(result, int) else 0
 
 
 def _overview() -> str:
@@ -258,6 +260,10 @@ def _one_line(box: str, name: str) -> str:
     said = " ".join(message).rstrip(".")
     if "'described' for argument '--augment'" in said:
         return "--augment described is now called notebook; give --augment notebook"
+    optional = re.search(r"(--\S+): no type matching {None}\|(\w+).*? from \['(.*?)'\]", said)
+    if optional:
+        flag, kind, value = optional.groups()
+        said = f"{flag} is {value!r}, allowed are {kind} and None"
     missing = re.search(r"(?:Missing from|following arguments are required).*?:\s*(.*)", said)
     if missing:
         flags = re.findall(r"--[\w-]+", said) or [missing.group(1)]
