@@ -136,7 +136,7 @@ def test_no_setting_of_fine_tuning_changes_on_resume(whole: RunFolder, drawn: Pa
         assert f"{name} (was" in str(caught.value)
 
 
-def test_all_faults_of_fine_tuning_are_told_at_once() -> None:
+def test_all_faults_of_fine_tuning_are_listed_at_once() -> None:
     config = TrainConfig(
         data=(Path("D"),),
         freeze="backbone",
@@ -165,7 +165,7 @@ def test_a_run_teaches_another(whole: RunFolder, drawn: Path, tmp_path: Path) ->
     assert yaml.safe_load(run.config.read_text())["teacher"] == [str(whole.path), "cvnet"]
 
 
-def test_compiling_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(data=(Path("D"),), compile=True, accelerator="cpu")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match=r"--compile needs a C\+\+ compiler"):

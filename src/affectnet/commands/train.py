@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,16 +17,15 @@ from affectnet.commands.train_settings import (
     check,
     check_monitor,
     check_same_run,
-    how_faces_were_cut,
+    crop_settings,
     loss_settings,
-    mixing,
     optimisation,
     run_name,
-    unfreezing,
     with_classes_of_data,
     write_config,
 )
 from affectnet.config import TrainConfig
+from affectnet.data.augment import Mixing
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import RunError, Stopped
@@ -39,28 +39,22 @@ from affectnet.training.distillation import Distillation
 from affectnet.training.distributed import rank
 from affectnet.training.features import FeatureDataModule, FeaturePass
 from affectnet.training.module import AffectModule
+from affectnet.training.optimisation import Unfreezing
 from affectnet.training.signals import StopOnSignal, requeue
-from affectnet.training.trainer import (
-    device_settings,
-    explain_memory_errors,
-    make_trainer,
-    on_gpu,
-)
+from affectnet.training.trainer import device_settings, explain_memory_errors, make_trainer, on_gpu
 
 FEATURES = ".features"
-"""Folder among the runs where the features of frozen backbones are kept."""
-
-
+"""Folder next to the runs with the features of frozen backbones."""
 PROBE = "probe"
-"""Folder in a run where the linear probe is kept from which the fine-tuning starts."""
+"""Folder in a run with the linear probe from which fine-tuning starts."""
 
 
 def train(config: TrainConfig) -> RunFolder:
-    """Train as `config` says; return the run folder, its `model/` being the best epoch's.
+    """Train and return the run folder, whose `model/` is the model of the best epoch.
 
     Raises:
-        ConfigError: listing every setting that is wrong, before anything is written.
-        RunError: when the run exists already and neither --resume nor --overwrite was given.
+        ConfigError: lists every wrong setting; nothing has been written.
+        RunError: the run already exists, and neither --resume nor --overwrite was given.
     """
     check(config)
     with explain_memory_errors(config.batch_size, config.image_size, config.freeze == "backbone"):
@@ -68,51 +62,21 @@ def train(config: TrainConfig) -> RunFolder:
 
 
 def _train(config: TrainConfig, features: Path) -> RunFolder:
+    """Train a run, or the probe in a run; `features` is the folder of cached features."""
     run = RunFolder(config.runs / run_name(config))
-    whole = features.parent == config.runs  # or the probe in a run
-    if rank() == 0 and run.used() and not (config.resume or config.overwrite):
-        raise RunError(
-            f"the run {run.path} exists already; go on with it by --resume, replace it by "
-            "--overwrite, or choose another --name"
-        )
-    if rank() == 0 and config.resume and run.config.is_file():
-        check_same_run(config, run)
-
+    if rank() == 0:
+        _check_run(config, run)
     L.seed_everything(config.seed, verbose=False)
     model = _create_model(config)
-    data = AffectDataModule(
-        config.data,
-        batch_size=config.batch_size,
-        image_size=model.preprocessing.size,
-        interpolation=model.preprocessing.interpolation,
-        workers=config.workers,
-        sampler=config.sampler,
-        seed=config.seed,
-        cache=config.cache,
-        max_per_class=config.max_per_class,
-        without_contempt=config.without_contempt,
-    )
-    data.setup("fit")
-    if config.without_contempt:
-        _tell_left_out(data)
+    data = _create_data(config, model)
     check_monitor(config, _labels(data, "val"))
-    module = AffectModule(
-        model,
-        augmentation=augmentation(config),
-        optimisation=optimisation(config),
-        losses=loss_settings(config, _labels(data, "train")["expression"], len(model.classes)),
-        mixing=mixing(config),
-        unfreezing=unfreezing(config),
-        distillation=_distillation(config),
-        learned_weights=config.task_weights == "learned",
-        seed=config.seed,
-    )
+    module = _create_module(config, model, data)
     devices = device_settings(
         config.accelerator, config.devices, config.nodes, config.precision, config.strategy
     )
 
-    # Everything that can be wrong has been looked at: only now is the earlier run given up.
-    if rank() == 0:  # the other processes of the run find all this done, or wait for it in fit
+    # All settings are valid: only now is an existing run deleted.
+    if rank() == 0:  # the other processes wait for this in `fit`
         if config.overwrite and run.used():
             shutil.rmtree(run.path)
         write_config(config, run)
@@ -122,46 +86,34 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
         save_start(run, model)
     batches: L.LightningDataModule = data
     if config.freeze == "backbone" and config.features == "once":
-        source = FeaturePass(
-            model,
-            features,
-            data=[DatasetInfo.read(path).content_hash for path in config.data],
-            augmentation=augmentation(config),
-            seed=config.seed,
-            device=torch.device("cuda" if on_gpu(config.accelerator) else "cpu"),
-            precision=devices["precision"].split("-")[0],
-        )
+        precision = devices["precision"].split("-")[0]
+        source = _feature_pass(config, model, features, precision)
         batches = FeatureDataModule(data, source, config.views)
     if config.compile:
-        # In place: the names of the weights, and so the checkpoints, stay what they are.
+        # In place, which does not change the names of the weights in checkpoints.
         model.compile()
-    stop = StopOnSignal()
-    trainer = make_trainer(
-        run,
-        stop=stop,
-        epochs=config.epochs,
-        monitor=config.monitor,
-        keep=config.keep_checkpoints,
-        ema=config.ema,
-        clip_norm=config.clip_norm,
-        accumulate=config.accumulate,
-        **devices,
-    )
-    resume_from = run.last if config.resume and run.last.is_file() else None
-    if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
-        print(f"{run.path} has its {config.epochs} epochs already; more come with --epochs N")
-    else:
-        with _told_how_to_go_on(run if whole else RunFolder(run.path.parent)), stop.listening():
-            trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
+
+    is_probe = features.parent != config.runs
+    trainer = _fit(config, run, module, batches, devices, is_probe)
     if trainer.is_global_zero:
         export_best(run)
         shutil.rmtree(run.start, ignore_errors=True)
         print(f"best model: {run.model}")
-        if whole:
-            where = " ".join(f"--data {path}" for path in config.data)
-            print(f"next: affectnet evaluate {run.path} {where}")
+        if not is_probe:
+            datasets = " ".join(f"--data {path}" for path in config.data)
+            print(f"next: affectnet evaluate {run.path} {datasets}")
     trainer.strategy.barrier("exported")
     return run
+
+
+def _check_run(config: TrainConfig, run: RunFolder) -> None:
+    if run.used() and not (config.resume or config.overwrite):
+        raise RunError(
+            f"the run {run.path} already exists; continue it with --resume, replace it with "
+            "--overwrite, or choose another --name"
+        )
+    if config.resume and run.config.is_file():
+        check_same_run(config, run)
 
 
 def _create_model(config: TrainConfig) -> AffectModel:
@@ -177,9 +129,49 @@ def _create_model(config: TrainConfig) -> AffectModel:
     if isinstance(model.backbone, CVNet):
         model.backbone.take_turns(config.branches == "turns")
     model.preprocessing = dataclasses.replace(
-        model.preprocessing, **how_faces_were_cut([DatasetInfo.read(path) for path in config.data])
+        model.preprocessing, **crop_settings([DatasetInfo.read(path) for path in config.data])
     )
     return model.freeze_backbone() if config.freeze == "backbone" else model
+
+
+def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
+    data = AffectDataModule(
+        config.data,
+        batch_size=config.batch_size,
+        image_size=model.preprocessing.size,
+        interpolation=model.preprocessing.interpolation,
+        workers=config.workers,
+        sampler=config.sampler,
+        seed=config.seed,
+        cache=config.cache,
+        max_per_class=config.max_per_class,
+        without_contempt=config.without_contempt,
+    )
+    data.setup("fit")
+    if config.without_contempt:
+        left_out = [
+            f"{len(split) - len(data.rows(name, capped=False)):,} of {len(split):,} {name} faces"
+            for name, split in data.splits.items()
+        ]
+        print(f"seven classes: without contempt, which leaves out {' and '.join(left_out)}")
+    return data
+
+
+def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModule) -> AffectModule:
+    teachers = tuple(AffectModel.from_pretrained(teacher) for teacher in config.teacher)
+    return AffectModule(
+        model,
+        augmentation=augmentation(config),
+        optimisation=optimisation(config),
+        losses=loss_settings(config, _labels(data, "train")["expression"], len(model.classes)),
+        mixing=Mixing(config.mixup, config.cutmix, config.mix_share),
+        unfreezing=Unfreezing(config.head_epochs, config.unfreeze_every),
+        distillation=Distillation(teachers, config.teacher_weight, config.teacher_temperature)
+        if teachers
+        else None,
+        learned_weights=config.task_weights == "learned",
+        seed=config.seed,
+    )
 
 
 def _labels(data: AffectDataModule, split: str) -> dict[str, np.ndarray]:
@@ -190,21 +182,28 @@ def _labels(data: AffectDataModule, split: str) -> dict[str, np.ndarray]:
     }
 
 
-def _distillation(config: TrainConfig) -> Distillation | None:
-    if not config.teacher:
-        return None
-    teachers = tuple(AffectModel.from_pretrained(model) for model in config.teacher)
-    return Distillation(teachers, config.teacher_weight, config.teacher_temperature)
+def _feature_pass(
+    config: TrainConfig, model: AffectModel, features: Path, precision: str
+) -> FeaturePass:
+    return FeaturePass(
+        model,
+        features,
+        data=[DatasetInfo.read(path).content_hash for path in config.data],
+        augmentation=augmentation(config),
+        seed=config.seed,
+        device=torch.device("cuda" if on_gpu(config.accelerator) else "cpu"),
+        precision=precision,
+    )
 
 
 def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
-    """The model whose heads alone were trained, on features computed once: a run in the run.
+    """The model whose heads were trained on features computed once: a run inside the run.
 
-    Done once: going on with the run finds it, and goes on with the probe where that was stopped.
+    With --resume a finished probe is used and an unfinished one is resumed.
     """
     probe = RunFolder(run.path / PROBE)
     done = (probe.model / "config.json").is_file() and not probe.start.is_dir()
-    # What an earlier run left is no probe of this one: another process may see it before it goes.
+    # Without --resume a probe here is of an earlier run: another process may not have deleted it.
     if not (config.resume and done):
         print(f"linear probe: {config.probe_epochs} epochs of the heads alone")
         settings = dataclasses.replace(
@@ -217,7 +216,7 @@ def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
             freeze="backbone",
             features="once",
             views=0,
-            # What belongs to the fine-tuning alone.
+            # Settings of the fine-tuning only.
             probe_epochs=0,
             head_epochs=0,
             unfreeze_every=0,
@@ -233,29 +232,52 @@ def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
     return AffectModel.from_pretrained(probe.model)
 
 
+def _fit(
+    config: TrainConfig,
+    run: RunFolder,
+    module: AffectModule,
+    batches: L.LightningDataModule,
+    devices: dict[str, Any],
+    is_probe: bool,
+) -> L.Trainer:
+    """Train the epochs that are not done yet."""
+    stop = StopOnSignal()
+    trainer = make_trainer(
+        run,
+        stop=stop,
+        epochs=config.epochs,
+        monitor=config.monitor,
+        keep=config.keep_checkpoints,
+        ema=config.ema,
+        clip_norm=config.clip_norm,
+        accumulate=config.accumulate,
+        **devices,
+    )
+    resume_from = run.last if config.resume and run.last.is_file() else None
+    if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
+        print(f"{run.path} already has its {config.epochs} epochs; --epochs N trains more")
+    else:
+        resumable = RunFolder(run.path.parent) if is_probe else run
+        with _explain_stop(resumable), stop.listening():
+            trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
+    return trainer
+
+
 @contextmanager
-def _told_how_to_go_on(run: RunFolder) -> Iterator[None]:
-    """Say how to go on after a signal, queue a SLURM job again, and keep Ctrl-C what it is."""
+def _explain_stop(run: RunFolder) -> Iterator[None]:
+    """After a signal, say how to resume and queue a SLURM job again; leave Ctrl-C as it is."""
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         yield
     except Stopped as stop:
-        again = requeue() if stop.signal == getattr(signal, "SIGUSR1", None) else ""
+        requeued = requeue() if stop.signal == getattr(signal, "SIGUSR1", None) else ""
         raise Stopped(
             stop.signal,
-            f"stopped by {signal.Signals(stop.signal).name}; every finished epoch is kept, go on "
-            f"with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
-            + (f"; {again}" if again else ""),
+            f"stopped by {signal.Signals(stop.signal).name}; every finished epoch is saved, "
+            f"continue with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
+            + (f"; {requeued}" if requeued else ""),
         ) from None
     except SystemExit:
-        # Lightning ends the process on Ctrl-C, and takes no second one; the command line tells it.
+        # Lightning ends the process on Ctrl-C and ignores a second one; cli.py handles both.
         signal.signal(signal.SIGINT, on_ctrl_c)
         raise KeyboardInterrupt from None
-
-
-def _tell_left_out(data: AffectDataModule) -> None:
-    left_out = [
-        f"{len(split) - len(data.rows(name, capped=False)):,} of {len(split):,} {name} faces"
-        for name, split in data.splits.items()
-    ]
-    print(f"seven classes: without contempt, which leaves out {' and '.join(left_out)}")
