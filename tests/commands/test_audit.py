@@ -59,17 +59,17 @@ def test_a_clean_dataset_passes_strictly(clean: Path, capsys: pytest.CaptureFixt
     assert cli.main(["audit", str(clean), "--strict"]) == 0
     said = capsys.readouterr().out
     assert "0 problems" in said
-    assert "no picture comes twice" in said
+    assert "no image appears more than once" in said
     assert "64 faces" in said
 
 
-def test_strict_tells_problems_by_the_status(
+def test_strict_reports_problems_by_the_status(
     faulty: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["audit", str(faulty), "--strict"]) == 1
     said = capsys.readouterr().out
     assert "2 problems" in said
-    assert "1 picture in more than one split (1 of 14 test faces, 7.14%, are also in train)" in said
+    assert "1 image in more than one split (1 of 14 test faces, 7.14%, are also in train)" in said
     assert "1 image cannot be decoded" in said
     assert "sad and glad" in said
     assert cli.main(["audit", str(faulty)]) == 0
@@ -138,7 +138,7 @@ def test_mistakes_are_refused_before_any_work(clean: Path, tmp_path: Path) -> No
     assert there.read_text() == "mine"
     audit(AuditConfig(data=clean, out=there, overwrite=True))
     assert there.read_text(encoding="utf-8").startswith("<!doctype html>")
-    with pytest.raises(ConfigError, match=r"a page is \.html, all findings \.json"):
+    with pytest.raises(ConfigError, match=r"\.html file for a page, or a \.json file"):
         audit(AuditConfig(data=clean, out=tmp_path / "audit.pdf"))
     with pytest.raises(DataError, match="is not a dataset"):
         audit(AuditConfig(data=tmp_path / "nowhere"))
@@ -159,7 +159,7 @@ def test_faces_without_any_label_are_audited(faces: list[Face], tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_real_faces_leak(ferplus: Path, tmp_path: Path) -> None:
-    """FER+ has one photo in several crops; a random split puts them on both sides."""
+    """FER+ has one photo in several crops; a random split puts them in both."""
     from affectnet.commands.ingest import ingest
     from affectnet.config import IngestConfig
 

@@ -1,4 +1,4 @@
-"""`affectnet audit`: what a dataset is, and what is wrong with it, in plain sentences."""
+"""`affectnet audit`: describe a dataset and report its problems in sentences."""
 
 import json
 
@@ -21,20 +21,23 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def audit(config: AuditConfig) -> int:
-    """Audit a dataset, print what was found, and write the page where one is asked for.
+    """Audit a dataset, print the findings, and write them to a file where requested.
 
     Returns:
-        The exit status: 1 with `strict` when a finding is a problem, else 0.
+        The exit status: 1 if `strict` and a finding is a problem, else 0.
 
     Raises:
         ConfigError: `out` is neither .html nor .json.
-        DataError: there is no dataset, or the predictions do not belong to it.
-        RunError: `out` exists and `overwrite` was not asked for.
+        DataError: the folder is not a dataset, or the predictions do not belong to it.
+        RunError: `out` exists and `overwrite` is off.
     """
     kind = config.out.suffix.lower() if config.out else ""
     if config.out:
         if kind not in (".html", ".json"):
-            raise ConfigError(f"--out {config.out} is given; a page is .html, all findings .json")
+            raise ConfigError(
+                f"--out is {config.out}; name a .html file for a page, or a .json file for all "
+                "findings"
+            )
         refuse_existing(config.out, config.overwrite)
     found = audit_dataset(config.data, config.predictions, config.split, config.without_contempt)
     if config.out:
@@ -74,7 +77,7 @@ def _print(audit: Audit, console: Console, show: int) -> None:
 
 
 def _table(title: str, *columns: str, numbers: int = 0) -> Table:
-    """A table whose last `numbers` columns are flush right."""
+    """Return a table whose last `numbers` columns are aligned right."""
     table = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD
     )
@@ -88,7 +91,7 @@ def _counts(audit: Audit) -> Table:
     columns = audit.count_columns()
     release = audit.recognition.release
     table = _table(
-        f"faces by class and split, beside {release.title}" if release else "faces by class",
+        f"faces by class and split, next to {release.title}" if release else "faces by class",
         "expression",
         *(column.title for column in columns),
         numbers=len(columns),
@@ -128,7 +131,7 @@ def _affect(audit: Audit) -> Table:
 
 
 def _bars(counts: list[int]) -> str:
-    """A histogram in one line; whatever is not empty shows."""
+    """Return a histogram in one line; bins that are not empty are visible."""
     top = max(max(counts), 1)
     assert len(counts) == BINS
     return "".join(_BARS[-(-n * (len(_BARS) - 1) // top)] for n in counts)
@@ -139,8 +142,8 @@ def _duplicates(audit: Audit, show: int) -> Table | None:
     if not groups:
         return None
     table = _table(
-        _first("pictures more than once", len(groups), len(audit.duplicates)),
-        *("bond", "splits", "faces"),
+        _first("images that appear more than once", len(groups), len(audit.duplicates)),
+        *("relation", "splits", "faces"),
     )
     for group in groups:
         names = [
@@ -155,11 +158,11 @@ def _duplicates(audit: Audit, show: int) -> Table | None:
 
 
 def _contradictions(audit: Audit, show: int) -> Table | None:
-    some = audit.contradictions[:show]
-    if not some:
+    first = audit.contradictions[:show]
+    if not first:
         return None
     table = _table(
-        _first("valence or arousal against expression", len(some), len(audit.contradictions)),
+        _first("valence or arousal against expression", len(first), len(audit.contradictions)),
         "face",
         "expression",
         "rule broken",
@@ -167,7 +170,7 @@ def _contradictions(audit: Audit, show: int) -> Table | None:
         "arousal",
         numbers=2,
     )
-    for found in some:
+    for found in first:
         table.add_row(
             Text(audit.name(found.row)),
             found.rule.expression,
@@ -201,9 +204,7 @@ def _suspects(audit: Audit, show: int) -> Table | None:
     return table
 
 
-def _first(title: str, shown: int, there: int) -> str:
-    return (
-        title
-        if shown == there
-        else f"{title} (the first {shown} of {there:,}; --out FILE.json has all)"
-    )
+def _first(title: str, shown: int, total: int) -> str:
+    if shown == total:
+        return title
+    return f"{title} (the first {shown} of {total:,}; --out FILE.json has all)"

@@ -16,7 +16,7 @@ from affectnet.data.audit.affect import RULES, contradictions, judge, summarise
 from affectnet.data.audit.counts import recognise
 from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_name
 from affectnet.data.audit.findings import Finding, Severity
-from affectnet.data.audit.scan import Rows
+from affectnet.data.audit.scan import DatasetRows
 from affectnet.data.images import data_uri, decode_image
 from affectnet.data.store import SPLITS, DatasetInfo, open_split
 from affectnet.errors import DataError
@@ -282,7 +282,7 @@ def _label_audit(folder: Path, info: DatasetInfo) -> list[Finding]:
     splits = {
         name: open_split(folder, name) for name in SPLITS if (folder / f"{name}.arrow").is_file()
     }
-    rows = Rows.of(splits)
+    rows = DatasetRows.of(splits)
     counts = {
         name: np.bincount(split.expression[split.expression >= 0], minlength=N_EXPRESSIONS)
         for name, split in splits.items()

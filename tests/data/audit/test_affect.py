@@ -1,4 +1,4 @@
-"""Valence and arousal: histograms, contradictions, and a class order taken wrongly."""
+"""Valence and arousal: histograms, contradictions, and a wrong class order."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_minus_two_read_as_a_value_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize("name", OTHER_ORDERS)
-def test_a_class_order_taken_wrongly_is_named(name: str) -> None:
+def test_a_wrong_class_order_is_named(name: str) -> None:
     expression, valence, arousal = typical()
     order = OTHER_ORDERS[name]
     known = [EXPRESSIONS[i] in order for i in expression]

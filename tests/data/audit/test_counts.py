@@ -1,4 +1,4 @@
-"""The sentences about counts, for every variant of a release that people have."""
+"""The findings about counts, for every common variant of a release."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_each_release_is_known_by_its_counts_alone(release, named: str) -> None:
     assert {f.severity for f in recognition.findings} == {Severity.INFO}
 
 
-def test_3999_and_4000_are_told_apart() -> None:
+def test_3999_and_4000_are_distinguished() -> None:
     new = recognise(parts(TRAINING, TEST_3999), "affectnet")
     assert "AffectNet-8 (2021)" in said(new, Severity.INFO)
     assert "3,999 faces (contempt 499) is the 2021 release's" in said(new, Severity.INFO)
@@ -63,7 +63,7 @@ def test_a_missing_part_is_mentioned() -> None:
     assert "the training part (287,651 faces) is not in" in said(only_test, Severity.INFO)
 
 
-def test_what_ingest_dropped_is_no_difference() -> None:
+def test_rows_that_ingest_dropped_are_not_a_difference() -> None:
     short = TRAINING - [3, 2, 0, 0, 0, 0, 0, 0]
     recognition = recognise(parts(short, TEST_3999), "affectnet", dropped=5)
     assert "5 fewer than the 287,651" in said(recognition, Severity.INFO)
@@ -93,9 +93,9 @@ def test_an_alphabetical_class_order_is_a_problem() -> None:
 def test_a_capped_release_is_named_and_excused_where_ingest_was_asked() -> None:
     capped = np.minimum(TRAINING, 15_000)
     unasked = recognise(parts(capped, TEST_3999), "affectnet")
-    assert "capped at 15,000 a class before it came here" in said(unasked, Severity.WARNING)
+    assert "capped at 15,000 per class before ingest" in said(unasked, Severity.WARNING)
     asked = recognise(parts(capped, TEST_3999), "affectnet", dropped=200_000, cap=15_000)
-    assert "with at most 15,000 a class, as ingest was asked" in said(asked, Severity.INFO)
+    assert "with at most 15,000 per class, as requested of ingest" in said(asked, Severity.INFO)
     assert not said(asked, Severity.WARNING)
 
 
@@ -104,7 +104,9 @@ def test_a_copy_of_30000_faces_is_not_affectnet(total: int) -> None:
     counts = np.full(8, total // 8)
     counts[0] += total % 8
     recognition = recognise(parts(counts), "affectnet")
-    assert "reduced copies of about 30,000 faces" in said(recognition, Severity.PROBLEM)
+    assert "reduced copies of AffectNet with about 30,000 faces" in said(
+        recognition, Severity.PROBLEM
+    )
     unnamed = recognise(parts(counts), "folder")
     assert unnamed.release is None
     assert "reduced copies of about 30,000" in said(unnamed, Severity.WARNING)
@@ -114,10 +116,10 @@ def test_samples_other_counts_and_unknown_releases() -> None:
     sample = recognise(parts(TRAINING // 100), "affectnet")
     assert "a sample, not the whole" in said(sample, Severity.WARNING)
     other = recognise(parts(TRAINING + 1000), "affectnet")
-    assert "another release, or a changed one" in said(other, Severity.WARNING)
+    assert "a different or modified release" in said(other, Severity.WARNING)
     unknown = recognise(parts(np.full(8, 100)), "folder")
     assert unknown.release is None
-    assert "no published release" in said(unknown, Severity.INFO)
+    assert "match no published release" in said(unknown, Severity.INFO)
     empty = recognise({"train": np.zeros(8, int)}, "folder")
     assert empty.release is None
 
@@ -131,7 +133,7 @@ def test_without_contempt_affectnet_8_is_affectnet_7() -> None:
     assert all(c.match is Match.SAME for c in found.comparisons)
 
 
-def test_without_contempt_other_releases_are_compared_less_it() -> None:
+def test_without_contempt_other_releases_are_compared_without_it() -> None:
     ferplus = next(r for r in RELEASES if r.title == "FER+ by majority (2016)")
     counts = {part.splits[0]: np.array([*part.counts[:7], 0]) for part in ferplus.parts}
     found = recognise(counts, "ferplus", without_contempt=True)

@@ -1,4 +1,7 @@
-"""Planted duplicates are found, within and across splits; distinct faces are not flagged."""
+"""Planted duplicates are found within and across splits; distinct faces are not reported.
+
+The search for near hashes is compared with brute force.
+"""
 
 import io
 import tarfile
@@ -7,10 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import write_faces
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from affectnet.data.audit.duplicates import Group, find_duplicates, likeness
-from affectnet.data.audit.scan import Rows, scan_images
+from affectnet.data.audit.duplicates import (
+    RADIUS,
+    DuplicateGroup,
+    distance,
+    find_duplicates,
+    hashes,
+    likeness,
+    near_pairs,
+)
+from affectnet.data.audit.scan import DatasetRows, scan_images
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import Face, Split
 
@@ -24,7 +37,7 @@ def drawn_faces() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def real_faces(ferplus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Some of the real faces, no two of which show the same picture as far as the audit sees."""
+    """Some of the real faces, without those that the audit reports as duplicates."""
     with tarfile.open(ferplus / "test_set.tar.gz") as tar:
         images = [tar.extractfile(m).read() for m in tar if m.name.endswith(".jpg")]
     groups, _ = audit({"train": images[:600]}, tmp_path_factory.mktemp("real"))
@@ -39,7 +52,7 @@ def faces(request: pytest.FixtureRequest) -> list[bytes]:
 
 def audit(
     splits: dict[str, list[bytes]], folder: Path, labels: dict[str, list[int]] | None = None
-) -> tuple[list[Group], Rows]:
+) -> tuple[list[DuplicateGroup], DatasetRows]:
     """Write splits of these images, with ids that are the same in each, and find duplicates."""
     opened = {}
     for name, images in splits.items():
@@ -51,7 +64,7 @@ def audit(
             ),
         )
         opened[name] = Split(folder / f"{name}.arrow")
-    rows = Rows.of(opened)
+    rows = DatasetRows.of(opened)
     return find_duplicates(scan_images(opened), rows), rows
 
 
@@ -81,7 +94,7 @@ CHANGES = {
 @pytest.mark.parametrize("across", [False, True], ids=["within", "across"])
 def test_a_changed_copy_is_near(change, across: bool, faces: list[bytes], tmp_path: Path) -> None:
     copies = [change(Image.open(io.BytesIO(face))) for face in faces[:20]]
-    # A file that did not change is no near duplicate: grey faces made grey again, say.
+    # A file that did not change, such as a grey face made grey again, is not a near duplicate.
     splits = {"train": faces, "test": copies} if across else {"train": faces + copies}
     groups, rows = audit(splits, tmp_path)
     pairs = {group.rows for group in groups}
@@ -95,7 +108,7 @@ def test_distinct_faces_are_not_flagged(faces: list[bytes], tmp_path: Path) -> N
     assert audit({"train": faces[::2], "test": faces[1::2]}, tmp_path)[0] == []
 
 
-def test_equal_files_and_equal_pixels_are_told_apart(faces: list[bytes], tmp_path: Path) -> None:
+def test_equal_files_and_equal_pixels_are_distinguished(faces: list[bytes], tmp_path: Path) -> None:
     opened = Image.open(io.BytesIO(faces[1])).convert("RGB")
     extra = [faces[0], png(opened), png(opened)]
     buffer = io.BytesIO()
@@ -137,7 +150,7 @@ def test_plain_and_broken_images_are_left_out(drawn_faces: list[bytes], tmp_path
     assert scan.readable.tolist() == [True, True, True, False, False]
 
 
-def test_the_scan_sees_format_size_and_colour(tmp_path: Path) -> None:
+def test_the_scan_reads_format_size_and_colour(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 255, (40, 30, 3), dtype=np.uint8))
     grey = colour.convert("L")
@@ -158,3 +171,72 @@ def test_likeness_is_one_for_equals_and_ignores_light() -> None:
     assert likeness(some, some) == pytest.approx(np.ones(5), abs=1e-5)
     assert likeness(some, some + 40) == pytest.approx(np.ones(5), abs=1e-5)
     assert np.abs(likeness(some, some[::-1])[[0, 1, 3, 4]]).max() < 0.2
+
+
+def all_pairs(values: np.ndarray, radius: int) -> set[tuple[int, int]]:
+    return {
+        (i, j)
+        for i in range(len(values))
+        for j in range(i + 1, len(values))
+        if bin(int(values[i]) ^ int(values[j])).count("1") <= radius
+    }
+
+
+def found(values: np.ndarray, radius: int = RADIUS) -> set[tuple[int, int]]:
+    return {
+        (min(i, j), max(i, j))
+        for left, right in near_pairs(values, radius)
+        for i, j in zip(left.tolist(), right.tolist(), strict=True)
+    }
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1), st.integers(0, 2**64 - 1))
+def test_distance_counts_the_bits_that_differ(values: list[int], other: int) -> None:
+    given_ = np.array(values, np.uint64)
+    expected = [bin(value ^ other).count("1") for value in values]
+    assert distance(given_, np.full(len(values), other, np.uint64)).tolist() == expected
+
+
+@pytest.mark.parametrize("radius", [0, 3, 7])
+def test_the_search_finds_all_pairs_within_the_radius_and_no_others(radius: int) -> None:
+    rng = np.random.default_rng(radius)
+    seeds = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    values = [*seeds.tolist()]
+    for seed in seeds.tolist():
+        for flips in range(0, 11):
+            bits = rng.choice(64, flips, replace=False)
+            values.append(seed ^ sum(1 << int(bit) for bit in bits))
+    shuffled = rng.permutation(np.array(values, np.uint64))
+    expected = all_pairs(shuffled, radius)
+    assert len(expected) >= 60
+    assert found(shuffled, radius) == expected
+
+
+@given(st.lists(st.sampled_from([0, 1, 3, 2**16, 2**63, 2**64 - 1, 2**64 - 2]), max_size=12))
+def test_the_search_accepts_equal_few_and_no_hashes(values: list[int]) -> None:
+    given_ = np.array(values, np.uint64)
+    assert found(given_) == all_pairs(given_, RADIUS)
+
+
+def test_a_radius_that_the_search_does_not_cover_is_refused() -> None:
+    with pytest.raises(ValueError, match="complete up to 7"):
+        next(near_pairs(np.zeros(2, np.uint64), 8))
+
+
+def test_hashes_ignore_brightness_and_distinguish_images() -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 200, (50, 6, 6))
+    faces = np.kron(coarse, np.ones((6, 6), int))[:, 2:34, 2:34].astype(np.uint8)
+    both = hashes(np.concatenate([faces, faces + 30]))
+    assert distance(both[:50], both[50:]).max() <= 1
+    apart = distance(np.repeat(both[:50], 50), np.tile(both[:50], 50)).reshape(50, 50)
+    assert apart[~np.eye(50, dtype=bool)].min() > RADIUS
+
+
+def test_each_bit_halves_a_large_dataset() -> None:
+    rng = np.random.default_rng(1)
+    pattern = rng.integers(0, 100, (32, 32))
+    faces = (pattern + rng.integers(0, 100, (2000, 32, 32))).astype(np.uint8)
+    values = hashes(faces)
+    bits = np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1)
+    assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.02

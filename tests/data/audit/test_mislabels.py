@@ -28,7 +28,7 @@ def test_planted_flips_are_found_and_their_share_is_estimated() -> None:
     assert hits.sum() > 0.75 * flipped.sum()
     assert hits.mean() > 0.95
     assert hits[: flipped.sum() // 2].all()
-    assert found.estimated_share == pytest.approx(flipped.mean(), abs=0.02)
+    assert found.estimated_fraction == pytest.approx(flipped.mean(), abs=0.02)
     assert found.joint.sum() == pytest.approx(1)
     assert np.array_equal(np.sort(found.margin), found.margin)
     assert (found.suggested != labels[found.rows]).all()
@@ -40,7 +40,7 @@ def test_clean_labels_of_a_sure_model_are_left_alone() -> None:
     probs[np.arange(80), labels] = 0.86
     found = find_wrong_labels(labels, probs)
     assert len(found.rows) == 0
-    assert found.estimated_share == 0
+    assert found.estimated_fraction == 0
     assert np.array_equal(found.confident_joint, np.diag(np.full(8, 10)))
 
 
@@ -55,7 +55,7 @@ def test_a_small_case_by_hand() -> None:
     assert found.suggested.tolist() == [1]
     assert found.margin == pytest.approx([-0.8])
     assert found.joint == pytest.approx(np.array([[0.4, 0.2], [0.0, 0.4]]))
-    assert found.estimated_share == pytest.approx(0.2)
+    assert found.estimated_fraction == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -83,13 +83,13 @@ def test_classes_without_labels_and_no_rows() -> None:
     )
     nothing = find_wrong_labels(np.zeros(0, int), np.zeros((0, 8)))
     assert len(nothing.rows) == 0
-    assert nothing.estimated_share == 0
+    assert nothing.estimated_fraction == 0
 
 
 @pytest.mark.parametrize(
     ("labels", "probs", "says"),
     [
-        ([0, 1], [[1.0, 0.0]], "a row of probabilities is needed"),
+        ([0, 1], [[1.0, 0.0]], "one row of probabilities is needed per label"),
         ([0, 2], [[1.0, 0.0], [0.0, 1.0]], "labels lie in 0 to 2, not in 0 to 1"),
         ([0, 1], [[1.0, 0.0], [np.nan, 1.0]], "not finite"),
     ],

@@ -7,23 +7,23 @@ import pandas as pd
 import pytest
 
 from affectnet.data.audit.mislabels import suspect_labels
-from affectnet.data.audit.scan import Rows
+from affectnet.data.audit.scan import DatasetRows
 from affectnet.errors import DataError
 from affectnet.labels import PROBABILITY_COLUMNS
 
 
 @pytest.fixture
-def rows() -> Rows:
+def rows() -> DatasetRows:
     """Two splits of 80 faces with the same ids; eight faces of `test` have no expression."""
     expression = np.concatenate([np.arange(80) % 8, (np.arange(80) + 3) % 8]).astype(np.int8)
     expression[152:] = -1
     ids = [f"{i:03}" for i in range(80)] * 2
     split = np.repeat(np.array([0, 1], np.int8), 80)
     nothing = np.full(160, np.nan, np.float32)
-    return Rows(("train", "test"), ids, split, expression, nothing, nothing)
+    return DatasetRows(("train", "test"), ids, split, expression, nothing, nothing)
 
 
-def predictions(rows: Rows, split: str) -> pd.DataFrame:
+def predictions(rows: DatasetRows, split: str) -> pd.DataFrame:
     """A sure and right model's predictions of a split, in another order, wrong on two faces."""
     start = rows.start(split)
     truth = rows.expression[start : start + 80].astype(int)
@@ -39,7 +39,9 @@ def predictions(rows: Rows, split: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_the_split_is_told_by_the_truth(kind: str, split: str, rows: Rows, tmp_path: Path) -> None:
+def test_the_split_is_told_by_the_truth(
+    kind: str, split: str, rows: DatasetRows, tmp_path: Path
+) -> None:
     file = tmp_path / f"p.{kind}"
     table = predictions(rows, split)
     if kind == "csv":
@@ -54,15 +56,17 @@ def test_the_split_is_told_by_the_truth(kind: str, split: str, rows: Rows, tmp_p
     assert found.found.suggested.tolist() == [(label + 1) % 8 for label in given]
 
 
-def test_without_the_truth_the_split_is_asked_for(rows: Rows, tmp_path: Path) -> None:
+def test_without_the_truth_the_split_is_asked_for(rows: DatasetRows, tmp_path: Path) -> None:
     file = tmp_path / "p.parquet"
     predictions(rows, "test").drop(columns="expression").to_parquet(file)
-    with pytest.raises(DataError, match="fits the splits train and test alike; give its --split"):
+    with pytest.raises(DataError, match="fits the splits train and test equally; give its --split"):
         suspect_labels(file, rows)
     assert suspect_labels(file, rows, "test").split == "test"
 
 
-def test_a_model_of_seven_classes_is_not_asked_about_contempt(rows: Rows, tmp_path: Path) -> None:
+def test_a_model_of_seven_classes_is_not_asked_about_contempt(
+    rows: DatasetRows, tmp_path: Path
+) -> None:
     file = tmp_path / "p.parquet"
     predictions(rows, "train").drop(columns="p_contempt").to_parquet(file)
     found = suspect_labels(file, rows, "train")
@@ -79,25 +83,25 @@ def test_a_model_of_seven_classes_is_not_asked_about_contempt(rows: Rows, tmp_pa
         (lambda t: pd.concat([t, t]), "an id twice"),
         (lambda t: t.assign(id="x" + t["id"]), "of its 80 faces 0 are in any one split"),
         (lambda t: t.assign(p_fear=np.nan), "not finite"),
-        (lambda t: t.assign(p_fear="much"), "cannot be understood"),
+        (lambda t: t.assign(p_fear="much"), "cannot be parsed"),
     ],
 )
-def test_mistakes_are_named(change, says: str, rows: Rows, tmp_path: Path) -> None:
+def test_mistakes_are_named(change, says: str, rows: DatasetRows, tmp_path: Path) -> None:
     file = tmp_path / "p.parquet"
     change(predictions(rows, "train")).to_parquet(file)
     with pytest.raises(DataError, match=says):
         suspect_labels(file, rows)
 
 
-def test_a_column_that_comes_twice_is_named(rows: Rows, tmp_path: Path) -> None:
+def test_a_column_that_comes_twice_is_named(rows: DatasetRows, tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     table = predictions(rows, "train")
     pd.concat([table, table["p_fear"]], axis=1).to_csv(file, index=False)
-    with pytest.raises(DataError, match=r"cannot be understood: .*p_fear"):
+    with pytest.raises(DataError, match=r"cannot be parsed: .*p_fear"):
         suspect_labels(file, rows)
 
 
-def test_what_is_no_table_is_named(rows: Rows, tmp_path: Path) -> None:
+def test_what_is_no_table_is_named(rows: DatasetRows, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         suspect_labels(tmp_path / "none.parquet", rows)
     for name in ("p.parquet", "p.csv"):

@@ -1,4 +1,4 @@
-"""Valence and arousal of a dataset: where they lie, and rows that contradict their expression."""
+"""Valence and arousal of a dataset: distribution, and rows that contradict their expression."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -6,7 +6,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.findings import Finding, info, problem, share, warning
+from affectnet.data.audit.findings import Finding, info, percentage, problem, warning
 from affectnet.data.readers.classes import OTHER_ORDERS
 from affectnet.errors import counted
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
@@ -16,20 +16,20 @@ BINS: Final = 20
 """Bins over [-1, 1] of each histogram."""
 
 MANY: Final = 0.1
-"""Share of contradicting rows in a class from which the labels as a whole are in doubt."""
+"""Fraction of contradicting rows in a class above which all labels are in doubt."""
 
 ENOUGH: Final = 20
-"""Rows a class from which its mean, or its share of contradictions, is judged."""
+"""Least number of rows in a class to assess its mean or its fraction of contradictions."""
 
 Measure = Literal["valence", "arousal", "distance"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AffectRule:
     """A row of `expression` whose `measure` lies beyond `limit` contradicts its expression.
 
-    `side` is 1 where too much contradicts and -1 where too little does; `distance` is the distance
-    from the origin of the circumplex.
+    `side` is 1 for an upper and -1 for a lower limit; `distance` is the distance from the origin of
+    the circumplex.
     """
 
     expression: str
@@ -42,35 +42,35 @@ class Rule:
 
 
 RULES: Final = (
-    Rule("neutral", "distance", 1, 0.5),
-    Rule("happiness", "valence", -1, -0.1),
-    Rule("sadness", "valence", 1, 0.2),
-    Rule("sadness", "arousal", 1, 0.7),
-    Rule("surprise", "arousal", -1, -0.1),
-    Rule("fear", "valence", 1, 0.2),
-    Rule("fear", "arousal", -1, -0.2),
-    Rule("disgust", "valence", 1, 0.2),
-    Rule("anger", "valence", 1, 0.2),
-    Rule("anger", "arousal", -1, -0.3),
-    Rule("contempt", "valence", 1, 0.5),
+    AffectRule("neutral", "distance", 1, 0.5),
+    AffectRule("happiness", "valence", -1, -0.1),
+    AffectRule("sadness", "valence", 1, 0.2),
+    AffectRule("sadness", "arousal", 1, 0.7),
+    AffectRule("surprise", "arousal", -1, -0.1),
+    AffectRule("fear", "valence", 1, 0.2),
+    AffectRule("fear", "arousal", -1, -0.2),
+    AffectRule("disgust", "valence", 1, 0.2),
+    AffectRule("anger", "valence", 1, 0.2),
+    AffectRule("anger", "arousal", -1, -0.3),
+    AffectRule("contempt", "valence", 1, 0.5),
 )
-"""One limit a direction, on the far side of the origin from the class's place on the circumplex and
-a margin beyond it, so that what annotators merely differ about is let through. Contempt, which
-people also show as a smirk, has the widest; surprise may be of either valence."""
+"""One limit per direction, on the opposite side of the origin from the class's place on the
+circumplex and a margin beyond it, which allows for disagreement among annotators. Contempt, also
+shown as a smirk, has the widest margin; surprise may have either valence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A row, the rule that it breaks, and by how much it lies beyond the limit."""
+    """A row, the rule that it breaks, and how far it lies beyond the limit."""
 
     row: int
-    rule: Rule
+    rule: AffectRule
     excess: float
 
 
 @dataclass(frozen=True, slots=True)
-class Affect:
-    """Valence and arousal over all rows that have them.
+class AffectSummary:
+    """Valence and arousal of all rows that have them.
 
     Args:
         n: rows with both.
@@ -95,8 +95,8 @@ class Affect:
 
 def summarise(
     expression: NDArray[np.int8], valence: NDArray[np.float32], arousal: NDArray[np.float32]
-) -> Affect:
-    """Count valence and arousal; all arguments (n,), -1 and NaN where missing."""
+) -> AffectSummary:
+    """Summarise valence and arousal; all arguments (n,), -1 and NaN where missing."""
     known = np.isfinite(valence) & np.isfinite(arousal)
     points = np.stack([valence[known], arousal[known]], axis=1).astype(np.float64)
     classes = expression[known]
@@ -107,7 +107,7 @@ def summarise(
     for i in range(N_EXPRESSIONS):
         if (classes == i).any():
             mean[i], std[i] = points[classes == i].mean(axis=0), points[classes == i].std(axis=0)
-    return Affect(
+    return AffectSummary(
         int(known.sum()),
         (int((valence == 0).sum()), int((arousal == 0).sum())),
         np.histogram(valence[np.isfinite(valence)], edges)[0],
@@ -122,11 +122,11 @@ def summarise(
 def contradictions(
     expression: NDArray[np.int8], valence: NDArray[np.float32], arousal: NDArray[np.float32]
 ) -> list[Contradiction]:
-    """List the rows that break one of `RULES`, the worst first; a row comes up once."""
+    """List the rows that break any of `RULES`, each once, the worst first."""
     measures = {"valence": valence, "arousal": arousal, "distance": np.hypot(valence, arousal)}
     worst: dict[int, Contradiction] = {}
     for rule in RULES:
-        # float32 labels that sit on the limit are within it.
+        # float32 labels equal to the limit are within it.
         excess = rule.side * (measures[rule.measure].astype(np.float64) - rule.limit)
         broken = (expression == EXPRESSIONS.index(rule.expression)) & (excess > 1e-6)
         for row in np.flatnonzero(broken).tolist():
@@ -136,13 +136,13 @@ def contradictions(
 
 
 def judge(
-    affect: Affect,
+    affect: AffectSummary,
     found: list[Contradiction],
     expression: NDArray[np.int8],
     valence: NDArray[np.float32],
     arousal: NDArray[np.float32],
 ) -> list[Finding]:
-    """Say in sentences what is odd about valence and arousal."""
+    """Return the findings about valence and arousal."""
     n = len(expression)
     if not np.isfinite(valence).any() and not np.isfinite(arousal).any():
         return [info(TOPIC, "no face has valence or arousal")]
@@ -157,7 +157,7 @@ def judge(
             problem(
                 TOPIC,
                 f"{counted(outside, 'face')} with a value outside [-1, 1]; AffectNet writes -2 "
-                "where there is none: such a value is no annotation",
+                "where there is no annotation",
             )
         )
     findings.append(
@@ -169,14 +169,14 @@ def judge(
             problem(
                 TOPIC,
                 "valence and arousal fit the expressions far better if the class numbers are "
-                f"{order}'s order: the class order was taken wrongly; ingest it again",
+                f"{order}'s order: the class order is wrong; ingest it again",
             )
         )
     if found:
         findings.append(
             warning(
                 TOPIC,
-                f"{counted(len(found), 'face')} ({share(len(found), both)}) whose valence or "
+                f"{counted(len(found), 'face')} ({percentage(len(found), both)}) whose valence or "
                 "arousal contradicts the expression",
             )
         )
@@ -185,25 +185,26 @@ def judge(
     )
     many = np.flatnonzero((affect.class_n >= ENOUGH) & (counts > MANY * affect.class_n))
     if len(many):
-        shares = (
-            f"{share(int(counts[i]), int(affect.class_n[i]))} of {EXPRESSIONS[i]}" for i in many
+        fractions = (
+            f"{percentage(int(counts[i]), int(affect.class_n[i]))} of {EXPRESSIONS[i]}"
+            for i in many
         )
         findings.append(
             problem(
                 TOPIC,
-                f"{', '.join(shares)} contradict their valence or arousal: too many for slips of "
-                "annotators; the class order or the labels are in doubt",
+                f"{', '.join(fractions)} contradict their valence or arousal: too many to be "
+                "mistakes of annotators; the class order or the labels are in doubt",
             )
         )
     return findings
 
 
-def other_order(affect: Affect) -> str | None:
-    """Name the other class order that the class means fit far better than AffectNet's, if one does.
+def other_order(affect: AffectSummary) -> str | None:
+    """Return the class order that the class means fit far better than AffectNet's, if any.
 
-    The misfit of an order is the mean squared distance of the class means from the places that
-    `CIRCUMPLEX` gives for what the order calls them. Another order is named when its misfit is
-    under half of AffectNet's own and five classes have 20 rows or more.
+    The misfit of an order is the mean squared distance of the class means from the places in
+    `CIRCUMPLEX` of the expressions that the order assigns to them. The misfit must be under half
+    of AffectNet's, and five classes must have 20 rows or more.
     """
     enough = [i for i in range(N_EXPRESSIONS) if affect.class_n[i] >= ENOUGH]
     if len(enough) < 5:

@@ -1,7 +1,4 @@
-"""The published sizes of the releases that an audit compares with.
-
-Which published release a dataset is, by its counts, and where it differs from it.
-"""
+"""The published class counts of the releases, and which release a dataset is by its counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +16,8 @@ from affectnet.seven import CONTEMPT
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One published part, and the splits of a dataset that it became.
+class PublishedPart:
+    """One published part, and the splits of a dataset that it becomes.
 
     `counts` is the number of faces of each expression, in the order of `labels.EXPRESSIONS`.
     """
@@ -37,15 +34,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """One release: `family` is what ingest may call it, `source` where the figures come from.
+class PublishedRelease:
+    """One release: `family` is ingest's name for it, `source` where the counts come from.
 
-    `side` is that of its square images, in pixels, where they all have one size.
+    `side` is that of its square images in pixels, where all have the same size.
     """
 
     family: str
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[PublishedPart, ...]
     source: str
     side: int | None = None
 
@@ -53,81 +50,84 @@ class Release:
 _AFFECTNET_TRAINING: Final = (74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750)
 _FERPLUS_TRAINING: Final = (8_733, 7_284, 3_022, 3_136, 536, 116, 2_098, 120)
 _FERPLUS_VALIDATION: Final = (1_180, 862, 348, 411, 60, 25, 289, 16)
+_RAFDB_TRAINING: Final = (2_524, 4_772, 1_982, 1_290, 281, 717, 705, 0)
 _3999: Final = (
     "3,999 faces (contempt 499) is the 2021 release's set; the manual release of 2017 and "
-    "AffectNet+ have 4,000: say which one a figure is on"
+    "AffectNet+ have 4,000: state which set a score is on"
 )
 _4000: Final = (
     "4,000 faces is the set of the manual release of 2017 and of AffectNet+; the 2021 release has "
-    "3,999 (contempt 499): say which one a figure is on"
+    "3,999 (contempt 499): state which set a score is on"
 )
 
 RELEASES: Final = (
-    Release(
+    PublishedRelease(
         "affectnet",
         "AffectNet-8 (2021)",
         (
-            Part(("train", "val"), "training part", _AFFECTNET_TRAINING),
-            Part(("test",), "validation part", (500,) * 7 + (499,), _3999),
+            PublishedPart(("train", "val"), "training part", _AFFECTNET_TRAINING),
+            PublishedPart(("test",), "validation part", (500,) * 7 + (499,), _3999),
         ),
         "the release's own annotation files, counted",
         224,
     ),
-    Release(
+    PublishedRelease(
         "affectnet",
         "AffectNet-7 (2021, without contempt)",
         (
-            Part(("train", "val"), "training part", (*_AFFECTNET_TRAINING[:7], 0)),
-            Part(("test",), "validation part", (*(500,) * 7, 0)),
+            PublishedPart(("train", "val"), "training part", (*_AFFECTNET_TRAINING[:7], 0)),
+            PublishedPart(("test",), "validation part", (*(500,) * 7, 0)),
         ),
         "AffectNet-8 without its eighth class",
         224,
     ),
-    Release(
+    PublishedRelease(
         "affectnet",
         "AffectNet, manual release (2017) or AffectNet+ (2024), eight classes",
         (
-            Part(("train", "val"), "training part", _AFFECTNET_TRAINING),
-            Part(("test",), "validation part", (500,) * 8, _4000),
+            PublishedPart(("train", "val"), "training part", _AFFECTNET_TRAINING),
+            PublishedPart(("test",), "validation part", (500,) * 8, _4000),
         ),
         "training.csv (414,799 rows) and validation.csv (5,500), expressions 0 to 7, counted",
     ),
-    Release(
+    PublishedRelease(
         "ferplus",
         "FER+ by majority (2016), its validation part as test",
         (
-            Part(("train", "val"), "training part", _FERPLUS_TRAINING),
-            Part(("test",), "validation part", _FERPLUS_VALIDATION),
+            PublishedPart(("train", "val"), "training part", _FERPLUS_TRAINING),
+            PublishedPart(("test",), "validation part", _FERPLUS_VALIDATION),
         ),
         "the majority rule of Barsoum et al. 2016 applied to the votes, counted",
         48,
     ),
-    Release(
+    PublishedRelease(
         "ferplus",
         "FER+ by majority (2016)",
         (
-            Part(("train",), "training part", _FERPLUS_TRAINING),
-            Part(("val",), "validation part", _FERPLUS_VALIDATION),
+            PublishedPart(("train",), "training part", _FERPLUS_TRAINING),
+            PublishedPart(("val",), "validation part", _FERPLUS_VALIDATION),
         ),
         "the majority rule of Barsoum et al. 2016 applied to the votes, counted; its test part has "
         "3,137 faces",
         48,
     ),
-    Release(
+    PublishedRelease(
         "rafdb",
         "RAF-DB, basic expressions",
         (
-            Part(("train", "val"), "training part", (2_524, 4_772, 1_982, 1_290, 281, 717, 705, 0)),
-            Part(("test",), "test part", (680, 1_185, 478, 329, 74, 160, 162, 0)),
+            PublishedPart(
+                ("train", "val"), "training part", (2_524, 4_772, 1_982, 1_290, 281, 717, 705, 0)
+            ),
+            PublishedPart(("test",), "test part", (680, 1_185, 478, 329, 74, 160, 162, 0)),
         ),
         "the release's list_patition_label.txt, counted",
         100,
     ),
 )
-"""Earlier entries win a tie."""
+"""Earlier entries win ties."""
 
 
-def _without_contempt(release: Release) -> Release:
+def _without_contempt(release: PublishedRelease) -> PublishedRelease:
     if not any(part.counts[CONTEMPT] for part in release.parts):
         return release
     parts = tuple(replace(part, counts=(*part.counts[:7], 0), note="") for part in release.parts)
@@ -138,35 +138,35 @@ def _without_contempt(release: Release) -> Release:
 SEVEN_CLASS_RELEASES: Final = tuple(
     _without_contempt(release) for release in RELEASES if release.title != "AffectNet-8 (2021)"
 )
-"""What the releases hold without contempt; AffectNet-8 is then AffectNet-7."""
+"""The counts of the releases without contempt; AffectNet-8 is then AffectNet-7."""
 
 REDUCED_COPY: Final = (20_000, 45_000)
-"""Training faces of the copies of "AffectNet" of about 30,000 faces that go round."""
+"""Range of training faces in the common copies of "AffectNet" with about 30,000 faces."""
 
 TOPIC = "counts"
 Counts = NDArray[np.int64]
 
 
 class Match(IntEnum):
-    """How the counts of a part relate to the published ones, best first."""
+    """How the counts of a part relate to the published ones, from best to worst."""
 
     SAME = 0
     SHORT = 1
-    """Some faces fewer, no more than ingest dropped."""
+    """Fewer faces, by no more than ingest dropped."""
     CAPPED = 2
     PERMUTED = 3
     RELABELLED = 4
-    """The same total, other counts by class."""
+    """The same total, different counts per class."""
     FEWER = 5
     """No class larger than published."""
     OTHER = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One part of the release beside the same faces of the dataset; `actual` is (8,)."""
+class PartComparison:
+    """One part of the release and the dataset's counts of the same faces, `actual`, (8,)."""
 
-    part: Part
+    part: PublishedPart
     actual: Counts
     match: Match
 
@@ -178,10 +178,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What the counts say: the release (None when unknown), each part of it, the sentences."""
+    """The result of `recognise`: the release (None when unknown), its parts, and the findings."""
 
-    release: Release | None
-    comparisons: tuple[Comparison, ...]
+    release: PublishedRelease | None
+    comparisons: tuple[PartComparison, ...]
     findings: tuple[Finding, ...]
 
 
@@ -192,14 +192,14 @@ def recognise(
     cap: int | None = None,
     without_contempt: bool = False,
 ) -> Recognition:
-    """Find the release whose published counts these are, and say where they differ.
+    """Find the published release that has these counts, and report the differences.
 
     Args:
         counts: split -> faces of each expression, int (8,).
-        named: the release that ingest took the source for; decides where counts do not.
-        dropped: rows that ingest left out, not counting contempt where that was asked for.
-        cap: the most faces a class that ingest was asked to keep.
-        without_contempt: compare with the releases less their faces of contempt.
+        named: the release that ingest recognised; decides where the counts do not.
+        dropped: rows that ingest dropped, apart from contempt where that was requested.
+        cap: the `--max-per-class` of ingest.
+        without_contempt: compare with the releases without their faces of contempt.
     """
     releases = SEVEN_CLASS_RELEASES if without_contempt else RELEASES
     ranked = []
@@ -220,7 +220,9 @@ def recognise(
     comparisons = _compare(release, counts, dropped, cap)
     findings = [info(TOPIC, f"by its counts this is {release.title}")]
     if all(c.match >= Match.FEWER for c in comparisons):
-        findings = [info(TOPIC, f"ingest read this as {release.title}; the counts do not tell")]
+        findings = [
+            info(TOPIC, f"ingest read this as {release.title}; the counts do not confirm it")
+        ]
     for comparison in comparisons:
         findings.append(_sentence(comparison, release, cap))
         if comparison.match is Match.SAME and comparison.part.note:
@@ -233,28 +235,28 @@ def recognise(
     return Recognition(release, tuple(comparisons), tuple(findings))
 
 
-def _is_family(named: str, release: Release) -> bool:
+def _is_family(named: str, release: PublishedRelease) -> bool:
     return named.replace("_", "").replace("+", "plus").lower().startswith(release.family)
 
 
 def _compare(
-    release: Release, counts: Mapping[str, Counts], dropped: int, cap: int | None
-) -> list[Comparison]:
+    release: PublishedRelease, counts: Mapping[str, Counts], dropped: int, cap: int | None
+) -> list[PartComparison]:
     comparisons = []
     for part in release.parts:
-        there = [counts[split] for split in part.splits if split in counts]
-        if there:
-            actual = np.sum(there, axis=0).astype(np.int64)
-            comparisons.append(Comparison(part, actual, _match(actual, part, dropped, cap)))
+        found = [counts[split] for split in part.splits if split in counts]
+        if found:
+            actual = np.sum(found, axis=0).astype(np.int64)
+            comparisons.append(PartComparison(part, actual, _match(actual, part, dropped, cap)))
     return comparisons
 
 
-def _match(actual: Counts, part: Part, dropped: int, cap: int | None) -> Match:
+def _match(actual: Counts, part: PublishedPart, dropped: int, cap: int | None) -> Match:
     published = np.array(part.counts)
     if np.array_equal(actual, published):
         return Match.SAME
     most = int(actual.max())
-    # A class under the cap with its very number is what tells a capped release from a sample.
+    # Classes below the cap with their full count distinguish a capped release from a sample.
     capped = np.array_equal(actual, np.minimum(published, most)) and (
         bool((actual < most)[published > 0].any())
     )
@@ -272,45 +274,48 @@ def _match(actual: Counts, part: Part, dropped: int, cap: int | None) -> Match:
     return Match.FEWER if (missing >= 0).all() else Match.OTHER
 
 
-def _sentence(comparison: Comparison, release: Release, cap: int | None) -> Finding:
+def _sentence(comparison: PartComparison, release: PublishedRelease, cap: int | None) -> Finding:
     part, actual = comparison.part, comparison.actual
     total = int(actual.sum())
     title = f"the {part.title} of {release.title}"
     faces = f"{comparison.where}: {counted(total, 'face')}"
     match comparison.match:
         case Match.SAME:
-            return info(TOPIC, f"{faces}, class by class as published for {title}")
+            return info(TOPIC, f"{faces}, the same in every class as published for {title}")
         case Match.SHORT:
             return info(
                 TOPIC,
-                f"{faces}, {part.total - total:,} fewer than the {part.total:,} of {title}: no "
-                "more than ingest dropped, and dropped.csv says why",
+                f"{faces}, {part.total - total:,} fewer than the {part.total:,} of {title}, "
+                "which the rows dropped by ingest explain; dropped.csv has the reasons",
             )
         case Match.CAPPED:
             most = int(actual.max())
             if cap == most:
                 return info(
-                    TOPIC, f"{faces}: {title} with at most {most:,} a class, as ingest was asked"
+                    TOPIC,
+                    f"{faces}: {title} with at most {most:,} per class, as requested of ingest",
                 )
             return warning(
                 TOPIC,
-                f"{faces}: {title} capped at {most:,} a class before it came here; figures on it "
-                "are not comparable with those on the whole release",
+                f"{faces}: {title} capped at {most:,} per class before ingest; scores on it are "
+                "not comparable with those on the whole release",
             )
         case Match.PERMUTED:
             return problem(TOPIC, f"{faces} as in {title}, {_permutation(actual, part)}")
         case Match.RELABELLED:
             return problem(
                 TOPIC,
-                f"{faces}, the total of {title}, but other counts by class "
-                f"({_differences(actual, part)}): a relabelled copy, not the labels that others "
-                "report on",
+                f"{faces}, the total of {title}, but with different counts per class "
+                f"({_differences(actual, part)}): a relabelled copy, so scores are not comparable "
+                "with published ones",
             )
         case Match.FEWER | Match.OTHER:
             return _other(comparison, faces, title, release)
 
 
-def _other(comparison: Comparison, faces: str, title: str, release: Release) -> Finding:
+def _other(
+    comparison: PartComparison, faces: str, title: str, release: PublishedRelease
+) -> Finding:
     part, total = comparison.part, int(comparison.actual.sum())
     if (
         release.family == "affectnet"
@@ -319,19 +324,19 @@ def _other(comparison: Comparison, faces: str, title: str, release: Release) -> 
     ):
         return problem(
             TOPIC,
-            f"{faces}: one of the reduced copies of about 30,000 faces that go round as AffectNet, "
-            f"not the {part.total:,} of {title}; figures on it are not comparable",
+            f"{faces}: one of the reduced copies of AffectNet with about 30,000 faces, not the "
+            f"{part.total:,} of {title}; scores on it are not comparable",
         )
     if comparison.match is Match.FEWER:
         return warning(
             TOPIC,
-            f"{faces} of the {part.total:,} of {title}: a sample, not the whole; figures on it are "
+            f"{faces} of the {part.total:,} of {title}: a sample, not the whole; scores on it are "
             "not comparable with published ones",
         )
     return warning(
         TOPIC,
         f"{faces}, where {title} has {part.total:,} ({_differences(comparison.actual, part)}): "
-        "another release, or a changed one",
+        "a different or modified release",
     )
 
 
@@ -341,29 +346,29 @@ def _unknown(counts: Mapping[str, Counts]) -> Finding:
     if classes.sum() >= 7 and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]:
         return warning(
             TOPIC,
-            f"no published release has these counts; if these {total:,} training faces came as "
-            "AffectNet, they are one of the reduced copies of about 30,000, not its 287,651",
+            f"no published release has these counts; if these {total:,} training faces are said to "
+            "be AffectNet, they are one of the reduced copies of about 30,000, not its 287,651",
         )
-    return info(TOPIC, "no published release that this audit knows has these counts")
+    return info(TOPIC, "these counts match no published release that this audit knows")
 
 
-def _differences(actual: Sequence[int] | Counts, part: Part, most: int = 3) -> str:
-    """The classes that differ most: `neutral 70,000 where 74,874 are published`."""
+def _differences(actual: Sequence[int] | Counts, part: PublishedPart, most: int = 3) -> str:
+    """List the classes that differ most: `neutral 70,000 where 74,874 are published`."""
     order = np.argsort([-abs(int(a) - p) for a, p in zip(actual, part.counts, strict=True)])
-    said = [
+    texts = [
         f"{EXPRESSIONS[i]} {int(actual[i]):,} where {part.counts[i]:,} are published"
         for i in order[:most]
         if actual[i] != part.counts[i]
     ]
-    return "; ".join(said)
+    return "; ".join(texts)
 
 
-def _permutation(actual: Counts, part: Part) -> str:
+def _permutation(actual: Counts, part: PublishedPart) -> str:
     alphabetical = [part.counts[EXPRESSIONS.index(name)] for name in ALPHABETICAL]
     if np.array_equal(actual, alphabetical):
         return (
-            "but its classes are numbered alphabetically (0 anger, 1 contempt, ...) and were read "
-            "in AffectNet's order: every label is wrong; ingest it again with its class order"
+            "but its classes are numbered alphabetically (0 anger, 1 contempt, ...) but were "
+            "read in AffectNet's order: every label is wrong; ingest it again with its class order"
         )
     moved = [
         f"{EXPRESSIONS[i]} has the published count of {EXPRESSIONS[part.counts.index(int(n))]}"
@@ -371,6 +376,6 @@ def _permutation(actual: Counts, part: Part) -> str:
         if n != part.counts[i]
     ]
     return (
-        f"but under other names ({'; '.join(moved[:3])}): the class order was taken wrongly, so "
-        "labels are wrong; ingest it again with its class order"
+        f"but under other names ({'; '.join(moved[:3])}): the class order is wrong, and so are "
+        "the labels; ingest it again with its class order"
     )

@@ -1,5 +1,6 @@
-"""The whole audit of a dataset folder: everything measured, and the findings in sentences."""
+"""The whole audit of a dataset folder: measurements, and findings in sentences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.affect import Affect, Contradiction, contradictions, judge, summarise
+from affectnet.data.audit.affect import (
+    AffectSummary,
+    Contradiction,
+    contradictions,
+    judge,
+    summarise,
+)
 from affectnet.data.audit.counts import Recognition, recognise
-from affectnet.data.audit.duplicates import Group, find_duplicates
-from affectnet.data.audit.findings import Finding, Severity, info, problem, share, warning
+from affectnet.data.audit.duplicates import DuplicateGroup, find_duplicates
+from affectnet.data.audit.findings import (
+    Finding,
+    Severity,
+    info,
+    percentage,
+    problem,
+    warning,
+)
 from affectnet.data.audit.mislabels import Suspects, suspect_labels
 from affectnet.data.audit.scan import (
     AnySplit,
-    Images,
-    Rows,
-    SomeRows,
+    DatasetRows,
+    ImageSummary,
+    SplitRows,
     judge_images,
     scan_images,
     summarise_images,
@@ -32,8 +46,8 @@ LABELS = "labels"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the table of counts: faces of each expression, and which differ, both (8,)."""
+class CountColumn:
+    """A column of the table of counts: faces per expression, and which differ, both (8,)."""
 
     title: str
     counts: NDArray[np.int64]
@@ -42,22 +56,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that an audit measured of the dataset in `folder`.
+    """Everything that an audit measured in the dataset in `folder`.
 
-    Rows count over all splits, one behind the other, as `rows` has them; `counts` is split -> faces
-    of each expression, (8,).
+    Row numbers run over all splits, as in `rows`; `counts` is split -> faces per expression, (8,).
     """
 
     folder: Path
     info: DatasetInfo
     splits: dict[str, AnySplit]
-    rows: Rows
+    rows: DatasetRows
     counts: dict[str, NDArray[np.int64]]
     recognition: Recognition
-    affect: Affect
+    affect: AffectSummary
     contradictions: list[Contradiction]
-    images: Images
-    duplicates: list[Group]
+    images: ImageSummary
+    duplicates: list[DuplicateGroup]
     suspects: Suspects | None
     findings: list[Finding]
     without_contempt: bool = False
@@ -68,12 +81,12 @@ class Audit:
         return classes_for(self.without_contempt)
 
     def number(self, severity: Severity) -> int:
-        """Return how many findings have this severity."""
+        """Return the number of findings with this severity."""
         return sum(finding.severity is severity for finding in self.findings)
 
     @property
     def passed(self) -> bool:
-        """Whether there is no problem (information and warnings may be)."""
+        """Whether there is no problem; information and warnings are allowed."""
         return self.number(Severity.PROBLEM) == 0
 
     def name(self, row: int) -> str:
@@ -85,8 +98,8 @@ class Audit:
         split = self.rows.split_of(row)
         return self.splits[split].image_bytes(row - self.rows.start(split))
 
-    def count_columns(self) -> list[Column]:
-        """Return the counts by class as columns: each part's splits, their sum, the published."""
+    def count_columns(self) -> list[CountColumn]:
+        """Return the counts per class as columns: each part's splits, their sum, the published."""
         columns = []
         compared: set[str] = set()
         for pair in self.recognition.comparisons:
@@ -94,20 +107,23 @@ class Audit:
             differs = pair.actual != np.array(pair.part.counts)
             alone = len(own) == 1
             same = np.zeros(N_EXPRESSIONS, bool)
-            columns += [Column(name, self.counts[name], differs if alone else same) for name in own]
+            columns += [
+                CountColumn(name, self.counts[name], differs if alone else same) for name in own
+            ]
             if not alone:
-                columns.append(Column(pair.where, pair.actual, differs))
-            columns.append(Column("published", np.array(pair.part.counts), same))
+                columns.append(CountColumn(pair.where, pair.actual, differs))
+            columns.append(CountColumn("published", np.array(pair.part.counts), same))
             compared |= set(own)
         rest = [name for name in self.counts if name not in compared]
         return columns + [
-            Column(name, self.counts[name], np.zeros(N_EXPRESSIONS, bool)) for name in rest
+            CountColumn(name, self.counts[name], np.zeros(N_EXPRESSIONS, bool)) for name in rest
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, every list complete, as JSON can hold it."""
-        rows = self.rows
+        """Return the whole audit, every list complete, as values for JSON."""
+        rows, affect = self.rows, self.affect
         release = self.recognition.release
+        class_means = zip(EXPRESSIONS, affect.class_mean, affect.class_n, strict=True)
         return {
             "dataset": str(self.folder),
             "passed": self.passed,
@@ -117,30 +133,21 @@ class Audit:
             ],
             "release": release.title if release else None,
             "classes": list(self.classes),
-            "counts": {
-                split: dict(zip(self.classes, n.tolist(), strict=False))
-                for split, n in self.counts.items()
-            },
+            "counts": {split: self._by_class(n.tolist()) for split, n in self.counts.items()},
             "published": [
                 {
                     "splits": list(c.part.splits),
                     "part": c.part.title,
-                    "counts": dict(zip(self.classes, c.part.counts, strict=False)),
+                    "counts": self._by_class(c.part.counts),
                 }
                 for c in self.recognition.comparisons
             ],
             "affect": {
-                "n": self.affect.n,
-                "zeros": dict(zip(("valence", "arousal"), self.affect.zeros, strict=True)),
-                "valence_histogram": self.affect.valence.tolist(),
-                "arousal_histogram": self.affect.arousal.tolist(),
-                "class_means": {
-                    name: mean.tolist()
-                    for name, mean, n in zip(
-                        EXPRESSIONS, self.affect.class_mean, self.affect.class_n, strict=True
-                    )
-                    if n
-                },
+                "n": affect.n,
+                "zeros": dict(zip(("valence", "arousal"), affect.zeros, strict=True)),
+                "valence_histogram": affect.valence.tolist(),
+                "arousal_histogram": affect.arousal.tolist(),
+                "class_means": {name: mean.tolist() for name, mean, n in class_means if n},
             },
             "images": {
                 "kinds": self.images.kinds,
@@ -151,42 +158,40 @@ class Audit:
                 "broken": {self.name(row): why for row, why in self.images.broken.items()},
             },
             "duplicates": [
-                {
-                    "kind": group.kind,
-                    "leak": group.leak,
-                    "faces": [
-                        {
-                            "split": rows.split_of(row),
-                            "id": rows.ids[row],
-                            "expression": expression_name(int(rows.expression[row])),
-                        }
-                        for row in group.rows
-                    ],
-                }
+                {"kind": group.kind, "leak": group.leak, "faces": list(map(self._face, group.rows))}
                 for group in self.duplicates
             ],
             "contradictions": [
                 {
-                    "split": rows.split_of(found.row),
-                    "id": rows.ids[found.row],
-                    "expression": found.rule.expression,
+                    **self._face(found.row),
                     "valence": float(rows.valence[found.row]),
                     "arousal": float(rows.arousal[found.row]),
                     "rule": str(found.rule),
                 }
                 for found in self.contradictions
             ],
-            "likely_wrong_labels": self._suspects(),
+            "likely_wrong_labels": self._wrong_labels(),
         }
 
-    def _suspects(self) -> dict[str, Any] | None:
+    def _by_class(self, counts: Sequence[int]) -> dict[str, int]:
+        return dict(zip(self.classes, counts, strict=False))
+
+    def _face(self, row: int) -> dict[str, Any]:
+        expression = expression_name(int(self.rows.expression[row]))
+        return {
+            "split": self.rows.split_of(row),
+            "id": self.rows.ids[row],
+            "expression": expression,
+        }
+
+    def _wrong_labels(self) -> dict[str, Any] | None:
         if self.suspects is None:
             return None
         found = self.suspects.found
         return {
             "split": self.suspects.split,
             "faces": self.suspects.n,
-            "estimated_share": found.estimated_share,
+            "estimated_share": found.estimated_fraction,
             "rows": [
                 {
                     "id": self.rows.ids[row],
@@ -217,43 +222,36 @@ def audit_dataset(
     Args:
         folder: made by `affectnet ingest`.
         predictions: a model's probabilities for one split of it (see `suspect_labels`).
-        split: that split, where its ids do not tell.
-        without_contempt: audit the other faces alone, as seven classes; always so on a dataset that
-            was ingested without contempt.
+        split: that split, where its ids do not determine it.
+        without_contempt: audit only the other seven classes; always on for a dataset that was
+            ingested without contempt.
 
     Raises:
-        DataError: no dataset is there, or the predictions do not belong to it.
+        DataError: the folder is not a dataset, or the predictions do not belong to it.
     """
     known = DatasetInfo.read(folder)
     without_contempt = without_contempt or known.without_contempt
-    splits: dict[str, AnySplit] = {
-        name: open_split(folder, name) for name in SPLITS if _there(folder, name)
-    }
-    if not splits:
-        raise DataError(f"{folder} has no split; make it again with `affectnet ingest`")
-    if split is not None and split not in splits:
-        raise DataError(
-            f"{folder} has no split '{split}'{suggest(split, splits)}; it has {', '.join(splits)}"
-        )
-    rows = Rows.of(splits)
+    splits = _open_splits(folder, split)
+    rows = DatasetRows.of(splits)
     if len(rows) == 0:
         raise DataError(f"{folder} has no faces; make it again with `affectnet ingest`")
-    # Mistakes in the predictions come up before the minutes that the images take.
+    # Errors in the predictions are raised before the minutes that the images take.
     suspects = suspect_labels(predictions, rows, split, without_contempt) if predictions else None
     left_out = int((rows.expression == CONTEMPT).sum()) if without_contempt else 0
+    if left_out == len(rows):
+        raise DataError(f"all faces in {folder} are of contempt, which is left out")
+    selected: dict[str, AnySplit] = dict(splits)
     if left_out:
         kept = rows.expression != CONTEMPT
         if suspects:
             suspects = replace(suspects, rows=(np.cumsum(kept) - 1)[suspects.rows])
-        splits = {
-            name: SomeRows(part, np.flatnonzero(part.expression != CONTEMPT))
-            for name, part in splits.items()
-            if isinstance(part, Split)
-        }
-        rows = Rows.of(splits)
-        if len(rows) == 0:
-            raise DataError(f"every face of {folder} is of contempt, which was to be left out")
-    counts = {name: _count(part.expression) for name, part in splits.items()}
+        for name, part in splits.items():
+            selected[name] = SplitRows(part, np.flatnonzero(part.expression != CONTEMPT))
+        rows = DatasetRows.of(selected)
+    counts = {
+        name: np.bincount(part.expression[part.expression >= 0], minlength=N_EXPRESSIONS)
+        for name, part in selected.items()
+    }
     dropped = sum(known.dropped.values())
     recognition = recognise(
         counts,
@@ -262,47 +260,56 @@ def audit_dataset(
         known.settings.get("max_per_class"),
         without_contempt,
     )
-    affect = summarise(rows.expression, rows.valence, rows.arousal)
-    odd = contradictions(rows.expression, rows.valence, rows.arousal)
-    scan = scan_images(splits)
+    labels = (rows.expression, rows.valence, rows.arousal)
+    affect = summarise(*labels)
+    found = contradictions(*labels)
+    scan = scan_images(selected)
     images = summarise_images(scan)
-    groups = find_duplicates(scan, rows)
+    duplicates = find_duplicates(scan, rows)
     findings = [
         *recognition.findings,
-        *([_seven(left_out)] if without_contempt else []),
-        *_labels(rows, dropped),
-        *judge(affect, odd, rows.expression, rows.valence, rows.arousal),
+        *_label_findings(rows, dropped, left_out if without_contempt else None),
+        *judge(affect, found, *labels),
         *judge_images(images, recognition.release),
-        *_duplicates(groups, rows),
-        *(_suspicion(suspects) if suspects else []),
+        *_duplicate_findings(duplicates, rows),
+        *(_suspect_findings(suspects) if suspects else []),
     ]
     return Audit(
         folder,
         known,
-        splits,
+        selected,
         rows,
         counts,
         recognition,
         affect,
-        odd,
+        found,
         images,
-        groups,
+        duplicates,
         suspects,
         findings,
         without_contempt,
     )
 
 
-def _there(folder: Path, split: str) -> bool:
-    return (folder / f"{split}.arrow").is_file()
+def _open_splits(folder: Path, wanted: str | None) -> dict[str, Split]:
+    splits = {
+        name: open_split(folder, name) for name in SPLITS if (folder / f"{name}.arrow").is_file()
+    }
+    if not splits:
+        raise DataError(f"{folder} has no split; make it again with `affectnet ingest`")
+    if wanted is not None and wanted not in splits:
+        raise DataError(
+            f"{folder} has no split '{wanted}'{suggest(wanted, splits)}; it has {', '.join(splits)}"
+        )
+    return splits
 
 
-def _count(expression: NDArray[np.int8]) -> NDArray[np.int64]:
-    return np.bincount(expression[expression >= 0], minlength=N_EXPRESSIONS).astype(np.int64)
-
-
-def _labels(rows: Rows, dropped: int) -> list[Finding]:
+def _label_findings(rows: DatasetRows, dropped: int, left_out: int | None) -> list[Finding]:
+    """`left_out` is the number of faces of contempt, None with eight classes."""
     findings = []
+    if left_out is not None:
+        text = f"{counted(left_out, 'face')} of contempt left out" if left_out else "as ingested"
+        findings.append(info(LABELS, f"seven classes, without contempt: {text}"))
     unlabelled = int((rows.expression < 0).sum())
     if unlabelled:
         findings.append(
@@ -310,28 +317,23 @@ def _labels(rows: Rows, dropped: int) -> list[Finding]:
         )
     if dropped:
         findings.append(
-            info(LABELS, f"ingest left out {counted(dropped, 'row')}; dropped.csv says why")
+            info(LABELS, f"ingest dropped {counted(dropped, 'row')}; dropped.csv has the reasons")
         )
     return findings
 
 
-def _seven(left_out: int) -> Finding:
-    said = f"{counted(left_out, 'face')} of contempt left out here" if left_out else "as ingested"
-    return info(LABELS, f"seven classes, without contempt: {said}")
-
-
-def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
+def _duplicate_findings(groups: list[DuplicateGroup], rows: DatasetRows) -> list[Finding]:
     if not groups:
-        return [info(DUPLICATES, "no picture comes twice")]
+        return [info(DUPLICATES, "no image appears more than once")]
     findings = []
     leaks = [group for group in groups if group.leak]
     if leaks:
         findings.append(
             problem(
                 DUPLICATES,
-                f"{counted(len(leaks), 'picture')} in more than one split "
+                f"{counted(len(leaks), 'image')} in more than one split "
                 f"({'; '.join(_leaked(leaks, rows))}): scores on such faces are scores on faces "
-                "that were seen in training",
+                "seen in training",
             )
         )
     disputed = sum(group.disputed for group in groups)
@@ -339,7 +341,7 @@ def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
         findings.append(
             warning(
                 DUPLICATES,
-                f"{counted(disputed, 'picture')} that come more than once with different "
+                f"{counted(disputed, 'image')} that appear more than once with different "
                 "expressions: one of the labels is wrong",
             )
         )
@@ -348,17 +350,17 @@ def _duplicates(groups: list[Group], rows: Rows) -> list[Finding]:
     findings.append(
         warning(
             DUPLICATES,
-            f"{counted(len(groups), 'picture')} more than once, with {counted(spare, 'face')} "
-            f"({share(spare, len(rows))}) too many: {exact:,} copied exactly, "
+            f"{counted(len(groups), 'image')} more than once, with {counted(spare, 'face')} "
+            f"({percentage(spare, len(rows))}) too many: {exact:,} copied exactly, "
             f"{len(groups) - exact:,} re-encoded, resized or cropped",
         )
     )
     return findings
 
 
-def _leaked(leaks: list[Group], rows: Rows) -> list[str]:
-    """For each later split, how many of its faces are in an earlier one too."""
-    said = []
+def _leaked(leaks: list[DuplicateGroup], rows: DatasetRows) -> list[str]:
+    """List for each later split how many of its faces are also in an earlier one."""
+    texts = []
     for i, split in enumerate(rows.splits[1:], start=1):
         earlier = rows.splits[:i]
         hit = sum(
@@ -368,28 +370,28 @@ def _leaked(leaks: list[Group], rows: Rows) -> list[str]:
         )
         total = int((rows.split == i).sum())
         if hit:
-            said.append(
-                f"{hit:,} of {total:,} {split} faces, {share(hit, total)}, are also in "
+            texts.append(
+                f"{hit:,} of {total:,} {split} faces, {percentage(hit, total)}, are also in "
                 f"{' or '.join(earlier)}"
             )
-    return said
+    return texts
 
 
-def _suspicion(suspects: Suspects) -> list[Finding]:
+def _suspect_findings(suspects: Suspects) -> list[Finding]:
     findings = []
     if suspects.split == "train":
         findings.append(
             warning(
                 LABELS,
-                "the predictions are for the training split: a model that was trained on these "
-                "labels hides their mistakes; predict a split that it has not seen",
+                "the predictions are for the training split: a model trained on these labels "
+                "hides their mistakes; predict a split that it has not seen",
             )
         )
     n = len(suspects.rows)
     text = (
         f"{counted(n, 'label')} of {suspects.n:,} in {suspects.split} likely wrong by confident "
-        f"learning; estimated share of wrong labels "
-        f"{share(round(suspects.found.estimated_share * suspects.n), suspects.n)}"
+        f"learning; estimated fraction of wrong labels "
+        f"{percentage(round(suspects.found.estimated_fraction * suspects.n), suspects.n)}"
     )
     findings.append(warning(LABELS, text) if n else info(LABELS, text))
     return findings

@@ -1,4 +1,4 @@
-"""What an audit found, each with how much it matters."""
+"""The findings of an audit: sentences with a severity."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,8 +7,8 @@ from enum import StrEnum
 class Severity(StrEnum):
     """How much a finding matters.
 
-    `info` is worth knowing, `warning` is worth a look, and a `problem` makes results wrong or not
-    comparable: with one, `affectnet audit --strict` ends with exit status 1.
+    A `problem` makes results wrong or not comparable, so `affectnet audit --strict` exits with
+    status 1; a `warning` should be checked; `info` is only informative.
     """
 
     INFO = "info"
@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One plain sentence or two about the dataset."""
+    """One or two sentences about the dataset."""
 
     severity: Severity
     topic: str
@@ -26,22 +26,22 @@ class Finding:
 
 
 def info(topic: str, text: str) -> Finding:
-    """Make a finding that is worth knowing."""
+    """Return an informative finding."""
     return Finding(Severity.INFO, topic, text)
 
 
 def warning(topic: str, text: str) -> Finding:
-    """Make a finding that is worth a look."""
+    """Return a finding that should be checked."""
     return Finding(Severity.WARNING, topic, text)
 
 
 def problem(topic: str, text: str) -> Finding:
-    """Make a finding that makes results wrong or not comparable."""
+    """Return a finding that makes results wrong or not comparable."""
     return Finding(Severity.PROBLEM, topic, text)
 
 
-def share(part: int, whole: int) -> str:
-    """Say `part` of `whole` as a percentage with three figures, never a false 0 or 100."""
+def percentage(part: int, whole: int) -> str:
+    """Format `part` of `whole` with three digits; only an exact 0% or 100% is written so."""
     if whole == 0:
         return "0%"
     percent = 100 * part / whole

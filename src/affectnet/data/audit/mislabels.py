@@ -1,7 +1,4 @@
-"""The most likely wrong labels, by confident learning.
-
-A model's probabilities for the faces of a dataset, from `predictions.parquet` or a CSV file.
-"""
+"""Likely wrong labels, by confident learning from a model's probabilities for a split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +9,25 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from affectnet.data.audit.scan import Rows
+from affectnet.data.audit.scan import DatasetRows
 from affectnet.errors import DataError
 from affectnet.labels import PROBABILITY_COLUMNS
 from affectnet.seven import CONTEMPT, seven_probabilities
 
 FLAT = 1e-6
-"""Slack of the comparison with a class's threshold, against rounding."""
+"""Tolerance for rounding in comparisons with a class's threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrongLabels:
-    """What confident learning says of n labelled rows over K classes.
+    """Result of confident learning on n labelled rows and K classes.
 
     Args:
-        rows: positions of the likely wrong labels, the most likely first.
-        suggested: the class that each of them more likely is.
-        margin: probability of the given class less that of the likeliest other, in [-1, 1]; the
-            order of `rows`, lowest first.
-        confident_joint: int (K, K), given by true class: rows that are confidently of a class.
+        rows: positions of the likely wrong labels, the likeliest first.
+        suggested: the more likely class of each.
+        margin: probability of the given class minus that of the likeliest other, in [-1, 1]; `rows`
+            are in ascending order of it.
+        confident_joint: int (K, K), number of rows by given class and confident class.
         joint: float (K, K), estimated joint distribution of given and true class, sum 1.
     """
 
@@ -41,19 +38,21 @@ class WrongLabels:
     joint: NDArray[np.float64]
 
     @property
-    def estimated_share(self) -> float:
-        """Estimated share of labels that are wrong, in [0, 1]: the joint off its diagonal."""
+    def estimated_fraction(self) -> float:
+        """Estimated fraction of wrong labels, in [0, 1]: the joint off its diagonal."""
         return float(self.joint.sum() - np.trace(self.joint))
 
 
 def find_wrong_labels(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> WrongLabels:
     """Find labels that a model's out-of-sample probabilities confidently contradict.
 
-    A class's threshold is the mean probability that rows of this label get for it. A row counts for
-    the class that reaches its threshold, the most probable where several do (Northcutt, Jiang and
-    Chuang 2021, "Confident learning", equation 1); rows off the diagonal of that confident joint
-    are the candidates, ranked by normalised margin. The joint is the confident joint with each row
-    scaled to the number of its labels (equation 3).
+    These 40 lines are cleanlab's rule; calling cleanlab would take about as many, and the package.
+
+    A class's threshold is the mean probability of the class over the rows with its label. A row
+    counts for the class that reaches its threshold, the most probable where several do (Northcutt,
+    Jiang and Chuang 2021, "Confident learning", equation 1); rows off the diagonal of that
+    confident joint are the candidates, ranked by normalised margin. The joint is the
+    confident joint with each row scaled to the number of its labels (equation 3).
 
     Args:
         labels: int (n,), 0 to K - 1.
@@ -66,8 +65,8 @@ def find_wrong_labels(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> 
     probs = np.asarray(probs, np.float64)
     if probs.ndim != 2 or len(probs) != len(labels):
         raise DataError(
-            f"labels are {labels.shape} and probabilities {probs.shape}; a row of probabilities is "
-            "needed for each label"
+            f"labels are {labels.shape} and probabilities {probs.shape}; one row of probabilities "
+            "is needed per label"
         )
     k = probs.shape[1]
     if len(labels) and not (labels.min() >= 0 and labels.max() < k):
@@ -78,7 +77,7 @@ def find_wrong_labels(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> 
     own = probs[every, labels]
     count = np.bincount(labels, minlength=k)
     total = np.bincount(labels, weights=own, minlength=k)
-    # A class without labels has no threshold that anything reaches.
+    # Nothing reaches the threshold of a class without labels.
     threshold = np.where(count > 0, total / np.maximum(count, 1), np.inf)
     reached = probs >= threshold - FLAT
     confident = reached.any(axis=1)
@@ -96,7 +95,7 @@ def find_wrong_labels(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> 
 
 def _calibrated(joint: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.float64]:
     known = joint.astype(np.float64)
-    # A label of which no row is confident is taken at its word.
+    # A label without confident rows is assumed to be correct.
     empty = known.sum(axis=1) == 0
     known[empty, empty] = 1.0
     scaled: NDArray[np.float64] = known / known.sum(axis=1, keepdims=True) * count[:, None]
@@ -106,7 +105,7 @@ def _calibrated(joint: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[n
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """The likely wrong labels of one split; `rows` counts over all splits, as in `Rows`."""
+    """The likely wrong labels of one split; `rows` are numbered as in `DatasetRows`."""
 
     split: str
     n: int
@@ -115,16 +114,16 @@ class Suspects:
 
 
 def suspect_labels(
-    file: Path, rows: Rows, split: str | None = None, without_contempt: bool = False
+    file: Path, rows: DatasetRows, split: str | None = None, without_contempt: bool = False
 ) -> Suspects:
-    """Find the labels that the predictions in a file confidently contradict.
+    """Find the labels that predictions in a file confidently contradict.
 
     Args:
-        file: Parquet or CSV with `id` and `p_neutral` ... `p_contempt`; other columns are ignored,
-            but for `expression`, which tells splits with the same ids apart. Without `p_contempt`
-            the model knows seven classes, and faces of contempt are left out.
-        rows: the dataset.
-        split: the split that was predicted; found by the ids where not given.
+        file: Parquet or CSV with `id` and `p_neutral` ... `p_contempt`; other columns are ignored
+            except `expression`, which distinguishes splits with the same ids. Without `p_contempt`
+            the model has seven classes, and faces of contempt are left out.
+        rows: all rows of the dataset.
+        split: the split that was predicted; determined by the ids where None.
         without_contempt: leave out faces of contempt, and its probability.
 
     Raises:
@@ -154,7 +153,7 @@ def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]
         names = table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"--predictions {file} is no Parquet or CSV file: {reason}") from error
+        raise DataError(f"--predictions {file} is not a Parquet or CSV file: {reason}") from error
     missing = [name for name in ("id", *PROBABILITY_COLUMNS[:-1]) if name not in names]
     if missing:
         raise DataError(
@@ -167,22 +166,22 @@ def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]
     probs = np.zeros((table.num_rows, len(PROBABILITY_COLUMNS)))
     try:
         for i, name in enumerate(PROBABILITY_COLUMNS):
-            # A model of seven classes leaves p_contempt empty.
+            # A model with seven classes leaves p_contempt empty.
             empty = name in names and table.column(name).null_count == table.num_rows
             if name in names and not (empty and name == PROBABILITY_COLUMNS[-1]):
                 column = table.column(name).cast(pa.float64())
                 probs[:, i] = column.to_numpy(zero_copy_only=False)
         expression = None
         if "expression" in names:
-            # Text and other codings of the truth are not needed here.
+            # Other codings of the truth, such as text, are ignored.
             column = table.column("expression")
             if pa.types.is_integer(column.type):
                 filled = column.fill_null(-1).cast(pa.int64())
                 expression = filled.to_numpy(zero_copy_only=False)
         ids: list[str] = table.column("id").cast(pa.string()).to_pylist()
-    except (pa.ArrowException, KeyError) as error:  # KeyError: a column comes twice
+    except (pa.ArrowException, KeyError) as error:  # KeyError: a duplicate column
         reason = " ".join(str(error).split())
-        raise DataError(f"--predictions {file} cannot be understood: {reason}") from error
+        raise DataError(f"--predictions {file} cannot be parsed: {reason}") from error
     return ids, probs, expression
 
 
@@ -190,12 +189,12 @@ def _rows_of(
     file: Path,
     ids: list[str],
     expression: NDArray[np.int64] | None,
-    rows: Rows,
+    rows: DatasetRows,
     split: str | None,
 ) -> tuple[NDArray[np.int64], str]:
-    """The row of each prediction, and the split that holds them all."""
+    """Return the row of each prediction, and the split that contains them all."""
     if len(set(ids)) < len(ids):
-        raise DataError(f"--predictions {file} has an id twice; one row a face is needed")
+        raise DataError(f"--predictions {file} has an id twice; one row per face is needed")
     fitting = []
     most = 0
     for name in rows.splits if split is None else (split,):
@@ -219,6 +218,6 @@ def _rows_of(
     if len(fitting) > 1 and fitting[0][0] - fitting[1][0] < 0.1:
         raise DataError(
             f"--predictions {file} fits the splits "
-            f"{' and '.join(name for _, name, _ in fitting)} alike; give its --split"
+            f"{' and '.join(name for _, name, _ in fitting)} equally; give its --split"
         )
     return fitting[0][2], fitting[0][1]
