@@ -69,14 +69,20 @@ def train_tar(tmp_path) -> Path:
     return tar(tmp_path / "train.tar", train_files())
 
 
-def beside(path: Path) -> set[str]:
+def names(path: Path) -> set[str]:
     return {child.name for child in path.iterdir()}
 
 
 def test_from_drawn_tars_to_a_dataset(drawn_tars, tmp_path, capsys):
     out = tmp_path / "dataset"
     assert main(["ingest", *map(str, drawn_tars), "--out", str(out)]) == 0
-    assert beside(out) == {"train.arrow", "val.arrow", "test.arrow", "dataset.json", "dropped.csv"}
+    assert names(out) == {
+        "train.arrow",
+        "val.arrow",
+        "test.arrow",
+        "dataset.json",
+        "dropped.csv",
+    }
     info = DatasetInfo.read(out)
     sizes = {name: len(open_split(out, name)) for name in ("train", "val", "test")}
     assert sizes == {"train": 8 * 19, "val": 8 * 5, "test": 8 * 6}
@@ -107,15 +113,15 @@ def test_either_part_is_enough(train_tar, tmp_path):
     test_tar = tar(tmp_path / "test.tar", face("val_set", "1", 3))
     ingest(IngestConfig((train_tar,), tmp_path / "a"))
     ingest(IngestConfig((test_tar,), tmp_path / "b"))
-    assert beside(tmp_path / "a") >= {"train.arrow", "val.arrow"}
-    assert "test.arrow" not in beside(tmp_path / "a")
-    assert beside(tmp_path / "b") == {"test.arrow", "dataset.json", "dropped.csv"}
+    assert names(tmp_path / "a") >= {"train.arrow", "val.arrow"}
+    assert "test.arrow" not in names(tmp_path / "a")
+    assert names(tmp_path / "b") == {"test.arrow", "dataset.json", "dropped.csv"}
     ingest(IngestConfig((train_tar,), tmp_path / "c", val_fraction=0))
-    assert "val.arrow" not in beside(tmp_path / "c")
+    assert "val.arrow" not in names(tmp_path / "c")
     assert len(open_split(tmp_path / "c", "train")) == 40
 
 
-def test_classes_are_capped_and_the_rest_told(train_tar, tmp_path, capsys):
+def test_classes_are_capped_and_the_rest_is_counted(train_tar, tmp_path, capsys):
     files = train_files() | face("val_set", "1", 3) | face("val_set", "2", 3)
     info = ingest(IngestConfig((tar(tmp_path / "x", files),), tmp_path / "d", max_per_class=3))
     both = [info.counts["train"][name] + info.counts["val"][name] for name in EXPRESSIONS]
@@ -163,7 +169,7 @@ def test_faults_are_dropped_counted_and_listed(tmp_path, capsys):
     assert len(open_split(out, "train")) + len(open_split(out, "val")) == 39
     printed = capsys.readouterr().out
     assert all(reason in printed for reason in expected.values())
-    # What is left trains.
+    # The rest can be trained on.
     run = train(
         TrainConfig(
             data=(out,),
@@ -191,7 +197,7 @@ def test_soft_labels_from_side_files(drawn_tars, tmp_path, capsys):
     assert np.isnan(test.soft).sum() == 8 * (48 - 2)
     printed = capsys.readouterr().out
     assert "2 faces of val_set" in printed
-    assert "1 of its ids are not there" in printed
+    assert "; 1 id not found" in printed
     with pytest.raises(DataError, match="are in both parts"):
         ingest(IngestConfig(drawn_tars, tmp_path / "e", soft=(table,)))
     assert not (tmp_path / "e").exists()
@@ -207,7 +213,7 @@ def test_settings_are_checked_before_anything_is_read(tmp_path, changes):
         ingest(IngestConfig((), tmp_path / "d"))
 
 
-def test_an_existing_dataset_is_kept_until_the_new_one_is_whole(train_tar, tmp_path):
+def test_an_existing_dataset_stays_until_the_new_one_is_complete(train_tar, tmp_path):
     out = tmp_path / "d"
     ingest(IngestConfig((train_tar,), out))
     before = (out / "dataset.json").read_text()
@@ -219,17 +225,17 @@ def test_an_existing_dataset_is_kept_until_the_new_one_is_whole(train_tar, tmp_p
         ingest(IngestConfig((tmp_path / "cut.tar",), out, overwrite=True))
     assert (out / "dataset.json").read_text() == before
     assert len(open_split(out, "train")) == 32
-    assert beside(tmp_path) == {"d", "train.tar", "cut.tar"}
+    assert names(tmp_path) == {"d", "train.tar", "cut.tar"}
     ingest(IngestConfig((train_tar,), out, overwrite=True, val_fraction=0))
     assert len(open_split(out, "train")) == 40
-    assert beside(tmp_path) == {"d", "train.tar", "cut.tar"}
+    assert names(tmp_path) == {"d", "train.tar", "cut.tar"}
 
 
 def test_overwrite_deletes_nothing_but_a_dataset(train_tar, tmp_path):
     thesis = tmp_path / "home" / "thesis.tex"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
-    with pytest.raises(DataError, match=r"other files than a dataset's \(thesis.tex\)"):
+    with pytest.raises(DataError, match=r"files that are not a dataset's \(thesis.tex\)"):
         ingest(IngestConfig((train_tar,), tmp_path / "home", overwrite=True))
     with pytest.raises(DataError, match="is a file"):
         ingest(IngestConfig((train_tar,), thesis, overwrite=True))
@@ -247,14 +253,14 @@ def test_overwrite_deletes_nothing_but_a_dataset(train_tar, tmp_path):
         (face("train_set", "1", 8), "none of the 1 faces"),
     ],
 )
-def test_unusable_sources_are_one_line_and_leave_nothing(tmp_path, files, word, capsys):
+def test_unusable_sources_give_one_line_and_leave_no_files(tmp_path, files, word, capsys):
     archive = tar(tmp_path / "x.tar", files)
     assert main(["ingest", str(archive), "--out", str(tmp_path / "sub" / "d")]) == 2
     captured = capsys.readouterr()
     assert word in captured.err
     assert captured.err.count("\n") == 1
-    assert beside(tmp_path) <= {"x.tar", "sub"}
-    assert not (tmp_path / "sub").exists() or beside(tmp_path / "sub") == set()
+    assert names(tmp_path) <= {"x.tar", "sub"}
+    assert not (tmp_path / "sub").exists() or names(tmp_path / "sub") == set()
 
 
 LIMITED = """
@@ -267,7 +273,7 @@ sys.exit(main(["ingest", {source!r}, "--out", {out!r}, "--overwrite"]))
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("limit", [1, 10_000])
-def test_a_full_disk_is_one_line_and_keeps_the_old_dataset(train_tar, tmp_path, limit, packed):
+def test_a_full_disk_gives_one_line_and_the_old_dataset_stays(train_tar, tmp_path, limit, packed):
     if packed:
         subprocess.run(["gzip", str(train_tar)], check=True)
         train_tar = train_tar.with_name("train.tar.gz")
@@ -279,12 +285,12 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_dataset(train_tar, tmp_path, 
     assert done.returncode == 2
     assert f"the disk of {out} is full" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert beside(tmp_path) == {train_tar.name, "d"}
+    assert names(tmp_path) == {train_tar.name, "d"}
     assert content_hash(out) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_leaves_nothing(train_tar, tmp_path, number):
+def test_an_interruption_leaves_no_files(train_tar, tmp_path, number):
     code = """
 import sys, time
 from affectnet.data.readers import engine
@@ -305,12 +311,12 @@ sys.exit(main(["ingest", sys.argv[1], "--out", sys.argv[2]]))
         text=True,
     ) as process:
         assert process.stdout.readline() == "reading\n"
-        assert any(".tmp" in name for name in beside(tmp_path))
+        assert any(".tmp" in name for name in names(tmp_path))
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert "Traceback" not in errors
-    assert beside(tmp_path) == {"train.tar"}
+    assert names(tmp_path) == {"train.tar"}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -330,7 +336,7 @@ def test_broken_archives_make_a_dataset_or_one_error(tmp_path_factory, data):
         made = True
     except AffectNetError:
         made = False
-    assert beside(folder) == {"x.tar", "d"} if made else {"x.tar"}
+    assert names(folder) == {"x.tar", "d"} if made else {"x.tar"}
     if made:
         assert content_hash(out) == json.loads((out / "dataset.json").read_text())["content_hash"]
 

@@ -1,4 +1,4 @@
-"""`affectnet ingest`: a release becomes a dataset."""
+"""`affectnet ingest`: make a dataset from a release."""
 
 import csv
 import errno
@@ -28,7 +28,7 @@ from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
-from affectnet.errors import ConfigError, DataError
+from affectnet.errors import ConfigError, DataError, counted
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import refuse_existing, write_beside
 from affectnet.seven import classes_for
@@ -40,10 +40,10 @@ Selection = dict[str, tuple[ReleasePart, NDArray[np.int64]]]
 
 
 def ingest(config: IngestConfig) -> DatasetInfo:
-    """Read a release into the dataset folder `config.out`, and print what was found.
+    """Read a release into the dataset folder `config.out`, and print its counts.
 
-    The new dataset is written beside `config.out` and renamed when complete: after an error, a
-    full disk, Ctrl-C or SIGTERM there is either the old dataset, whole, or nothing.
+    The new dataset is written next to `config.out` and renamed when it is complete: after an error,
+    a full disk, Ctrl-C or SIGTERM there is either the old dataset, complete, or nothing.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -60,8 +60,8 @@ def ingest(config: IngestConfig) -> DatasetInfo:
     except OSError as error:
         if error.errno in _FULL_DISK:
             raise DataError(
-                f"the disk of {config.out} is full; free some room or choose another --out (about "
-                "the size of the sources is needed, twice that for compressed ones)"
+                f"the disk of {config.out} is full; free some space or choose another --out (about "
+                "the size of the sources is needed, twice that for compressed sources)"
             ) from error
         raise
     _print(config, info, matches, other_files)
@@ -70,7 +70,7 @@ def ingest(config: IngestConfig) -> DatasetInfo:
 
 def _check_settings(config: IngestConfig) -> None:
     if not config.sources:
-        raise ConfigError("no source given; give the release's tar files or folders")
+        raise ConfigError("no source given; give the tar files or folders of the release")
     if not 0 <= config.val_fraction < 1:
         raise ConfigError(
             f"--val-fraction is {config.val_fraction}; it must be at least 0 and below 1"
@@ -85,7 +85,7 @@ def _check_settings(config: IngestConfig) -> None:
 
 
 def _check_out(out: Path, config: IngestConfig) -> None:
-    """Refuse to replace anything but a dataset: --overwrite must not cost anybody their files."""
+    """Refuse to replace anything but a dataset: --overwrite must not delete other files."""
     refuse_existing(out, config.overwrite)
     if not out.exists():
         return
@@ -95,14 +95,14 @@ def _check_out(out: Path, config: IngestConfig) -> None:
     others = sorted(path.name for path in out.iterdir() if path.name not in ours)
     if others:
         raise DataError(
-            f"{config.out} holds other files than a dataset's ({', '.join(others[:3])}), which "
-            "--overwrite would delete; move them away or choose another --out"
+            f"{config.out} contains files that are not a dataset's ({', '.join(others[:3])}), "
+            "which --overwrite would delete; move them away or choose another --out"
         )
 
 
 @contextmanager
 def _terminate_by_exception() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that what is half-written is removed."""
+    """Turn SIGTERM into SystemExit, so that incomplete files are removed."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -119,7 +119,7 @@ def _terminate_by_exception() -> Iterator[None]:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings off the terminal: what it cannot read is told in `dropped.csv`."""
+    """Hide Pillow's warnings: `dropped.csv` lists what it cannot read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
         yield
@@ -128,10 +128,9 @@ def _quiet_pillow() -> Iterator[None]:
 def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMatch], int]:
     """Read the sources and write the dataset into an empty folder."""
     with _Bars() as bars, _read(config, folder, bars) as release:
-        _refuse_idle_settings(config, release)
+        _refuse_unused_settings(config, release)
         soft = [str(path) for path in config.soft]
-        names = {name: part for name, part in release.splits.items() if part in release.parts}
-        matches = apply_soft(soft, release.parts, names)
+        matches = apply_soft(soft, release.parts, release.splits)
         left = {
             name: part.leave_out_contempt() if config.without_contempt else np.ones(len(part), bool)
             for name, part in release.parts.items()
@@ -183,13 +182,13 @@ def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
     return read_release(config.release, config.sources, options)
 
 
-def _refuse_idle_settings(config: IngestConfig, release: RawRelease) -> None:
-    """Refuse a choice that this release gives no occasion for: it was made in error."""
-    idle = {
+def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
+    """Refuse a setting that does not apply to this release: it was given in error."""
+    unused = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
         "--labels shares": config.labels == "shares" and release.name != "ferplus",
     }
-    for flag, wrong in idle.items():
+    for flag, wrong in unused.items():
         if wrong:
             raise ConfigError(
                 f"{flag} does not apply to {release.name}, which the sources are; leave it out"
@@ -199,30 +198,28 @@ def _refuse_idle_settings(config: IngestConfig, release: RawRelease) -> None:
 def _divide(
     config: IngestConfig, release: RawRelease, left: Mapping[str, NDArray[np.bool_]]
 ) -> tuple[Selection, int]:
-    """Choose the rows of each split among those that are `left` of each part.
+    """Choose the rows of each split from those `left` in each part.
 
-    Return them and how many the class cap left out.
+    Also returns how many rows the class cap left out.
     """
     splits: Selection = {}
     left_out = 0
-    own = {
-        name: release.parts[part] for name, part in release.splits.items() if part in release.parts
-    }
+    own = {name: release.parts[part] for name, part in release.splits.items()}
     train = own.get("train")
     if train is not None:
-        there = left[release.splits["train"]]
+        allowed = left[release.splits["train"]]
         capped = cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
-        kept = np.flatnonzero(capped & there)
-        left_out = int(there.sum()) - len(kept)
+        chosen = np.flatnonzero(capped & allowed)
+        left_out = int(allowed.sum()) - len(chosen)
         for_validation = stratified_split(
-            [train.ids[row] for row in kept.tolist()],
-            train.expression[kept],
+            [train.ids[row] for row in chosen.tolist()],
+            train.expression[chosen],
             0 if "val" in own else config.val_fraction,
             config.seed,
         )
-        splits["train"] = train, kept[~for_validation]
+        splits["train"] = train, chosen[~for_validation]
         if for_validation.any():
-            splits["val"] = train, kept[for_validation]
+            splits["val"] = train, chosen[for_validation]
     for name in ("val", "test"):
         if name in own:
             splits[name] = own[name], np.flatnonzero(left[release.splits[name]])
@@ -244,7 +241,7 @@ def _write_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
 
 
 class _Bars:
-    """A progress bar a source, silent off a terminal."""
+    """One progress bar per source; silent outside a terminal."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Never] | None = None
@@ -255,9 +252,9 @@ class _Bars:
         self._bar = tqdm(desc=desc, unit="", unit_scale=True, disable=None)
         return self
 
-    def __call__(self, done: int, whole: int) -> None:
+    def __call__(self, done: int, total: int) -> None:
         if self._bar is not None and not self._bar.disable:
-            self._bar.total = whole
+            self._bar.total = total
             self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> "_Bars":
@@ -301,9 +298,9 @@ def _print(
     if left_out:
         console.print(f"left out by --max-per-class {config.max_per_class}: {left_out:,} faces")
     if other_files:
-        console.print(f"passed over: {other_files:,} files that belong to no part of the release")
+        console.print(f"skipped: {other_files:,} files that belong to no part of the release")
     for match in matches:
-        lost = f"; {match.unmatched:,} of its ids are not there" if match.unmatched else ""
+        lost = f"; {counted(match.unmatched, 'id')} not found" if match.unmatched else ""
         console.print(
             f"soft labels: {match.matched:,} faces of {match.part}{lost} ({escape(match.name)})"
         )
