@@ -14,10 +14,10 @@ from affectnet.inference.predictor import Predictor
 
 @dataclass
 class Served:
-    """A server on a free port of this process, and the studio behind it."""
+    """A server on a free port of this process, and the service behind it."""
 
     address: str
-    studio: object
+    service: object
 
 
 @contextmanager
@@ -26,13 +26,12 @@ def serving(predictor: Predictor, folder: Path, password: str | None = None, **s
     uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     pytest.importorskip("gradio", reason="the extra `serve` is not installed")
     from affectnet.serve.api import create_app
-    from affectnet.serve.limits import Limits
-    from affectnet.serve.work import Studio
+    from affectnet.serve.work import Limits, Service
 
     faces = settings.pop("faces", "detect")
-    studio = Studio(predictor, "tiny", Limits(**settings), folder, faces)
+    service = Service(predictor, "tiny", Limits(**settings), folder, faces)
     config = uvicorn.Config(
-        create_app(studio, password), port=0, log_level="warning", timeout_graceful_shutdown=1
+        create_app(service, password), port=0, log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -42,7 +41,7 @@ def serving(predictor: Predictor, folder: Path, password: str | None = None, **s
         time.sleep(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Served(f"http://127.0.0.1:{port}", studio)
+        yield Served(f"http://127.0.0.1:{port}", service)
     finally:
         server.should_exit = True
         thread.join(15)
@@ -58,7 +57,7 @@ def serve_model():
 @pytest.fixture(scope="session")
 def server(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The small model, served with small limits."""
-    limits = {"picture_bytes": 400_000, "video_bytes": 2_000_000, "pixels": 500_000}
+    limits = {"image_bytes": 400_000, "video_bytes": 2_000_000, "pixels": 500_000}
     with serving(
         predictor, tmp_path_factory.mktemp("served"), **limits, video_seconds=3.0, video_fps=5.0
     ) as served:

@@ -170,7 +170,7 @@ ETC = "/etc/passwd"
     ],
 )
 def test_no_file_of_the_host_by_any_address(server, path) -> None:
-    folder = server.studio.folder
+    folder = server.service.folder
     link = folder / "link"
     if not link.is_symlink():
         link.symlink_to(ETC)
@@ -198,7 +198,7 @@ def test_no_file_of_the_host_by_any_address(server, path) -> None:
     ],
 )
 def test_no_file_of_the_host_by_a_call_of_the_page(server, given) -> None:
-    given = json.loads(json.dumps(given).replace("{folder}", str(server.studio.folder)))
+    given = json.loads(json.dumps(given).replace("{folder}", str(server.service.folder)))
     for number in range(4):
         call = {"data": [given], "fn_index": number, "session_hash": "abc", "trigger_id": 1}
         answer = httpx.post(f"{server.address}/gradio_api/queue/join", json=call)
@@ -214,14 +214,14 @@ def test_an_upload_cannot_choose_its_folder(server) -> None:
         f"{server.address}/gradio_api/upload", files={"files": (name, encoded(8, 8))}
     )
     for path in answer.json() if answer.status_code == 200 else []:
-        assert Path(path).resolve().is_relative_to(server.studio.folder.resolve())
+        assert Path(path).resolve().is_relative_to(server.service.folder.resolve())
     assert not Path("/tmp/affectnet-escaped.png").exists()
     large = httpx.post(
         f"{server.address}/gradio_api/upload", files={"files": ("a.png", bytes(2_200_000))}
     )
     assert large.status_code == 413
-    server.studio.sweep(older_than=-1)
-    assert not list(server.studio.folder.rglob("*.png"))
+    server.service.sweep(older_than=-1)
+    assert not list(server.service.folder.rglob("*.png"))
 
 
 def test_another_website_cannot_post(server) -> None:
@@ -255,7 +255,7 @@ def test_fifty_at_once_are_answered_or_refused(
             answers = list(pool.map(ask, range(50)))
         over.set()
         watcher.join()
-        assert served.studio.pictures.inside == 0
+        assert served.service.images.inside == 0
         assert ask(0).status_code == 200
     done = [answer for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code == 503]
@@ -276,13 +276,13 @@ def test_what_takes_too_long_is_refused_and_its_place_comes_free(
 ) -> None:
     data, gone_on = photo_file.read_bytes(), threading.Event()
     with serve_model(predictor, tmp_path, workers=1, waiting=0, timeout=2.0) as served:
-        plain = type(served.studio).predict
+        plain = type(served.service).predict
 
         def slow(self, *args):
             gone_on.wait(20)
             return plain(self, *args)
 
-        monkeypatch.setattr(type(served.studio), "predict", slow)
+        monkeypatch.setattr(type(served.service), "predict", slow)
         late = httpx.post(f"{served.address}/predict", content=data, timeout=30)
         assert late.status_code == 503
         assert "longer than 2 s" in late.json()["error"]
@@ -290,7 +290,7 @@ def test_what_takes_too_long_is_refused_and_its_place_comes_free(
         assert httpx.post(f"{served.address}/predict", content=data).status_code == 503
         gone_on.set()
         until = time.monotonic() + 20
-        while served.studio.pictures.inside and time.monotonic() < until:
+        while served.service.images.inside and time.monotonic() < until:
             time.sleep(0.02)
         assert httpx.post(f"{served.address}/predict", content=data).status_code == 200
 
@@ -328,12 +328,14 @@ def test_the_password_guards_everything_but_health(
 
 
 def test_the_page_shows_the_predictors_numbers(server, predictor, photo_file) -> None:
-    from affectnet.serve.web_page import picture_html
+    from affectnet.serve.web_page import image_html
 
-    result, pixels = server.studio.look(photo_file.read_bytes())
+    result, pixels = server.service.predict_pixels(photo_file.read_bytes())
     assert result.faces == predictor.predict(photo_file.read_bytes()).faces
-    text = picture_html(result, pixels)
-    for name, share in zip(result.faces[0].classes, result.faces[0].probabilities, strict=True):
+    text = image_html(result, pixels)
+    for name, probability in zip(
+        result.faces[0].classes, result.faces[0].probabilities, strict=True
+    ):
         assert f'data-expression="{name}"' in text
-        assert f"{100 * share:.1f}%</output>" in text
+        assert f"{100 * probability:.1f}%</output>" in text
     assert pixels.shape == decode_image(photo_file.read_bytes()).shape

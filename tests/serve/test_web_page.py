@@ -1,7 +1,7 @@
-"""The page in a real browser: a picture, the camera, a video, the password, light and dark.
+"""The page in a real browser: an image, the camera, a video, the password, light and dark.
 
-Skips where Chromium or playwright is missing. Screenshots are kept in the folder that
-AFFECTNET_SCREENSHOTS names, for people to look at.
+Skipped where Chromium or playwright is missing. Screenshots are written to the folder that
+AFFECTNET_SCREENSHOTS names.
 """
 
 import os
@@ -43,7 +43,7 @@ def browser(photo, tmp_path_factory):
 
 
 def write_y4m(path: Path, picture: np.ndarray) -> None:
-    """A camera that sees one picture, as Chromium reads it."""
+    """Write a camera recording of one image, in the format that Chromium reads."""
     planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420).tobytes()
     height, width = picture.shape[:2]
     head = f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420jpeg\n".encode()
@@ -79,7 +79,7 @@ def open_page(browser, server, scheme):
     assert [url for url in asked if not url.startswith(own)] == []
 
 
-def keep(page, name):
+def screenshot(page, name):
     folder = os.environ.get("AFFECTNET_SCREENSHOTS")
     if folder:
         page.mouse.move(2, 2)
@@ -87,7 +87,7 @@ def keep(page, name):
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-def test_a_picture_of_two_faces(page, predictor, photo, tmp_path) -> None:
+def test_an_image_of_two_faces(page, predictor, photo, tmp_path) -> None:
     small = cv2.resize(photo, (196, 231), interpolation=cv2.INTER_AREA)
     ground = np.full((360, 560, 3), (96, 116, 136), np.uint8)
     ground[15:345, 15:295] = photo
@@ -101,7 +101,7 @@ def test_a_picture_of_two_faces(page, predictor, photo, tmp_path) -> None:
     assert page.locator(".an-point").count() == 2
     assert page.locator(".an-card").count() == 2
     assert page.locator(".an-bar").count() == 16
-    picture = page.locator(".an-picture").bounding_box()
+    picture = page.locator(".an-image").bounding_box()
     for i, face in enumerate(wanted):
         drawn = page.locator(f".an-box[data-face='{i}'] rect").first.bounding_box()
         scale = picture["width"] / 560
@@ -117,7 +117,7 @@ def test_a_picture_of_two_faces(page, predictor, photo, tmp_path) -> None:
     page.locator(".an-card[data-face='1']").hover()
     assert "an-on" in page.locator(".an-box[data-face='1']").get_attribute("class")
     assert "an-on" not in page.locator(".an-box[data-face='0']").get_attribute("class")
-    keep(page, "picture_light")
+    screenshot(page, "image_light")
 
 
 def test_the_camera(dark_page) -> None:
@@ -134,7 +134,7 @@ def test_the_camera(dark_page) -> None:
     page.locator(".an-box").first.wait_for(timeout=PATIENCE)
     assert page.locator(".an-box").count() == 1
     assert page.locator(".an-bar").count() == 8
-    keep(page, "camera_dark")
+    screenshot(page, "camera_dark")
 
 
 def test_a_video_plays_with_its_curve(page, walk) -> None:
@@ -153,21 +153,21 @@ def test_a_video_plays_with_its_curve(page, walk) -> None:
         "document.querySelector('.an-video video').currentTime > 0.3", timeout=PATIENCE
     )
     sync_api.expect(page.locator(".an-now")).to_have_css("opacity", "0.7")
-    keep(page, "video_light")
+    screenshot(page, "video_light")
 
 
-def test_faults_are_told_and_uploads_go(page, server, tmp_path) -> None:
+def test_errors_are_shown_and_uploads_are_deleted(page, server, tmp_path) -> None:
     (tmp_path / "no.png").write_bytes(b"no picture at all")
     page.set_input_files("#an-input input[type=file]", tmp_path / "no.png")
     note = page.locator(".an-note[role=alert]")
     note.wait_for(timeout=PATIENCE)
     assert "not a JPEG" in note.inner_text()
-    page.get_by_role("button", name="Try an example picture").click()
+    page.get_by_role("button", name="Try an example image").click()
     page.locator(".an-box").first.wait_for(timeout=PATIENCE)
     until = time.monotonic() + 40
-    while list(server.studio.folder.rglob("no.png")) and time.monotonic() < until:
+    while list(server.service.folder.rglob("no.png")) and time.monotonic() < until:
         time.sleep(0.2)
-    assert not list(server.studio.folder.rglob("no.png"))
+    assert not list(server.service.folder.rglob("no.png"))
 
 
 def test_the_password_page(browser, serve_model, predictor, tmp_path) -> None:
@@ -177,7 +177,7 @@ def test_the_password_page(browser, serve_model, predictor, tmp_path) -> None:
         page.goto(served.address)
         page.get_by_label("Password").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
-        sync_api.expect(page.get_by_role("alert")).to_have_text("That is not the password.")
+        sync_api.expect(page.get_by_role("alert")).to_have_text("Wrong password.")
         page.get_by_label("Password").fill("open sesame")
         page.get_by_role("button", name="Sign in").click()
         page.locator("#an-example").wait_for(timeout=PATIENCE)

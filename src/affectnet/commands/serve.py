@@ -17,8 +17,7 @@ from affectnet.errors import ConfigError
 from affectnet.inference.detector import PICTURE_SIZE
 from affectnet.inference.predictor import load
 from affectnet.serve.api import MISSING, create_app
-from affectnet.serve.limits import Limits
-from affectnet.serve.work import Studio
+from affectnet.serve.work import Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
 _PATIENCE: Final = 3
@@ -47,8 +46,8 @@ def serve(config: ServeConfig) -> int:
             detect_size=config.detect_size or PICTURE_SIZE,
         )
         name = _name(config.model)
-        studio = Studio(predictor, name, limits, folder, config.faces)
-        app = create_app(studio, password)
+        service = Service(predictor, name, limits, folder, config.faces)
+        app = create_app(service, password)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -65,7 +64,7 @@ def serve(config: ServeConfig) -> int:
         print(f"affectnet serve: {address}  model {name}; Ctrl-C stops it", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-        studio.stop()
+        service.stop()
         print("stopped; no upload is kept", flush=True)
     finally:
         listening.close()
@@ -95,7 +94,7 @@ def _limits(config: ServeConfig) -> Limits:
     if faults:
         raise ConfigError("; ".join(faults))
     return Limits(
-        picture_bytes=round(config.max_mb * 2**20),
+        image_bytes=round(config.max_mb * 2**20),
         video_bytes=round(config.max_video_mb * 2**20),
         pixels=config.max_pixels,
         video_seconds=config.max_seconds,

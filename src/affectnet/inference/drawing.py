@@ -182,7 +182,7 @@ def _draw_label(
     head = f"{number}  " if number is not None else ""
     lines = [
         (f"{head}{face.expression} {face.probability:.0%}", large),
-        (f"valence {_signed(face.valence)}  arousal {_signed(face.arousal)}", small),
+        (f"valence {signed(face.valence)}  arousal {signed(face.arousal)}", small),
     ]
     pad = max(2, round(letters * 0.35))
     widths = [draw.textlength(text, font) for text, font in lines]
@@ -203,7 +203,8 @@ def _draw_label(
         row += step
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Format valence or arousal with its sign."""
     return f"{value:+.2f}".replace("-", "−")  # a hyphen is hard to see at this size
 
 

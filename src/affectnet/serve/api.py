@@ -1,8 +1,6 @@
-"""The page at /docs: the HTTP API in curl, without scripts from elsewhere.
+"""The web application: the HTTP API, its documentation at /docs, and the Gradio page.
 
-The HTTP API: a picture or a video in, the typed results as JSON out.
-
-The web application: the Gradio page and the HTTP API behind one guard.
+The API takes an image or a video and returns the results as JSON.
 """
 
 import asyncio
@@ -22,24 +20,24 @@ from starlette.formparsers import MultiPartException
 
 from affectnet.errors import ConfigError, DataError
 from affectnet.serve.guard import Guard, Password
-from affectnet.serve.limits import Limits, Refusal, too_large
-from affectnet.serve.work import Studio
+from affectnet.serve.work import Limits, Refusal, Service, too_large
+from affectnet.version import __version__
 
 
 def docs_page(address: str, limits: Limits) -> str:
-    """Return the page for a server at this address."""
+    """Return the documentation page of a server at this address."""
     at = html.escape(address)
     rows = [
-        ("picture", f"{limits.picture_bytes / 2**20:,.0f} MB, {limits.pixels:,} pixels"),
+        ("image", f"{limits.image_bytes / 2**20:,.0f} MB, {limits.pixels:,} pixels"),
         (
             "video",
             f"{limits.video_bytes / 2**20:,.0f} MB, {limits.video_seconds:g} s, "
-            f"{limits.video_frames:,} frames looked at",
+            f"{limits.video_frames:,} frames processed",
         ),
-        ("at a time", f"{limits.workers} pictures and {limits.waiting} more waiting; one video"),
-        ("time", f"{limits.timeout:g} s for a picture, {limits.video_timeout:g} s for a video"),
+        ("at a time", f"{limits.workers} images and {limits.waiting} more waiting; one video"),
+        ("time", f"{limits.timeout:g} s per image, {limits.video_timeout:g} s per video"),
     ]
-    table = "".join(f"<tr><th>{name}</th><td>{told}</td></tr>" for name, told in rows)
+    table = "".join(f"<tr><th>{name}</th><td>{limit}</td></tr>" for name, limit in rows)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>affectnet: HTTP API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -57,22 +55,22 @@ a {{ color: light-dark(#0067a3, #6cbcf0); }}
 <h1>HTTP API</h1>
 <p><a href="./">Back to the page</a> · <a href="openapi.json">openapi.json</a></p>
 <h2>POST /predict</h2>
-<p>A picture (JPEG, PNG, BMP, WebP, GIF, TIFF, PPM) in a form or as bare bytes. The answer is JSON:
-every face with its box, landmarks, probabilities, valence and arousal. <code>?faces=none</code>
-takes the picture for one face that is cropped already.</p>
+<p>Takes an image (JPEG, PNG, BMP, WebP, GIF, TIFF, PPM), in a form or as raw bytes. The response is
+JSON: every face with its box, landmarks, probabilities, valence and arousal.
+<code>?faces=none</code> treats the image as one cropped face.</p>
 <pre>curl -F file=@photo.jpg {at}/predict
 curl --data-binary @photo.jpg {at}/predict</pre>
 <h2>POST /predict/video</h2>
-<p>The same for each frame looked at, with its time and the number of each person.
-<code>?seconds=10</code> looks at the first ten seconds, <code>?fps=5</code> at five frames of a
+<p>Returns the same for each processed frame, with its time and the number of each person.
+<code>?seconds=10</code> processes the first ten seconds, <code>?fps=5</code> five frames per
 second.</p>
 <pre>curl -F file=@film.mp4 "{at}/predict/video?fps=5"</pre>
 <h2>GET /health</h2>
-<p>Answers at once, also under full load, and without the password.</p>
+<p>Responds at once, also under full load, and without the password.</p>
 <h2>Limits</h2>
 <table>{table}</table>
-<p>Beyond them the answer is 413, 422 or 503 (with <code>Retry-After</code>) and JSON:
-<code>error</code> says what was given, what is allowed and what to do. With a password, send
+<p>Other requests are refused with 413, 422 or 503 (with <code>Retry-After</code>) and JSON:
+<code>error</code> states what was given, what is allowed and what to do. With a password, send
 <code>Authorization: Bearer PASSWORD</code>, or Basic with any user name.</p>
 </body></html>"""
 
@@ -81,7 +79,7 @@ Faces = Literal["detect", "none"]
 _CHUNK = 2**20
 
 
-def _body(what: str) -> dict[str, Any]:
+def _body(description: str) -> dict[str, Any]:
     raw = {"schema": {"type": "string", "format": "binary"}}
     form = {
         "schema": {
@@ -91,11 +89,11 @@ def _body(what: str) -> dict[str, Any]:
         }
     }
     content = {"multipart/form-data": form, "application/octet-stream": raw}
-    return {"requestBody": {"required": True, "description": what, "content": content}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
-def add_routes(app: FastAPI, studio: Studio) -> None:
-    """Add the API's addresses to the application."""
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes of the API to the application."""
 
     @app.exception_handler(Refusal)
     async def refuse(_: Request, refusal: Refusal) -> JSONResponse:
@@ -105,58 +103,58 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
     async def unusable(_: Request, error: DataError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
 
-    @app.get("/health", summary="Whether the server is up, and how busy")
+    @app.get("/health", summary="Status and load of the server")
     async def health() -> dict[str, Any]:
         return {
             "status": "ok",
-            "model": studio.model_name,
-            "classes": list(studio.predictor.classes),
-            "pictures": studio.pictures.inside,
-            "videos": studio.videos.inside,
+            "model": service.model_name,
+            "classes": list(service.predictor.classes),
+            "pictures": service.images.inside,
+            "videos": service.videos.inside,
         }
 
     @app.post(
         "/predict",
-        summary="Every face of a picture",
-        openapi_extra=_body("a picture: a form's `file`, or its bytes alone"),
+        summary="Predict on every face of an image",
+        openapi_extra=_body("an image: the `file` of a form, or raw bytes"),
     )
     async def predict(request: Request, faces: Faces | None = None) -> JSONResponse:
-        async with studio.pictures.place() as place, _upload(request) as upload:
-            data = await _bytes(upload, studio.limits.picture_bytes, "--max-mb")
-            return JSONResponse(await place.run(studio.predict, data, faces))
+        async with service.images.place() as place, _upload(request) as upload:
+            data = await _bytes(upload, service.limits.image_bytes, "--max-mb")
+            return JSONResponse(await place.run(service.predict, data, faces))
 
     @app.post(
         "/predict/video",
-        summary="Every face of every frame of a video",
-        openapi_extra=_body("a video: a form's `file`, or its bytes alone"),
+        summary="Predict on every face of every frame of a video",
+        openapi_extra=_body("a video: the `file` of a form, or raw bytes"),
     )
     async def predict_video(
         request: Request,
         faces: Faces | None = None,
-        seconds: float | None = Query(None, gt=0, description="look at this many only"),
-        fps: float | None = Query(None, gt=0, description="frames of a second, at most"),
+        seconds: float | None = Query(None, gt=0, description="process only this many"),
+        fps: float | None = Query(None, gt=0, description="frames per second, at most"),
     ) -> JSONResponse:
-        async with studio.videos.place() as place, _upload(request) as upload:
-            with tempfile.NamedTemporaryFile(dir=studio.folder, suffix=".video") as file:
-                await _copy(upload, file, studio.limits.video_bytes)
-                found = await place.run(studio.predict_video, Path(file.name), faces, seconds, fps)
+        async with service.videos.place() as place, _upload(request) as upload:
+            with tempfile.NamedTemporaryFile(dir=service.folder, suffix=".video") as file:
+                await _copy(upload, file, service.limits.video_bytes)
+                found = await place.run(service.predict_video, Path(file.name), faces, seconds, fps)
             return JSONResponse(found)
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        return HTMLResponse(docs_page(str(request.base_url).rstrip("/"), studio.limits))
+        return HTMLResponse(docs_page(str(request.base_url).rstrip("/"), service.limits))
 
     @app.get("/results/{name}", include_in_schema=False)
     async def result(name: str) -> FileResponse:
-        path = studio.kept(name)
+        path = service.result_file(name)
         if path is None:
-            raise Refusal(404, "there is no such result; they are kept for some minutes only")
+            raise Refusal(404, "there is no such result; results are deleted after some minutes")
         return FileResponse(path, media_type="video/webm")
 
 
 @asynccontextmanager
 async def _upload(request: Request) -> AsyncIterator[Request | UploadFile]:
-    """What holds the uploaded bytes: the form's one file, or the request itself."""
+    """Yield the source of the uploaded bytes: the file of the form, or the request itself."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         yield request
         return
@@ -167,7 +165,7 @@ async def _upload(request: Request) -> AsyncIterator[Request | UploadFile]:
     try:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if not files:
-            raise Refusal(422, "the form holds no file; send it as: curl -F file=@photo.jpg")
+            raise Refusal(422, "the form contains no file; send it as: curl -F file=@photo.jpg")
         yield files[0]
     finally:
         with suppress(OSError):
@@ -209,35 +207,31 @@ MISSING: Final = (
 )
 
 
-def create_app(studio: Studio, password: str | None = None) -> Guard:
-    """Return the ASGI application that serves the studio's model.
+def create_app(service: Service, password: str | None = None) -> Guard:
+    """Return the ASGI application that serves the model.
 
     Args:
-        studio: the model, its limits and its temporary folder.
-        password: what everybody must give who comes in; None where nobody must.
+        service: the model, its limits and its temporary folder.
+        password: required from every visitor; None where there is none.
 
     Raises `ConfigError` where gradio is not installed.
     """
-    # Before gradio is imported: it asks nobody for anything and keeps its files in our folder.
+    # Before gradio is imported: it then sends no statistics and keeps its files in our folder.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(studio.folder.resolve())
+    os.environ["GRADIO_TEMP_DIR"] = str(service.folder.resolve())
     try:
         import gradio
-        from fastapi import FastAPI
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
-    from affectnet.version import __version__
-
-    pass
     from affectnet.serve.web_page import CSS, make_page, theme
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(studio))
+        sweeping = asyncio.create_task(_sweep(service))
         try:
             yield
         finally:
-            studio.stop()
+            service.stop()
             sweeping.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeping
@@ -245,10 +239,10 @@ def create_app(studio: Studio, password: str | None = None) -> Guard:
     app = FastAPI(
         title="affectnet", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )
-    add_routes(app, studio)
+    add_routes(app, service)
     gradio.mount_gradio_app(
         app,
-        make_page(studio),
+        make_page(service),
         path="/",
         theme=theme(),
         css=CSS,
@@ -260,12 +254,12 @@ def create_app(studio: Studio, password: str | None = None) -> Guard:
         pwa=False,
         show_error=False,
         allowed_paths=[],
-        max_file_size=max(studio.limits.video_bytes, studio.limits.picture_bytes),
+        max_file_size=max(service.limits.video_bytes, service.limits.image_bytes),
     )
-    return Guard(app, studio.limits, studio.folder, Password(password) if password else None)
+    return Guard(app, service.limits, service.folder, Password(password) if password else None)
 
 
-async def _sweep(studio: Studio) -> None:
+async def _sweep(service: Service) -> None:
     while True:
         await asyncio.sleep(_SWEEP_EVERY)
-        await asyncio.to_thread(studio.sweep)
+        await asyncio.to_thread(service.sweep)

@@ -1,10 +1,9 @@
-"""The optional password in front of everything that is served: page, files and HTTP API.
+"""The guard in front of the page and the HTTP API, which every request passes, and the password.
 
-What stands in front of the page and the HTTP API: every request passes here first.
-
-Only addresses that the page needs are open; Gradio's others (running any function by name, fetching
-addresses for the caller, custom components, recordings) are closed. Uploads are counted while they
-come in. No address leads to a file outside the server's own temporary folder.
+Only the addresses that the page needs are open. Gradio's other addresses (run any function by name,
+fetch addresses for the caller, custom components, recordings) are closed. The size of an upload is
+checked while it is received. No address gives access to a file outside the server's own temporary
+folder.
 """
 
 import asyncio
@@ -24,34 +23,34 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from affectnet.serve.limits import Limits, Refusal, too_large
+from affectnet.serve.work import Limits, Refusal, too_large
 
 COOKIE: Final = "affectnet"
 _PAUSE: Final = 0.5
-_MOST_WAITING: Final = 20
+_MAX_WAITING: Final = 20
 
 
 class Password:
-    """Tells who may come in.
+    """Checks the password of a request.
 
-    A browser signs in on a page of its own and keeps a cookie until the server stops; programs send
+    A browser signs in on the login page and keeps a cookie until the server stops; programs send
     HTTP Basic (any user name) or `Authorization: Bearer PASSWORD` with every request. Comparisons
-    take the same time whatever is given.
+    take constant time.
     """
 
     def __init__(self, secret: str) -> None:
         self._digest = _digest(secret)
         self.ticket = secrets.token_urlsafe(32)
-        """What the cookie holds; new with each start."""
+        """The value of the cookie; a new one with each start."""
         self._failing = asyncio.Lock()
         self._waiting = 0
 
     def fits(self, given: str) -> bool:
-        """Whether it is the password."""
+        """Return whether it is the password."""
         return hmac.compare_digest(_digest(given), self._digest)
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers (names in lower case) may come in."""
+        """Return whether a request with these headers (names in lower case) is admitted."""
         kind, _, rest = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self.fits(_as_utf8(rest.strip()))
@@ -70,8 +69,8 @@ class Password:
         )
 
     async def punish(self) -> bool:
-        """Wait after a wrong password, one after the other; False where too many wait already."""
-        if self._waiting >= _MOST_WAITING:
+        """Wait after a wrong password, one request at a time; False where too many wait already."""
+        if self._waiting >= _MAX_WAITING:
             return False
         self._waiting += 1
         try:
@@ -83,7 +82,7 @@ class Password:
 
 
 def _as_utf8(header: str) -> str:
-    """Headers come decoded as Latin-1; programs send UTF-8."""
+    """Decode a header as UTF-8, which programs send; it is given as Latin-1."""
     try:
         return header.encode("latin-1").decode()
     except UnicodeError:
@@ -96,7 +95,7 @@ def _digest(secret: str) -> bytes:
 
 def login_page(reason: str = "") -> str:
     """Return the page that asks for the password."""
-    said = f'<p class="wrong" role="alert">{html.escape(reason)}</p>' if reason else ""
+    error = f'<p class="wrong" role="alert">{html.escape(reason)}</p>' if reason else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>affectnet</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -114,7 +113,7 @@ button {{ font: inherit; font-weight: 600; padding: .6rem; border: 0; border-rad
   background: #0072b2; color: #fff; cursor: pointer; }}
 .wrong {{ margin: 0; color: light-dark(#b3400a, #ff9d6b); font-size: .9rem; }}
 </style></head><body><form method="post" action="login">
-<h1>affectnet</h1>{said}
+<h1>affectnet</h1>{error}
 <label>Password <input type="password" name="password" autocomplete="current-password" required
   autofocus></label>
 <button>Sign in</button></form></body></html>"""
@@ -160,17 +159,17 @@ _HEADERS: Final = (
 
 
 class _Answered(Exception):
-    """The answer is sent already; whatever the application was doing ends here."""
+    """A response has been sent already; the application is interrupted."""
 
 
 class Guard:
     """The outermost ASGI application.
 
     Args:
-        app: what it protects.
+        app: the application to protect.
         limits: of uploads.
-        folder: the server's temporary folder, the only one whose files are given out.
-        password: None where everybody may come in.
+        folder: the server's temporary folder, the only one whose files are served.
+        password: None where none is required.
     """
 
     def __init__(self, app: App, limits: Limits, folder: Path, password: Password | None) -> None:
@@ -190,7 +189,7 @@ class Guard:
         try:
             if not await self._enter(scope, headers, receive, answer):
                 return
-            body = _Body(receive, answer, self._allowed(scope["path"]), self._patience(scope))
+            body = _Body(receive, answer, self._allowed(scope["path"]), self._timeout(scope))
             body.check_header(headers)
             await self._pass_on(scope, body, answer)
         except Refusal as refusal:
@@ -207,7 +206,7 @@ class Guard:
         if path != _API + "upload":
             await self.app(scope, receive, answer.send)
             return
-        self._check_room()
+        self._check_capacity()
         self._uploads += 1
         try:
             await self.app(scope, receive, answer.send)
@@ -217,10 +216,10 @@ class Guard:
     async def _enter(
         self, scope: Scope, headers: dict[str, str], receive: Receive, answer: "_Answer"
     ) -> bool:
-        """Whether the request may go on; raises `Refusal` or answers itself where it may not."""
+        """Return whether the request may continue; otherwise raise `Refusal` or respond here."""
         path, method = scope["path"], scope["method"]
         if headers.get("sec-fetch-site") == "cross-site" and method not in ("GET", "HEAD"):
-            raise Refusal(403, "another website may not send requests here in a visitor's name")
+            raise Refusal(403, "other websites cannot send requests to this server")
         if self.password is not None and path not in OPEN:
             if path == "/login":
                 await self._login(scope, method, receive, answer)
@@ -231,7 +230,7 @@ class Guard:
             if not self.password.admits(headers):
                 given = "authorization" in headers
                 if given and not await self.password.punish():
-                    raise Refusal(429, "too many wrong passwords; wait a little", retry_after=10)
+                    raise Refusal(429, "too many wrong passwords; try again later", retry_after=10)
                 if not given and method == "GET" and "text/html" in headers.get("accept", ""):
                     await answer.page(401, login_page())
                     return False
@@ -254,9 +253,9 @@ class Guard:
             cookie = f"{COOKIE}={self.password.ticket}; Path=/; HttpOnly; SameSite=Strict{secure}"
             await answer.redirect(cookie)
         elif await self.password.punish():
-            await answer.page(401, login_page("That is not the password."))
+            await answer.page(401, login_page("Wrong password."))
         else:
-            raise Refusal(429, "too many wrong passwords; wait a little", retry_after=10)
+            raise Refusal(429, "too many wrong passwords; try again later", retry_after=10)
 
     def _check_path(self, path: str, method: str) -> None:
         if "\\" in path or "\0" in path or ".." in path.split("/"):
@@ -266,14 +265,14 @@ class Guard:
                 self._check_file(path.removeprefix(_FILE))
             elif path not in _GET and not path.startswith(_FOLDERS):
                 if path in _POST:
-                    raise Refusal(405, f"{path} takes POST")
-                raise Refusal(404, "there is no such address; GET /docs tells which there are")
+                    raise Refusal(405, f"{path} requires POST")
+                raise Refusal(404, "there is no such address; see GET /docs")
         elif method != "POST" or path not in _POST:
             known = path in _GET or path in _POST
-            raise Refusal(405 if known else 404, f"there is no {method} {path}; GET /docs helps")
+            raise Refusal(405 if known else 404, f"there is no {method} {path}; see GET /docs")
 
     def _check_file(self, name: str) -> None:
-        """Raise `Refusal` for everything but a regular file of the server's own folder."""
+        """Raise `Refusal` for anything but a regular file in the server's own folder."""
         try:
             path = Path(os.path.realpath(name))
             inside = Path(name).is_absolute() and path.is_relative_to(self.folder)
@@ -281,22 +280,22 @@ class Guard:
         except (OSError, ValueError):
             found = False
         if not found:
-            raise Refusal(404, "there is no such file here")
+            raise Refusal(404, "there is no such file")
 
     async def _check_payload(self, receive: Receive) -> Receive:
-        """Read a call of the page; every path in it must be an upload of this server."""
+        """Read a call of the page, in which every path must be an upload to this server."""
         data = await _read(receive)
         try:
             self._check_paths(json.loads(data))
         except (ValueError, RecursionError):
-            raise Refusal(422, "the request is no JSON that the page would send") from None
-        given = False
+            raise Refusal(422, "the request is not valid JSON") from None
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            given = True
+            replayed = True
             return {"type": "http.request", "body": data, "more_body": False}
 
         return replay
@@ -306,72 +305,72 @@ class Guard:
             for name, item in value.items():
                 if name == "path":
                     if not isinstance(item, str):
-                        raise Refusal(403, "a path is no text")
+                        raise Refusal(403, "a path is not a string")
                     self._check_file(item)
                 self._check_paths(item)
         elif isinstance(value, list):
             for item in value:
                 self._check_paths(item)
 
-    def _check_room(self) -> None:
-        """Raise `Refusal` where too many uploads come in at once, or fill the disk."""
+    def _check_capacity(self) -> None:
+        """Raise `Refusal` where there are too many uploads at once, or they fill the disk."""
         allowed = self.limits.workers + self.limits.waiting
         busy = Refusal(503, "the server is busy with other uploads; try again", retry_after=3)
         if self._uploads >= allowed:
             raise busy
-        kept = 0
+        stored = 0
         for file in self.folder.rglob("*"):
-            with suppress(OSError):  # it may be deleted while we look
-                kept += file.stat().st_size
-        if kept > 10 * self.limits.video_bytes:
+            with suppress(OSError):  # it may be deleted meanwhile
+                stored += file.stat().st_size
+        if stored > 10 * self.limits.video_bytes:
             raise busy
 
     def _allowed(self, path: str) -> tuple[int, str]:
-        """Bytes that a request to this address may have, and the flag that changes it."""
+        """Return the maximum bytes of a request to this address, and the flag that changes it."""
         if path == "/predict":
-            return self.limits.picture_bytes, "--max-mb"
+            return self.limits.image_bytes, "--max-mb"
         if path == "/predict/video":
             return self.limits.video_bytes, "--max-video-mb"
         if path == _API + "upload":
-            largest = max(self.limits.picture_bytes, self.limits.video_bytes)
+            largest = max(self.limits.image_bytes, self.limits.video_bytes)
             return largest, "--max-video-mb"
         return _SMALL, ""
 
-    def _patience(self, scope: Scope) -> float:
+    def _timeout(self, scope: Scope) -> float:
         long = scope["path"] in ("/predict/video", _API + "upload")
         return self.limits.video_timeout if long else self.limits.timeout
 
 
 class _Body:
-    """Counts the body of a request while it comes in, and does not wait for it for ever."""
+    """Limits the size of a request's body, and the time to receive it."""
 
     def __init__(
-        self, receive: Receive, answer: "_Answer", allowed: tuple[int, str] | int, patience: float
+        self, receive: Receive, answer: "_Answer", allowed: tuple[int, str] | int, timeout: float
     ) -> None:
         self._receive, self._answer = receive, answer
         self.allowed, self.setting = allowed if isinstance(allowed, tuple) else (allowed, "")
-        self.deadline = time.monotonic() + patience
+        self.deadline = time.monotonic() + timeout
         self._size, self._more = 0, True
 
     def check_header(self, headers: dict[str, str]) -> None:
-        """Refuse by the announced length, before a byte is read."""
+        """Refuse by the announced length, before anything is read."""
         given = headers.get("content-length", "")
         if given.isdecimal() and int(given) > self.allowed + _EXTRA:
             raise too_large(int(given), self.allowed, self.setting)
 
     async def receive(self) -> Message:
-        """Receive the next part; answers itself, and raises `_Answered`, beyond the limits."""
+        """Receive the next chunk; beyond the limits, respond and raise `_Answered`."""
         if not self._more:
-            return await self._receive()  # waits for the other side to go
+            return await self._receive()  # waits until the client disconnects
         wait = min(_IDLE, max(0.0, self.deadline - time.monotonic()))
         try:
             message = await asyncio.wait_for(self._receive(), wait)
         except TimeoutError:
-            await self._answer.refuse(Refusal(408, "the upload did not come in time; try again"))
+            await self._answer.refuse(Refusal(408, "the upload took too long; try again"))
             raise _Answered from None
         self._size += len(message.get("body", b""))
         self._more = message.get("more_body", False)
-        # Multipart bodies carry a little around the file.
+        # Multipart bodies contain a little more than the file.
         if self._size > self.allowed + _EXTRA:
             await self._answer.refuse(too_large(None, self.allowed, self.setting))
             raise _Answered
@@ -379,53 +378,53 @@ class _Body:
 
 
 async def _read(receive: Receive) -> bytes:
-    parts = []
+    chunks = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Answered
-        parts.append(message.get("body", b""))
+        chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return b"".join(chunks)
 
 
 class _Answer:
-    """Sends the application's answer, with the headers that every answer has, or its own."""
+    """Sends the application's response, with the guard's headers, or a response of the guard."""
 
     def __init__(self, send: Send, private: bool) -> None:
         self._send, self._private = send, private
         self.started = self.final = False
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the application; dropped where an answer has been given."""
+        """Pass on a message of the application; ignored after a response of the guard."""
         if self.final:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            kept = [
+            headers = [
                 (name, value)
                 for name, value in message.get("headers", [])
                 if not name.lower().startswith(b"access-control-")
             ]
-            if self._private and not any(name.lower() == b"cache-control" for name, _ in kept):
-                kept.append((b"cache-control", b"no-store"))
-            message = {**message, "headers": [*kept, *_HEADERS]}
+            if self._private and not any(name.lower() == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
+            message = {**message, "headers": [*headers, *_HEADERS]}
         await self._send(message)
 
     async def refuse(self, refusal: Refusal, headers: dict[str, str] | None = None) -> None:
-        """Answer with the refusal as JSON."""
-        told = {"Content-Type": "application/json", **refusal.headers, **(headers or {})}
-        await self._give(refusal.status, json.dumps(refusal.to_dict()).encode(), told)
+        """Respond with the refusal as JSON."""
+        headers = {"Content-Type": "application/json", **refusal.headers, **(headers or {})}
+        await self._respond(refusal.status, json.dumps(refusal.to_dict()).encode(), headers)
 
     async def page(self, status: int, text: str) -> None:
-        """Answer with a page."""
-        await self._give(status, text.encode(), {"Content-Type": "text/html; charset=utf-8"})
+        """Respond with a page."""
+        await self._respond(status, text.encode(), {"Content-Type": "text/html; charset=utf-8"})
 
     async def redirect(self, cookie: str) -> None:
-        """Go to the page, with a cookie."""
-        await self._give(303, b"", {"Location": "./", "Set-Cookie": cookie})
+        """Redirect to the page and set a cookie."""
+        await self._respond(303, b"", {"Location": "./", "Set-Cookie": cookie})
 
-    async def _give(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    async def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         if self.started or self.final:
             self.final = True
             return

@@ -1,25 +1,25 @@
-// Runs once for each result area: pointing at a box, a point or a card marks all three.
-const choose = (face) => {
+// Runs once per result area. Pointing at a box, a point or a card highlights all three.
+const highlight = (face) => {
   const root = element.querySelector(".an-result");
   if (!root) return;
   root.classList.toggle("an-chosen", face !== null);
-  root.querySelectorAll("[data-face]").forEach((part) => {
-    part.classList.toggle("an-on", part.dataset.face === face);
+  root.querySelectorAll("[data-face]").forEach((node) => {
+    node.classList.toggle("an-on", node.dataset.face === face);
   });
 };
 const faceOf = (event) => event.target.closest?.("[data-face]")?.dataset.face ?? null;
-element.addEventListener("pointerover", (event) => choose(faceOf(event)));
-element.addEventListener("pointerleave", () => choose(null));
-element.addEventListener("focusin", (event) => choose(faceOf(event)));
+element.addEventListener("pointerover", (event) => highlight(faceOf(event)));
+element.addEventListener("pointerleave", () => highlight(null));
+element.addEventListener("focusin", (event) => highlight(faceOf(event)));
 element.addEventListener("click", (event) => {
   const face = faceOf(event);
-  choose(face);
+  highlight(face);
   if (face !== null && !event.target.closest(".an-card")) {
     element.querySelector(`.an-card[data-face="${face}"]`)
       ?.scrollIntoView({ block: "nearest", behavior: "smooth" });
   }
 });
-// The curve shows the moment that the video is at; clicking it goes there.
+// The curve marks the current time of the video; clicking the curve seeks.
 element.addEventListener("timeupdate", (event) => {
   const curve = element.querySelector(".an-curve");
   if (!curve) return;

@@ -1,13 +1,16 @@
-"""The work behind the page and the HTTP API: the same model, the same limits, for both."""
+"""The work behind the page and the HTTP API: limits, bounded queues, and prediction."""
 
+import asyncio
 import re
 import secrets
+import threading
 import time
-from collections.abc import Generator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from affectnet.data.images import Pixels, read_header
 from affectnet.errors import DataError
@@ -17,16 +20,185 @@ from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
-from affectnet.serve.limits import Gate, Limits, Refusal
 
-KEPT_SECONDS: Final = 600.0
-"""Uploads that were never looked at, and annotated videos, are deleted after this."""
+R = TypeVar("R")
+
+FILE_SECONDS: Final = 600.0
+"""Age at which unread uploads and annotated videos are deleted."""
 _RESULT = re.compile(r"[\w-]{20,60}\.webm")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server accepts; requests beyond are refused with the limit and its setting.
+
+    Attributes:
+        image_bytes, video_bytes: of an upload.
+        pixels: of an image, read from its header.
+        video_seconds, video_frames: of a video that are processed.
+        video_fps: frames per second of video that are processed, at most.
+        workers: images that are processed at the same time; videos are processed one by one.
+        waiting: requests that may wait in addition; for videos `videos_waiting`.
+        timeout, video_timeout: seconds per request, waiting included.
+    """
+
+    image_bytes: int = 20 * 2**20
+    video_bytes: int = 100 * 2**20
+    pixels: int = 40_000_000
+    video_seconds: float = 120.0
+    video_frames: int = 3000
+    video_fps: float = 25.0
+    workers: int = 2
+    waiting: int = 32
+    videos_waiting: int = 4
+    timeout: float = 60.0
+    video_timeout: float = 600.0
+
+
+class Refusal(Exception):
+    """A request that is refused.
+
+    Args:
+        status: of the HTTP response.
+        message: what was given, what is allowed and what to do.
+        given, allowed: the numbers, where there are any.
+        setting: the flag that changes the limit.
+        retry_after: seconds after which the request may be repeated.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        given: float | None = None,
+        allowed: float | None = None,
+        setting: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.given, self.allowed, self.setting = given, allowed, setting
+        self.retry_after = retry_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        details = {"given": self.given, "allowed": self.allowed, "setting": self.setting}
+        return {"error": str(self)} | {name: v for name, v in details.items() if v is not None}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the HTTP response."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+
+def too_large(given: int | None, allowed: int, setting: str) -> Refusal:
+    """Return the refusal of an upload; `given` is None where it was not read to its end."""
+    size = "more" if given is None else f"{given:,} bytes"
+    return Refusal(
+        413,
+        f"the upload has {size}; at most {allowed:,} bytes are accepted; send a smaller file, or "
+        f"start the server with a larger {setting}",
+        given=given,
+        allowed=allowed,
+        setting=setting,
+    )
+
+
+class Gate:
+    """Admits a bounded number of requests, and runs a few of them at a time in threads.
+
+    Args:
+        noun: plural of what is processed, for messages.
+        workers: requests that are processed at the same time.
+        waiting: requests that may wait in addition.
+        timeout: seconds from admission to the response.
+
+    Used from one event loop.
+    """
+
+    def __init__(self, noun: str, workers: int, waiting: int, timeout: float) -> None:
+        self.noun, self.workers, self.waiting, self.timeout = noun, workers, waiting, timeout
+        self.inside = 0
+        self.stopping = threading.Event()
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix=f"affectnet-{noun}")
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator["Place"]:
+        """Take a place for the duration of a request; raises `Refusal` (503) where none is free."""
+        if self.stopping.is_set():
+            raise Refusal(503, "the server is stopping", retry_after=10)
+        allowed = self.workers + self.waiting
+        if self.inside >= allowed:
+            raise Refusal(
+                503,
+                f"the server is busy: {self.inside} {self.noun} are being processed or waiting, "
+                "which is the maximum; try again in a moment",
+                given=self.inside + 1,
+                allowed=allowed,
+                setting="--waiting",
+                retry_after=max(1, round(self.inside / (8 * self.workers))),
+            )
+        self.inside += 1
+        place = Place(self, asyncio.get_running_loop())
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    def stop(self) -> None:
+        """Admit no more requests, and drop those that wait."""
+        self.stopping.set()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Place:
+    """One request's place inside a gate; it is released when its work has really ended."""
+
+    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self.gate, self.loop = gate, loop
+        self.deadline = loop.time() + gate.timeout
+        self._work: Future[Any] | None = None
+
+    async def run(self, function: Callable[..., R], *args: Any) -> R:
+        """Run the function in a thread of the gate; `Refusal` (503) after the timeout."""
+        future = self.gate.pool.submit(function, *args)
+        self._work = future
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Refusal(
+                503,
+                f"it took longer than {self.gate.timeout:g} s, waiting included; try again, or "
+                "send something smaller",
+                allowed=self.gate.timeout,
+                setting="--timeout",
+                retry_after=5,
+            ) from None
+        except asyncio.CancelledError:
+            if self.gate.stopping.is_set():
+                raise Refusal(503, "the server is stopping", retry_after=10) from None
+            raise
+
+    def leave(self) -> None:
+        """Release the place, at once or when its thread, which cannot be stopped, is done."""
+        if self._work is None or self._work.done():
+            self.gate.inside -= 1
+        else:
+            self._work.add_done_callback(self._leave_later)
+
+    def _leave_later(self, _: object) -> None:
+        def leave() -> None:
+            self.gate.inside -= 1
+
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(leave)
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a video is; written by the thread that works on it."""
+    """Progress of a video; updated by the thread that processes it."""
 
     frames: int = 0
     expected: int | None = None
@@ -34,8 +206,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoLook:
-    """A video looked at for the page."""
+class VideoSummary:
+    """A processed video for the page."""
 
     frames: int
     faceless: int
@@ -45,15 +217,15 @@ class VideoLook:
 
 
 @dataclass(slots=True)
-class Studio:
+class Service:
     """The model with its gates and its temporary folder.
 
     Attributes:
         predictor: the model.
-        model_name: what it is called on the page.
-        limits: of everything that comes in.
-        folder: temporary; whoever makes the studio removes it.
-        faces: what is done where a request does not say.
+        model_name: shown on the page.
+        limits: of all requests.
+        folder: temporary; the caller removes it.
+        faces: the default for requests.
     """
 
     predictor: Predictor
@@ -61,12 +233,12 @@ class Studio:
     limits: Limits
     folder: Path
     faces: Faces = "detect"
-    pictures: Gate = field(init=False)
+    images: Gate = field(init=False)
     videos: Gate = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.limits
-        self.pictures = Gate("pictures", limits.workers, limits.waiting, limits.timeout)
+        self.images = Gate("images", limits.workers, limits.waiting, limits.timeout)
         self.videos = Gate("videos", 1, limits.videos_waiting, limits.video_timeout)
         self.results.mkdir(parents=True, exist_ok=True)
 
@@ -76,28 +248,28 @@ class Studio:
         return self.folder / "results"
 
     def stop(self) -> None:
-        """Take nothing more; videos in work end with the next frame."""
-        self.pictures.stop()
+        """Admit no more requests; videos in progress stop at the next frame."""
+        self.images.stop()
         self.videos.stop()
 
-    def look(self, data: bytes, faces: Faces | None = None) -> tuple[PictureResult, Pixels]:
-        """Predict on an encoded picture; return the result and the pixels to show.
+    def predict_pixels(self, data: bytes) -> tuple[PictureResult, Pixels]:
+        """Predict on an encoded image; return the result and the pixels to show.
 
         Raises `DataError` where it cannot be read, `Refusal` where it has too many pixels.
         """
         self._check_pixels(data)
         predictor = self.predictor
         prepared = predictor.prepare_all(
-            [(data, None)], faces=faces or self.faces, workers=1, keep_pixels=True
+            [(data, None)], faces=self.faces, workers=1, keep_pixels=True
         )
         with closing(prepared):
             result, pixels = next(iter(predictor.classify_all(prepared, 32)))
         if result.reason is not None or pixels is None:
-            raise DataError(result.reason or "the picture cannot be shown")
+            raise DataError(result.reason or "the image cannot be shown")
         return result, pixels
 
     def predict(self, data: bytes, faces: Faces | None = None) -> dict[str, Any]:
-        """Predict on an encoded picture; plain values. Raises as `look`."""
+        """Predict on an encoded image; return plain values. Raises as `predict_pixels`."""
         self._check_pixels(data)
         return self.predictor.predict(data, faces=faces or self.faces).to_dict()
 
@@ -108,10 +280,10 @@ class Studio:
         seconds: float | None = None,
         fps: float | None = None,
     ) -> dict[str, Any]:
-        """Predict on a video's frames; plain values.
+        """Predict on the frames of a video; return plain values.
 
         Raises `DataError` where it cannot be read, and `Refusal` where it is longer than allowed
-        and `seconds` does not ask for a part of it.
+        and `seconds` does not select a part of it.
         """
         reader = VideoReader(path)
         info, allowed = reader.info, self.limits.video_seconds
@@ -122,7 +294,7 @@ class Studio:
             raise _too_long(wanted, allowed)
         fps = min(fps or self.limits.video_fps, self.limits.video_fps)
         found: list[dict[str, Any]] = []
-        # Where the header does not tell the length, the frames do.
+        # Where the header does not state the length, the frames show it.
         for result, _ in self._frames(reader, faces, min(seconds or allowed + 1, allowed + 1), fps):
             if seconds is None and (result.time or 0.0) > allowed:
                 raise _too_long(result.time or 0.0, allowed)
@@ -130,61 +302,55 @@ class Studio:
             if len(found) > self.limits.video_frames:
                 raise Refusal(
                     413,
-                    f"the video has more than {self.limits.video_frames:,} frames to look at; ask "
-                    "for fewer of a second (?fps=5) or for a part of it (?seconds=10)",
+                    f"the video has more than {self.limits.video_frames:,} frames; request fewer "
+                    "frames per second (?fps=5) or a part of the video (?seconds=10)",
                     allowed=self.limits.video_frames,
                     setting="--max-frames",
                 )
         return {"fps": info.fps, "width": info.width, "height": info.height, "frames": found}
 
-    def look_at_video(self, path: Path, progress: Progress) -> VideoLook:
+    def annotate_video(self, path: Path, progress: Progress) -> VideoSummary:
         """Predict on as much of a video as is allowed, and write the annotated copy.
 
         Raises `DataError` where nothing of it can be read.
         """
-        limits = self.limits
-        reader = VideoReader(path)
-        rate = min(reader.info.fps, limits.video_fps)
-        expected = reader.info.frames
+        limits, reader = self.limits, VideoReader(path)
+        rate, expected = min(reader.info.fps, limits.video_fps), reader.info.frames
         if expected is not None:
             seconds = min(expected / reader.info.fps, limits.video_seconds)
             progress.expected = max(1, min(round(seconds * rate), limits.video_frames))
         over_time, faceless, note = OverTime(), 0, None
         target = self.results / f"{secrets.token_urlsafe(24)}.webm"
+        frames = self._frames(reader, None, limits.video_seconds, rate, keep_pixels=True)
         try:
-            with AnnotatedVideo(target, rate) as video:
+            with AnnotatedVideo(target, rate) as video, closing(frames):
                 try:
-                    frames = self._frames(
-                        reader, None, limits.video_seconds, rate, keep_pixels=True
-                    )
-                    with closing(frames):
-                        for result, pixels in frames:
-                            if progress.stop:
-                                raise Refusal(503, "nobody waits for the video any more")
-                            if pixels is not None:
-                                video.write(result, pixels)
-                            over_time.add(result)
-                            faceless += not result.faces
-                            progress.frames += 1
-                            if progress.frames >= limits.video_frames:
-                                break
-                except DataError as error:  # what could be read is shown
+                    for result, pixels in frames:
+                        if progress.stop:
+                            raise Refusal(503, "the visitor has left")
+                        if pixels is not None:
+                            video.write(result, pixels)
+                        over_time.add(result)
+                        faceless += not result.faces
+                        progress.frames += 1
+                        if progress.frames >= limits.video_frames:
+                            break
+                except DataError as error:  # the frames that could be read are shown
                     if progress.frames == 0:
                         raise
                     note = str(error)
+            if progress.frames == 0:
+                raise DataError("the video has no frames")
         except BaseException:
-            video.path.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
             raise
-        if progress.frames == 0:
-            video.path.unlink(missing_ok=True)
-            raise DataError("the video has no frames")
         length = None if expected is None else expected / reader.info.fps
         if note is None and length is not None and length > over_time.end + 1:
             note = (
-                f"The first {over_time.end:.0f} s of {length:.0f} s are shown; this server looks "
-                f"at no more than {limits.video_seconds:g} s and {limits.video_frames:,} frames."
+                f"The first {over_time.end:.0f} s of {length:.0f} s are shown; this server "
+                f"processes at most {limits.video_seconds:g} s and {limits.video_frames:,} frames."
             )
-        return VideoLook(progress.frames, faceless, over_time, video.path, note)
+        return VideoSummary(progress.frames, faceless, over_time, target, note)
 
     def _frames(
         self,
@@ -194,7 +360,7 @@ class Studio:
         fps: float,
         keep_pixels: bool = False,
     ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
-        """Yield results, until the server stops or the time is over."""
+        """Yield results until the server stops or the timeout is over."""
         deadline = time.monotonic() + self.limits.video_timeout
         found = predict_video(
             self.predictor,
@@ -216,19 +382,19 @@ class Studio:
         if given > allowed:
             raise Refusal(
                 413,
-                f"the picture has {header.width}x{header.height}, {given:,} pixels; at most "
-                f"{allowed:,} are taken; make it smaller",
+                f"the image has {header.width}x{header.height}, {given:,} pixels; at most "
+                f"{allowed:,} are accepted; make it smaller",
                 given=given,
                 allowed=allowed,
                 setting="--max-pixels",
             )
 
-    def kept(self, name: str) -> Path | None:
+    def result_file(self, name: str) -> Path | None:
         """Return the annotated video of this name, or None."""
         path = self.results / name
         return path if _RESULT.fullmatch(name) and path.is_file() else None
 
-    def sweep(self, older_than: float = KEPT_SECONDS) -> None:
+    def sweep(self, older_than: float = FILE_SECONDS) -> None:
         """Delete uploads and results that are older, in seconds."""
         before = time.time() - older_than
         for file in list(self.folder.rglob("*")):
@@ -239,7 +405,7 @@ class Studio:
                     file.rmdir()
 
     def forget(self, upload: Path, unless_newer: float) -> None:
-        """Delete an upload of the page, unless the same has come in again since.
+        """Delete an upload of the page, unless the same file has been uploaded again since.
 
         Gradio names an upload's folder by its content, so two visitors may send the same file.
         """
@@ -252,7 +418,7 @@ class Studio:
 def _too_long(given: float, allowed: float) -> Refusal:
     return Refusal(
         413,
-        f"the video has {given:.0f} s; at most {allowed:g} s are looked at; ask for a part of it: "
+        f"the video has {given:.0f} s; at most {allowed:g} s are processed; request a part of it: "
         f"?seconds={allowed:g}",
         given=round(given, 1),
         allowed=allowed,
