@@ -81,7 +81,7 @@ def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, c
         assert by_source[name]["status"].tolist() == ["unreadable"]
         assert says in by_source[name]["reason"].iloc[0]
     told = capsys.readouterr().out
-    assert "3 pictures and 10 frames: 10 faces, 3 without a face; 3 unreadable" in told
+    assert "3 images and 10 frames: 10 faces, 3 without a face; 3 unreadable" in told
     assert "empty.jpg: the file is empty" in " ".join(told.split())
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.*")) == [
         "film.webm",
@@ -116,7 +116,7 @@ def test_without_out_the_terminal_shows_the_faces(model: str, capsys) -> None:
     assert cli.main(["predict", str(PHOTO), "--model", model]) == 0
     told = capsys.readouterr().out
     assert "astronaut.jpg" in told
-    assert "1 picture: 1 face" in told
+    assert "1 image: 1 face" in told
 
 
 def test_the_status_is_1_where_nothing_can_be_read(model: str, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_port_in_use_is_told_in_one_line(model: Path) -> None:
         ({"max_mb": 0, "workers": -1}, "--max-mb is 0; .*--workers is -1"),
         ({"waiting": -1}, "--waiting is -1; it must be 0 or more"),
         ({"port": 70000}, "--port is 70000"),
-        ({"host": "no such host"}, "no address of this machine"),
+        ({"host": "no such host"}, "not an address of this machine"),
         ({"password": " "}, "the password is empty"),
         ({"password": "a", "password_file": Path("b")}, "both given"),
         ({"password_file": Path("/no/such/file")}, "cannot be read"),
@@ -111,11 +111,11 @@ def test_without_gradio_the_pip_line_is_told(
 
 def test_others_let_in_without_a_password_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost"):
-        command._warn(host, None)
-    command._warn("0.0.0.0", "secret")
+        command.warn_if_open(host, None)
+    command.warn_if_open("0.0.0.0", "secret")
     assert capsys.readouterr().err == ""
     for host in ("0.0.0.0", "::", "192.168.0.7", "myhost"):
-        command._warn(host, None)
+        command.warn_if_open(host, None)
         assert "there is no password" in capsys.readouterr().err
 
 
@@ -123,10 +123,10 @@ def test_the_password_is_read_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(command.PASSWORD_VARIABLE, raising=False)
-    assert command._password(ServeConfig()) is None
+    assert command.read_password(ServeConfig()) is None
     (tmp_path / "secret").write_text("from file\n")
-    assert command._password(ServeConfig(password_file=tmp_path / "secret")) == "from file"
+    assert command.read_password(ServeConfig(password_file=tmp_path / "secret")) == "from file"
     monkeypatch.setenv(command.PASSWORD_VARIABLE, "from the environment")
-    assert command._password(ServeConfig()) == "from the environment"
-    assert command._password(ServeConfig(password="shown")) == "shown"
+    assert command.read_password(ServeConfig()) == "from the environment"
+    assert command.read_password(ServeConfig(password="shown")) == "shown"
     assert "list of processes" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`affectnet export`: a trained model as an ONNX file, once it is found to predict the same."""
+"""`affectnet export`: a trained model as an ONNX file, checked against PyTorch."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,38 +21,39 @@ _CALIBRATION = 128
 _DRAWN_SIZE = 112
 
 
-class Shown(NamedTuple):
-    """Faces that both models are shown."""
+class SampleFaces(NamedTuple):
+    """Faces for the comparison and the calibration, with their description."""
 
     faces: NDArray[np.uint8]
     calibration: NDArray[np.uint8]
-    said: str
+    description: str
 
 
 def export(config: ExportConfig) -> ExportComparison:
-    """Export as `config` says, print how the file compares with PyTorch, and return that.
+    """Export as `config` specifies; print and return the comparison with PyTorch.
 
     Raises:
-        ConfigError: settings that do not go together, or a missing package.
-        RunError: no such model, or the file exists and --overwrite was not given.
-        WeightsError: the model cannot be exported, or predicts otherwise; nothing is written then.
+        ConfigError: settings that contradict each other, or a missing package.
+        RunError: no such model, or the file exists and --overwrite is not given.
+        WeightsError: the model cannot be exported, or predicts differently; no file is written.
         DataError: no such dataset.
     """
     _check(config)
     model = AffectModel.from_pretrained(config.model)
     precision: Precision = "int8" if config.int8 else "fp16" if config.fp16 else "fp32"
-    shown = _faces_of_data(config, model.preprocessing) if config.data else _drawn(config, model)
-    print(f"comparing with PyTorch on {len(shown.faces)} {shown.said}", flush=True)
+    prep = model.preprocessing
+    sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)
+    print(f"comparing with PyTorch on {len(sample.faces)} {sample.description}", flush=True)
     found = export_onnx(
         model,
         config.out,
-        shown.faces,
-        calibration=shown.calibration,
+        sample.faces,
+        calibration=sample.calibration,
         precision=precision,
         inside=config.preprocess,
         overwrite=config.overwrite,
     )
-    _tell(config, found, precision, model.preprocessing.size)
+    _print_summary(config, found, precision, prep.size)
     return found
 
 
@@ -70,17 +71,16 @@ def _check(config: ExportConfig) -> None:
     check_packages()
 
 
-def _drawn(config: ExportConfig, model: AffectModel) -> Shown:
-    prep = model.preprocessing
+def _drawn_faces(config: ExportConfig, prep: Preprocessing) -> SampleFaces:
     calibration = _CALIBRATION if config.int8 else 0
     drawn = draw_faces(-(-(config.faces + calibration) // 8), seed=0, size=_DRAWN_SIZE)
     pixels = np.stack([decode_image(f.image, prep.size, prep.interpolation) for f in drawn])
     faces, rest = pixels[: config.faces], pixels[config.faces : config.faces + calibration]
-    return Shown(faces, rest, "drawn faces; --data DATASET compares on real ones")
+    return SampleFaces(faces, rest, "drawn faces; --data DATASET compares on real ones")
 
 
-def _faces_of_data(config: ExportConfig, prep: Preprocessing) -> Shown:
-    """Faces of the val split, and others, of the train split where there is one, to calibrate."""
+def _dataset_faces(config: ExportConfig, prep: Preprocessing) -> SampleFaces:
+    """Return faces of the val split, and others for calibration, if possible of the train split."""
     assert config.data is not None
     splits = {}
     for name in ("val", "test", "train"):
@@ -100,18 +100,20 @@ def _faces_of_data(config: ExportConfig, prep: Preprocessing) -> Shown:
             rows = np.setdiff1d(rows, wanted)
         rows = rows[:: max(1, len(rows) // _CALIBRATION)][:_CALIBRATION]
         calibration = _decode(other, rows, prep)
-    return Shown(faces, calibration, f"faces of {config.data} ({name})")
+    return SampleFaces(faces, calibration, f"faces of {config.data} ({name})")
 
 
 def _decode(split: Split, rows: NDArray[np.int64], prep: Preprocessing) -> NDArray[np.uint8]:
     if len(rows) == 0:
-        raise DataError(f"{split.path} holds too few faces to compare and to calibrate on")
+        raise DataError(f"{split.path} has too few faces for the comparison and the calibration")
     return np.stack(
         [decode_image(split.image_bytes(int(row)), prep.size, prep.interpolation) for row in rows]
     )
 
 
-def _tell(config: ExportConfig, found: ExportComparison, precision: Precision, size: int) -> None:
+def _print_summary(
+    config: ExportConfig, found: ExportComparison, precision: Precision, size: int
+) -> None:
     given = (
         f"uint8 RGB (n, {size}, {size}, 3)"
         if config.preprocess
@@ -122,7 +124,7 @@ def _tell(config: ExportConfig, found: ExportComparison, precision: Precision, s
         f"{found.agreement:.1%} of {found.faces} faces"
     )
     print(f"{config.out}: {_size(config.out)}, {precision}, takes {given}, any n")
-    assert OnnxClassifier(config.out, "cpu").size == size  # what was put in place can be read
+    assert OnnxClassifier(config.out, "cpu").size == size  # the file can be read
 
 
 def _size(path: Path) -> str:

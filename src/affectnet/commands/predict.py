@@ -1,4 +1,4 @@
-"""`affectnet predict`: pictures, folders, videos and cameras to a table and annotated copies."""
+"""`affectnet predict`: images, folders, videos and cameras to a table and annotated copies."""
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -18,7 +18,7 @@ from affectnet.data.images import Pixels
 from affectnet.errors import AffectNetError, ConfigError, DataError, counted
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
-from affectnet.inference.detector import PICTURE_SIZE, VIDEO_SIZE, FaceDetector
+from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import AnnotatedVideo, annotate
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format
@@ -29,18 +29,18 @@ from affectnet.inference.video import VideoReader, predict_video
 from affectnet.run import refuse_existing
 from affectnet.threads import Background
 
-_MOST_SHOWN = 40
-_PATH_SHOWN = 28
+_MAX_ROWS = 40
+_PATH_LENGTH = 28
 _JPEG_QUALITY = 90
 
 
 def predict(config: PredictConfig) -> int:
-    """Predict as `config` says; return 0, or 1 where not one input could be read.
+    """Predict as `config` specifies; return 0, or 1 where no input could be read.
 
-    Raises `ConfigError`, `RunError`, `WeightsError` or `DataError` before anything is written; what
-    cannot be read afterwards becomes a row with the reason.
+    Raises `ConfigError`, `RunError`, `WeightsError` or `DataError` before anything is written; an
+    input that cannot be read afterwards becomes a row with the reason.
     """
-    # Pillow's remarks about odd tags would tear the progress bar; what it cannot read gets a row.
+    # Pillow's warnings about odd tags would break the progress bar; an unreadable image gets a row.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     _check(config)
     try:
@@ -52,30 +52,30 @@ def predict(config: PredictConfig) -> int:
         device=config.device,
         margin=config.margin,
         min_score=config.min_score,
-        detect_size=config.detect_size or PICTURE_SIZE,
+        detect_size=config.detect_size,
         without_contempt=config.without_contempt,
         flip=config.flip,
     )
     targets = _targets(config, sources)
     if config.out is not None:
         refuse_existing(config.out, config.overwrite)
-    tally = _Tally(show=config.out is None)
+    summary = _Summary(show=config.out is None)
     with ExitStack() as stack:
         writer = stack.enter_context(ResultWriter(config.out)) if config.out else None
         results = stack.enter_context(closing(_predict_all(config, predictor, sources, targets)))
         try:
             for result in results:
-                tally.add(result)
+                summary.add(result)
                 if writer is not None:
                     writer.write(result)
         finally:
-            # After Ctrl-C too: what is written so far is told.
-            tally.tell(config)
-    return 1 if tally.all_unreadable else 0
+            # After Ctrl-C too.
+            summary.print(config)
+    return 1 if summary.all_unreadable else 0
 
 
 def _check(config: PredictConfig) -> None:
-    """Raise `ConfigError` that lists every setting that is wrong."""
+    """Raise `ConfigError` that lists every wrong setting."""
     faults = []
     for name, value in (("stride", config.stride), ("batch_size", config.batch_size)):
         if value < 1:
@@ -86,7 +86,7 @@ def _check(config: PredictConfig) -> None:
     if config.workers is not None and not 1 <= config.workers <= 256:
         faults.append(f"--workers is {config.workers}; it may be 1 to 256")
     for check in (
-        lambda: FaceDetector(config.min_score, config.detect_size or PICTURE_SIZE),
+        lambda: FaceDetector(config.min_score, config.detect_size or IMAGE_SIZE),
         lambda: check_format(config.out) if config.out else None,
     ):
         try:
@@ -100,13 +100,13 @@ def _check(config: PredictConfig) -> None:
 
 
 def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Path]:
-    """Where the annotated copy of each source goes; empty where none are wanted."""
+    """Return the path of each source's annotated copy; empty where none are requested."""
     if config.annotate is None:
         return {}
     video = f".{config.video}"
-    ends = {"image": ".jpg", "video": video, "camera": video}
+    extensions = {"image": ".jpg", "video": video, "camera": video}
     targets = {
-        source.path: config.annotate / f"{name}{ends[source.kind]}"
+        source.path: config.annotate / f"{name}{extensions[source.kind]}"
         for source, name in zip(sources, unique_names(sources), strict=True)
     }
     for path in targets.values():
@@ -120,42 +120,42 @@ def _predict_all(
     sources: list[InputSource],
     targets: dict[str, Path],
 ) -> Generator[PictureResult, None, None]:
-    """Predict runs of pictures together, and videos one after the other, in the order given."""
+    """Predict consecutive images together, and videos one by one, in the order given."""
     bar: tqdm[Any]
     with tqdm(total=len(sources), unit="file", disable=None) as bar:
-        pictures: list[InputSource] = []
+        images: list[InputSource] = []
         for source in sources:
             if source.kind == "image":
-                pictures.append(source)
+                images.append(source)
                 continue
-            yield from _predict_pictures(config, predictor, pictures, targets, bar)
-            pictures = []
+            yield from _predict_images(config, predictor, images, targets, bar)
+            images = []
             yield from _predict_stream(config, predictor, source, targets.get(source.path))
             bar.update()
-        yield from _predict_pictures(config, predictor, pictures, targets, bar)
+        yield from _predict_images(config, predictor, images, targets, bar)
 
 
-def _predict_pictures(
+def _predict_images(
     config: PredictConfig,
     predictor: Predictor,
-    pictures: list[InputSource],
+    images: list[InputSource],
     targets: dict[str, Path],
     bar: "tqdm[Any]",
 ) -> Iterator[PictureResult]:
-    if not pictures:
+    if not images:
         return
     with ExitStack() as stack:
         prepared = predictor.prepare_all(
-            ((picture.path, None) for picture in pictures),
+            ((image.path, None) for image in images),
             faces=config.faces,
             workers=config.workers,
             keep_pixels=bool(targets),
         )
         stack.callback(prepared.close)
-        drawing = stack.enter_context(Background(_save_annotated, 4)) if targets else None
+        annotation = stack.enter_context(Background(_save_annotated, 4)) if targets else None
         for result, pixels in predictor.classify_all(prepared, config.batch_size):
-            if drawing is not None and pixels is not None and result.source is not None:
-                drawing.submit((targets[result.source], result, pixels))
+            if annotation is not None and pixels is not None and result.source is not None:
+                annotation.submit((targets[result.source], result, pixels))
             bar.update()
             yield result
 
@@ -171,6 +171,7 @@ def _predict_stream(
 ) -> Iterator[PictureResult]:
     """Predict a video or a camera; with `target`, write the annotated video and the figure."""
     camera = source.kind == "camera"
+    name = source.name if camera else source.path
     over_time = OverTime()
     try:
         with ExitStack() as stack:
@@ -181,17 +182,13 @@ def _predict_stream(
             video = None
             if target is not None:
                 video = stack.enter_context(AnnotatedVideo(target, rate))
-                stack.callback(_save_course, over_time, target)
+                stack.callback(_save_over_time, over_time, target)
             frames = reader.info.frames
-            bar = stack.enter_context(
-                tqdm(
-                    total=None if frames is None else -(-frames // config.stride),
-                    unit="frame",
-                    desc=source.name[-40:],
-                    leave=False,
-                    disable=None,
-                )
+            total = None if frames is None else -(-frames // config.stride)
+            bar: tqdm[Any] = tqdm(
+                total=total, unit="frame", desc=source.name[-40:], leave=False, disable=None
             )
+            stack.enter_context(bar)
             results = predict_video(
                 predictor,
                 reader,
@@ -207,7 +204,7 @@ def _predict_stream(
             )
             stack.enter_context(closing(results))
             for result, pixels in results:
-                named = replace(result, source=source.name if camera else source.path)
+                named = replace(result, source=name)
                 over_time.add(named)
                 if video is not None and pixels is not None:
                     video.write(named, pixels)
@@ -215,11 +212,11 @@ def _predict_stream(
                 yield named
     except (DataError, cv2.error) as error:
         reason = str(error) if isinstance(error, AffectNetError) else "OpenCV cannot decode it"
-        yield PictureResult(source.name if camera else source.path, None, None, reason=reason)
+        yield PictureResult(name, None, None, reason=reason)
 
 
-def _save_course(over_time: OverTime, video: Path) -> None:
-    """Write the figure of valence and arousal over time beside the annotated video."""
+def _save_over_time(over_time: OverTime, video: Path) -> None:
+    """Write the figure of valence and arousal over time next to the annotated video."""
     courses = over_time.courses()
     lines = [
         Line(f"face {c.track}", c.time, c.valence, c.arousal, c.expression, c.step)
@@ -229,64 +226,64 @@ def _save_course(over_time: OverTime, video: Path) -> None:
     save_figure(figure, video.parent, f"{video.stem}_over_time", dpi=200)
 
 
-class _Tally:
-    """Counts what was found, and keeps the first rows for the terminal."""
+class _Summary:
+    """Counts the results, and keeps the first ones for the terminal."""
 
     def __init__(self, show: bool) -> None:
         self.rows: list[PictureResult] = []
         self.show = show
-        self.pictures = self.frames = self.faces = self.faceless = 0
+        self.images = self.frames = self.faces = self.faceless = 0
         self.unreadable: list[PictureResult] = []
         self.n_unreadable = 0
 
     def add(self, result: PictureResult) -> None:
-        """Take in one picture or frame."""
+        """Add one image or frame."""
         if result.reason is not None:
             self.n_unreadable += 1
-            if len(self.unreadable) < _MOST_SHOWN:
+            if len(self.unreadable) < _MAX_ROWS:
                 self.unreadable.append(result)
             return
         if result.frame is None:
-            self.pictures += 1
+            self.images += 1
         else:
             self.frames += 1
         self.faces += len(result.faces)
         self.faceless += not result.faces
-        if self.show and len(self.rows) < _MOST_SHOWN:
+        if self.show and len(self.rows) < _MAX_ROWS:
             self.rows.append(result)
 
     @property
     def all_unreadable(self) -> bool:
-        """Whether nothing at all could be read."""
-        return self.n_unreadable > 0 and self.pictures + self.frames == 0
+        """Whether no input could be read."""
+        return self.n_unreadable > 0 and self.images + self.frames == 0
 
-    def tell(self, config: PredictConfig) -> None:
-        """Print the table, where there is no --out, and the summary."""
+    def print(self, config: PredictConfig) -> None:
+        """Print the table, if there is no --out, and the summary."""
         console = Console()
         if self.rows:
             console.print(_table(self.rows))
-            hidden = self.pictures + self.frames - len(self.rows)
+            hidden = self.images + self.frames - len(self.rows)
             if hidden > 0:
-                console.print(f"and {hidden:,} more; --out FILE writes them all")
-        for result in self.unreadable:
-            said = f"{result.source}: {result.reason}"
-            console.print(said, markup=False, highlight=False, soft_wrap=True)
-        read = ((self.pictures, "picture"), (self.frames, "frame"))
-        counts = [counted(number, word) for number, word in read if number]
-        said = f"{' and '.join(counts) or 'nothing read'}: {counted(self.faces, 'face')}"
+                console.print(f"and {hidden:,} more; --out FILE writes all of them")
+        lines = [f"{result.source}: {result.reason}" for result in self.unreadable]
+        for line in (*lines, self._last_line(config)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _last_line(self, config: PredictConfig) -> str:
+        read = ((self.images, "image"), (self.frames, "frame"))
+        counts = [counted(number, noun) for number, noun in read if number]
+        line = f"{' and '.join(counts) or 'nothing read'}: {counted(self.faces, 'face')}"
         if self.faceless:
-            said += f", {self.faceless:,} without a face"
+            line += f", {self.faceless:,} without a face"
         if self.n_unreadable:
-            said += f"; {self.n_unreadable:,} unreadable"
-        where = [str(path) for path in (config.out, config.annotate) if path is not None]
-        if where:
-            said += f" -> {', '.join(where)}"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+            line += f"; {self.n_unreadable:,} unreadable"
+        outputs = [str(path) for path in (config.out, config.annotate) if path is not None]
+        return f"{line} -> {', '.join(outputs)}" if outputs else line
 
 
 def _short(path: str | None) -> str:
     path = path or ""
-    return path if len(path) <= _PATH_SHOWN else f"…{path[-_PATH_SHOWN + 1 :]}"
+    return path if len(path) <= _PATH_LENGTH else f"…{path[-_PATH_LENGTH + 1 :]}"
 
 
 def _table(results: Iterable[PictureResult]) -> Table:

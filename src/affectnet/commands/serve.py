@@ -14,36 +14,35 @@ from typing import Final
 
 from affectnet.config import ServeConfig
 from affectnet.errors import ConfigError
-from affectnet.inference.detector import PICTURE_SIZE
 from affectnet.inference.predictor import load
 from affectnet.serve.api import MISSING, create_app
 from affectnet.serve.work import Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
-_PATIENCE: Final = 3
+_SHUTDOWN_SECONDS: Final = 3
 
 
 def serve(config: ServeConfig) -> int:
-    """Serve as `config` says until Ctrl-C; return 0.
+    """Serve as `config` specifies until Ctrl-C; return 0.
 
     Raises `ConfigError`, `RunError` or `WeightsError` before anything is served.
     """
     limits = _limits(config)
-    password = _password(config)
+    password = read_password(config)
     try:
         import uvicorn
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     listening = _listen(config.host, config.port)
     folder = Path(tempfile.mkdtemp(prefix="affectnet-serve-"))
-    former = signal.signal(signal.SIGTERM, _interrupt)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         predictor = load(
             config.model,
             device=config.device,
             margin=config.margin,
             min_score=config.min_score,
-            detect_size=config.detect_size or PICTURE_SIZE,
+            detect_size=config.detect_size,
         )
         name = _name(config.model)
         service = Service(predictor, name, limits, folder, config.faces)
@@ -54,22 +53,22 @@ def serve(config: ServeConfig) -> int:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_PATIENCE,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
                 ws="none",
             )
         )
         host, port = listening.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        _warn(config.host, password)
-        print(f"affectnet serve: {address}  model {name}; Ctrl-C stops it", flush=True)
+        warn_if_open(config.host, password)
+        print(f"affectnet serve: {address}  model {name}; press Ctrl-C to stop", flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
         service.stop()
-        print("stopped; no upload is kept", flush=True)
+        print("stopped; all uploads are deleted", flush=True)
     finally:
         listening.close()
         shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, previous)
     return 0
 
 
@@ -78,7 +77,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _limits(config: ServeConfig) -> Limits:
-    """Return the limits; raises `ConfigError` that lists every setting that is wrong."""
+    """Return the limits; raises `ConfigError` that lists every wrong setting."""
     faults = [
         f"--{name.replace('_', '-')} is {value:g}; it must be above 0"
         for name in (
@@ -90,7 +89,7 @@ def _limits(config: ServeConfig) -> Limits:
     if config.waiting < 0:
         faults.append(f"--waiting is {config.waiting}; it must be 0 or more")
     if not 0 <= config.port <= 65535:
-        faults.append(f"--port is {config.port}; it may be 0 (any free one) to 65535")
+        faults.append(f"--port is {config.port}; it may be 0 (any free port) to 65535")
     if faults:
         raise ConfigError("; ".join(faults))
     return Limits(
@@ -107,37 +106,40 @@ def _limits(config: ServeConfig) -> Limits:
     )
 
 
-def _password(config: ServeConfig) -> str | None:
-    """Return the password from the flag, the file or the environment, or None."""
+def read_password(config: ServeConfig) -> str | None:
+    """Return the password from the flag, the file or the environment, or None.
+
+    Raises `ConfigError` where it is empty or cannot be read.
+    """
     if config.password is not None and config.password_file is not None:
         raise ConfigError("--password and --password-file are both given; leave one out")
-    password, where = os.environ.get(PASSWORD_VARIABLE), PASSWORD_VARIABLE
+    password, origin = os.environ.get(PASSWORD_VARIABLE), PASSWORD_VARIABLE
     if config.password is not None:
-        password, where = config.password, "--password"
+        password, origin = config.password, "--password"
         print(
             "affectnet serve: warning: other users of this machine can see --password in the list "
-            f"of processes; --password-file or the variable {PASSWORD_VARIABLE} hides it",
+            f"of processes; use --password-file or the variable {PASSWORD_VARIABLE} instead",
             file=sys.stderr,
         )
     elif config.password_file is not None:
-        where = f"--password-file {config.password_file}"
+        origin = f"--password-file {config.password_file}"
         try:
             password = config.password_file.read_text(encoding="utf-8").strip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where}: it cannot be read: {error}") from None
+            raise ConfigError(f"{origin}: it cannot be read: {error}") from None
     if password is not None and not password.strip():
-        raise ConfigError(f"{where}: the password is empty; give one, or leave it out")
+        raise ConfigError(f"{origin}: the password is empty; give a password, or leave it out")
     return password
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind before the model is loaded, so that a port in use is told at once."""
+    """Bind before the model is loaded, so that a port in use is reported at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"--host {host!r} is no address of this machine: {error}") from None
+        raise ConfigError(f"--host {host!r} is not an address of this machine: {error}") from None
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,26 +148,27 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ConfigError(
-            f"--port {port} on {host} cannot be had: {error.strerror}; give another with --port, "
-            "or 0 for any free one"
+            f"--port {port} on {host} cannot be used: {error.strerror}; give another with --port, "
+            "or 0 for any free port"
         ) from None
     return listening
 
 
-def _warn(host: str, password: str | None) -> None:
+def warn_if_open(host: str, password: str | None) -> None:
+    """Warn where other machines can connect and there is no password."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
     if not loopback and password is None:
         print(
-            f"affectnet serve: warning: --host {host} lets other machines in, and there is no "
-            f"password; give --password-file or the variable {PASSWORD_VARIABLE}",
+            f"affectnet serve: warning: --host {host} allows connections from other machines, and "
+            f"there is no password; set --password-file or the variable {PASSWORD_VARIABLE}",
             file=sys.stderr,
         )
 
 
 def _name(model: str) -> str:
-    """The last part of a path, without the machine's folders; a run's name for its model/."""
+    """Return the name of a model without its folders; the name of the run for its model/."""
     path = Path(model)
     return path.parent.name if path.name == "model" and path.parent.name else path.name or model

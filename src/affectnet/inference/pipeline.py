@@ -16,7 +16,7 @@ from affectnet.data.crop import DEFAULT_MARGIN, Box, Landmarks, as_boxes, crop_f
 from affectnet.data.images import Pixels, as_face, as_pixels, one_large_at_a_time, read_file
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike
-from affectnet.inference.detector import MIN_SCORE, PICTURE_SIZE, FaceDetector
+from affectnet.inference.detector import IMAGE_SIZE, MIN_SCORE, FaceDetector
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.threads import cores, ordered_map
 
@@ -81,7 +81,7 @@ class Pipeline:
         own = classifier.margin if classifier.margin is not None else margin
         self.margin: float = DEFAULT_MARGIN if own is None else own
         self.min_score = min_score
-        self.detect_size = detect_size or PICTURE_SIZE
+        self.detect_size = detect_size or IMAGE_SIZE
         self._detector: FaceDetector | None = None
 
     @property
