@@ -1,4 +1,4 @@
-"""Poor input to all public figures: each draws what there is, or says what is missing."""
+"""All public figures with poor input: each draws what is given, or states what is missing."""
 
 import inspect
 import warnings
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from affectnet import plots
+from affectnet import figures
 
 BASELINES = Path(__file__).parent / "baseline"
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What predictions of n faces hold, as the figures take it."""
+    """Predictions of n faces, as the figures take them."""
 
     truth: NDArray[Any]
     preds: NDArray[Any]
@@ -86,49 +86,51 @@ POOR = {
 
 
 def over_time(a: Arrays) -> Figure:
-    line = plots.Line("face 1", np.arange(len(a.truth)) / 25, *a.affect_pred, a.preds, 1 / 25)
-    return plots.affect_over_time([line] if len(a.truth) else [], len(a.truth) / 25)
+    line = figures.Line("face 1", np.arange(len(a.truth)) / 25, *a.affect_pred, a.preds, 1 / 25)
+    return figures.affect_over_time([line] if len(a.truth) else [], len(a.truth) / 25)
 
 
 DRAW: dict[str, Callable[[Arrays], Figure]] = {
     "affect_over_time": over_time,
-    "affect_density": lambda a: plots.affect_density(*a.affect, a.truth),
-    "affect_scatter": lambda a: plots.affect_scatter(a.truth, *a.affect, *a.affect_pred),
-    "attention_overlays": lambda a: plots.attention_overlays(a.images[:4], a.maps[:4]),
-    "class_distribution": lambda a: plots.class_distribution(
+    "affect_density": lambda a: figures.affect_density(*a.affect, a.truth),
+    "affect_scatter": lambda a: figures.affect_scatter(a.truth, *a.affect, *a.affect_pred),
+    "attention_overlays": lambda a: figures.attention_overlays(a.images[:4], a.maps[:4]),
+    "class_distribution": lambda a: figures.class_distribution(
         {"test": np.bincount(a.truth[a.truth >= 0], minlength=8)}
     ),
-    "confusion_matrix": lambda a: plots.confusion_matrix(plots.confusion_counts(a.truth, a.preds)),
-    "error_by_region": lambda a: plots.error_by_region(*a.affect, *a.affect_pred),
-    "feature_map": lambda a: plots.feature_map(a.affect_pred.T, a.truth, a.truth == a.preds),
-    "gallery": lambda a: plots.gallery(
+    "confusion_matrix": lambda a: figures.confusion_matrix(
+        figures.confusion_counts(a.truth, a.preds)
+    ),
+    "error_by_region": lambda a: figures.error_by_region(*a.affect, *a.affect_pred),
+    "feature_map": lambda a: figures.feature_map(a.affect_pred.T, a.truth, a.truth == a.preds),
+    "gallery": lambda a: figures.gallery(
         list(a.images[:5]), a.truth[:5], a.preds[:5], a.confidence[:5], a.affect.T[:5]
     ),
-    "learning_curves": lambda a: plots.learning_curves({"run": a.history}),
-    "mean_attention": lambda a: plots.mean_attention(a.images, a.maps, a.truth),
-    "precision_recall_curves": lambda a: plots.precision_recall_curves(a.truth, a.probabilities),
-    "predicted_against_true": lambda a: plots.predicted_against_true(*a.affect, *a.affect_pred),
-    "reliability_diagram": lambda a: plots.reliability_diagram(a.confidence, a.truth == a.preds),
-    "residual_arrows": lambda a: plots.residual_arrows(*a.affect, *a.affect_pred),
-    "roc_curves": lambda a: plots.roc_curves(a.truth, a.probabilities),
-    "sample_grid": lambda a: plots.sample_grid(
+    "learning_curves": lambda a: figures.learning_curves({"run": a.history}),
+    "mean_attention": lambda a: figures.mean_attention(a.images, a.maps, a.truth),
+    "precision_recall_curves": lambda a: figures.precision_recall_curves(a.truth, a.probabilities),
+    "predicted_against_true": lambda a: figures.predicted_against_true(*a.affect, *a.affect_pred),
+    "reliability_diagram": lambda a: figures.reliability_diagram(a.confidence, a.truth == a.preds),
+    "residual_arrows": lambda a: figures.residual_arrows(*a.affect, *a.affect_pred),
+    "roc_curves": lambda a: figures.roc_curves(a.truth, a.probabilities),
+    "sample_grid": lambda a: figures.sample_grid(
         [list(a.images[a.truth == c][:3]) for c in range(8)]
     ),
 }
 
 
 def returns_a_figure(name: str) -> bool:
-    function = getattr(plots, name)
-    told = getattr(inspect.unwrap(function), "__annotations__", {}).get("return")
-    return inspect.isfunction(function) and told in (Figure, "Figure")
+    function = getattr(figures, name)
+    result = getattr(inspect.unwrap(function), "__annotations__", {}).get("return")
+    return inspect.isfunction(function) and result in (Figure, "Figure")
 
 
 def test_no_figure_is_forgotten() -> None:
-    assert {name for name in plots.__all__ if returns_a_figure(name)} == set(DRAW)
+    assert {name for name in figures.__all__ if returns_a_figure(name)} == set(DRAW)
 
 
 @pytest.mark.parametrize("case", POOR)
-def test_poor_input_is_drawn_or_told(case: str) -> None:
+def test_poor_input_gives_data_or_a_message(case: str) -> None:
     for name, draw in DRAW.items():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -143,7 +145,7 @@ def test_poor_input_is_drawn_or_told(case: str) -> None:
 @pytest.mark.parametrize(("n", "marks"), [(1, ["1"]), (4000, None)])
 def test_the_bar_of_the_density_counts_faces_in_plain_numbers(n: int, marks: Any) -> None:
     a = faces(n)
-    figure = plots.affect_density(*a.affect * 0.4, a.truth)
+    figure = figures.affect_density(*a.affect * 0.4, a.truth)
     bar = figure.axes[1]
     figure.canvas.draw()
     labels = [label.get_text() for label in bar.get_yticklabels()]
@@ -158,21 +160,21 @@ def test_mean_attention_looks_as_stored(same_as_stored: Callable[[Figure, str], 
     images = np.full((16, 24, 24), 120, np.uint8)
     maps = np.stack([np.exp(-(np.hypot(x - 3 * c, y - 12) ** 2) / 30) for c in labels])
     maps[labels == 5] = 0
-    same_as_stored(plots.mean_attention(images, maps, labels), "mean-attention")
+    same_as_stored(figures.mean_attention(images, maps, labels), "mean-attention")
 
 
 def test_affect_over_time_looks_as_stored(same_as_stored: Callable[[Figure, str], None]) -> None:
     time = np.arange(80) / 25
     lines = [
-        plots.Line(
+        figures.Line(
             f"face {i}", time, np.sin(time + i), np.cos(time * i), (time * 3).astype(int) % 8, 0.04
         )
         for i in (1, 2)
     ]
-    same_as_stored(plots.affect_over_time(lines, 3.2), "over-time")
+    same_as_stored(figures.affect_over_time(lines, 3.2), "over-time")
 
 
-def test_every_figure_has_a_stored_picture() -> None:
+def test_every_figure_has_a_stored_image() -> None:
     stored = {path.stem for path in BASELINES.glob("*.png")}
     names = {
         "affect_density": "density",
