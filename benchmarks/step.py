@@ -90,11 +90,12 @@ def sorted_rows(faces: Tensor) -> Callable[[], None]:
     """Return the same with rows written in order, as deterministic algorithms do."""
 
     def run() -> None:
-        kept, augmenting._any_order = augmenting._any_order, contextlib.nullcontext
+        # Private, because only this comparison needs augmentation without it.
+        any_order, augmenting._any_order = augmenting._any_order, contextlib.nullcontext
         try:
             varied(faces)
         finally:
-            augmenting._any_order = kept
+            augmenting._any_order = any_order
 
     return run
 

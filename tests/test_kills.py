@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, again and again: the figures are those of an undisturbed run."""
+"""`kill -9` at random times: the metrics equal those of an uninterrupted run."""
 
 import csv
 import json
@@ -23,13 +23,13 @@ COMMON = [
 
 
 def run_with_kills(command: list[str], kills: int, longest: float, seed: int) -> list[float]:
-    """Run `affectnet` with this command, killed so often after random times, then to its end.
+    """Run an `affectnet` command, kill it up to `kills` times at random times, then let it finish.
 
-    A command that ends before its kill has nothing left to be killed in: it is not counted, and
-    what it did stays done. Returns the seconds after which it was killed.
+    A command that ends before its kill is not counted. Returns the seconds after which it was
+    killed.
     """
     draw = random.Random(seed)
-    moments: list[float] = []
+    times: list[float] = []
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     for _ in range(kills):
         delay = draw.uniform(0, longest)
@@ -40,13 +40,13 @@ def run_with_kills(command: list[str], kills: int, longest: float, seed: int) ->
             env=env,
         )
         try:
-            _, said = process.communicate(timeout=delay)
-            assert process.returncode == 0, said.decode()
+            _, stderr = process.communicate(timeout=delay)
+            assert process.returncode == 0, stderr.decode()
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            moments.append(delay)
+            times.append(delay)
     done = subprocess.run(
         [sys.executable, "-m", "affectnet", *command],
         env=env,
@@ -55,10 +55,10 @@ def run_with_kills(command: list[str], kills: int, longest: float, seed: int) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return moments
+    return times
 
 
-def undisturbed(command: list[str]) -> float:
+def uninterrupted(command: list[str]) -> float:
     started = time.monotonic()
     assert run_with_kills(command, 0, 0, 0) == []
     return time.monotonic() - started
@@ -88,7 +88,7 @@ def train_command(data: Path, runs: Path, *flags: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_training_survives_twenty_kills(drawn: Path, tmp_path: Path) -> None:
-    seconds = undisturbed(train_command(drawn, tmp_path / "whole", "--resume"))
+    seconds = uninterrupted(train_command(drawn, tmp_path / "whole", "--resume"))
     whole = RunFolder(tmp_path / "whole" / "r")
     killed = 0
     for turn in range(100):
@@ -98,14 +98,14 @@ def test_training_survives_twenty_kills(drawn: Path, tmp_path: Path) -> None:
         assert_same_run(RunFolder(runs / "r"), whole)
         if killed >= 20:
             return
-    pytest.fail(f"only {killed} kills came in time")
+    pytest.fail(f"only {killed} kills were in time")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_feature_pass_survives_twenty_kills(drawn: Path, tmp_path: Path) -> None:
     frozen = ("--freeze", "backbone", "--views", "6", "--resume")
-    seconds = undisturbed(train_command(drawn, tmp_path / "whole", *frozen))
+    seconds = uninterrupted(train_command(drawn, tmp_path / "whole", *frozen))
     whole = RunFolder(tmp_path / "whole" / "r")
     killed = 0
     for turn in range(100):
@@ -118,7 +118,7 @@ def test_the_feature_pass_survives_twenty_kills(drawn: Path, tmp_path: Path) -> 
             np.testing.assert_array_equal(np.fromfile(file, "u2"), np.fromfile(other, "u2"))
         if killed >= 20:
             return
-    pytest.fail(f"only {killed} kills came in time")
+    pytest.fail(f"only {killed} kills were in time")
 
 
 def benchmark_command(data: Path, out: Path, backbones: str, epochs: int) -> list[str]:
@@ -129,8 +129,8 @@ def benchmark_command(data: Path, out: Path, backbones: str, epochs: int) -> lis
     ]
 
 
-def figures(out: Path) -> dict[str, dict]:
-    """The scores of every run, by its name."""
+def metrics(out: Path) -> dict[str, dict]:
+    """The metrics of every run by its name."""
     found = {}
     for file in out.glob("runs/*/evaluation/test/metrics.json"):
         known = json.loads(file.read_text())
@@ -144,19 +144,19 @@ def figures(out: Path) -> dict[str, dict]:
 @pytest.mark.timeout(3600)
 def test_benchmark_survives_twenty_kills(drawn: Path, tmp_path: Path) -> None:
     wanted = ("test_convnext,test_resnet", 2)
-    seconds = undisturbed(benchmark_command(drawn, tmp_path / "whole", *wanted))
+    seconds = uninterrupted(benchmark_command(drawn, tmp_path / "whole", *wanted))
     killed = 0
     for turn in range(100):
         out = tmp_path / f"turn{turn}"
         command = benchmark_command(drawn, out, *wanted)
         killed += len(run_with_kills(command, min(10, 20 - killed), seconds / 2, turn))
-        assert figures(out) == figures(tmp_path / "whole")
+        assert metrics(out) == metrics(tmp_path / "whole")
         for run in (tmp_path / "whole" / "runs").iterdir():
             if run.name != ".features":
                 assert_same_run(RunFolder(run), RunFolder(out / "runs" / run.name))
         if killed >= 20:
             return
-    pytest.fail(f"only {killed} kills came in time")
+    pytest.fail(f"only {killed} kills were in time")
 
 
 def test_benchmark_survives_two_kills(drawn: Path, tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_benchmark_survives_two_kills(drawn: Path, tmp_path: Path) -> None:
     from affectnet.config import EvaluateConfig, TrainConfig
 
     out = tmp_path / "benchmark"
-    moments = run_with_kills(benchmark_command(drawn, out, "test_convnext", 2), 2, 12.0, 3)
-    assert len(moments) == 2
+    times = run_with_kills(benchmark_command(drawn, out, "test_convnext", 2), 2, 12.0, 3)
+    assert len(times) == 2
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     whole = train(
@@ -187,6 +187,6 @@ def test_benchmark_survives_two_kills(drawn: Path, tmp_path: Path) -> None:
     torch.set_num_threads(threads)
     assert_same_run(RunFolder(out / "runs" / "test_convnext-seed0"), whole)
     known = json.loads((whole.evaluation("test") / "metrics.json").read_text())
-    found = figures(out)["test_convnext-seed0"]
+    found = metrics(out)["test_convnext-seed0"]
     assert found == {part: known[part] for part in found}
     assert "test_convnext" in (out / "leaderboard.csv").read_text()

@@ -1,4 +1,4 @@
-"""The run folder's names, and writing beside."""
+"""The run folder's paths, and atomic writing."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_names(tmp_path: Path) -> None:
     assert run.used()
 
 
-def test_a_file_is_replaced_only_when_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     with write_beside(path) as new:
         new.write_text("old")
@@ -34,7 +34,7 @@ def test_a_file_is_replaced_only_when_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_a_folder_is_replaced_only_when_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "data"
     for word in ("old", "new"):
         with write_beside(path) as new:
@@ -48,13 +48,13 @@ def test_a_folder_is_replaced_only_when_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
-def test_an_unmade_folder_costs_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_was_not_created_deletes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.mkdir()
-    (path / "kept").touch()
+    (path / "old").touch()
     with pytest.raises(FileNotFoundError), write_beside(path):
         pass
-    assert (path / "kept").exists()
+    assert (path / "old").exists()
 
 
 def test_existing_output_is_refused(tmp_path: Path) -> None:

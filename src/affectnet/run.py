@@ -89,8 +89,8 @@ def write_beside(path: Path) -> Iterator[Path]:
     the new one is complete, so neither a full disk nor Ctrl-C destroys it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    new, old = beside / "new", beside / "old"
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    new, old = temporary / "new", temporary / "old"
     try:
         yield new
         if path.is_dir():
@@ -104,4 +104,4 @@ def write_beside(path: Path) -> Iterator[Path]:
         else:
             new.replace(path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`affectnet train`: run folder, refusals, missing targets, and surviving `kill -9`."""
+"""`affectnet train`: run folder, errors, missing targets, and resuming after `kill -9`."""
 
 import csv
 import dataclasses
@@ -63,7 +63,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(small(drawn, tmp_path_factory.mktemp("runs"), name="first", ema=0.99))
 
 
-def test_a_run_folder_holds_what_design_promises(trained: RunFolder) -> None:
+def test_a_run_folder_contains_all_files(trained: RunFolder) -> None:
     assert trained.last.is_file()
     assert trained.best.is_file()
     assert list(trained.tensorboard.glob("events.*"))
@@ -80,7 +80,7 @@ def test_a_run_folder_holds_what_design_promises(trained: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("branches", ["all", "turns"])
-def test_branches_take_turns_where_asked(branches: str, drawn: Path, tmp_path: Path) -> None:
+def test_branches_take_turns_if_set(branches: str, drawn: Path, tmp_path: Path) -> None:
     turns = set()
 
     def watch(module: torch.nn.Module, _: object) -> None:
@@ -96,7 +96,7 @@ def test_branches_take_turns_where_asked(branches: str, drawn: Path, tmp_path: P
     assert turns == {branches == "turns"}
 
 
-def test_config_yaml_repeats_the_run_to_the_bit(trained: RunFolder, tmp_path: Path) -> None:
+def test_config_yaml_repeats_the_run_bit_by_bit(trained: RunFolder, tmp_path: Path) -> None:
     saved = yaml.safe_load(trained.config.read_text())
     saved |= {"runs": tmp_path, "data": tuple(map(Path, saved["data"]))}
     again = train(TrainConfig(**saved))
@@ -104,7 +104,7 @@ def test_config_yaml_repeats_the_run_to_the_bit(trained: RunFolder, tmp_path: Pa
     assert rows_of(again) == rows_of(trained)
 
 
-def test_going_on_keeps_the_card_that_was_edited(trained: RunFolder, tmp_path: Path) -> None:
+def test_resuming_keeps_an_edited_card(trained: RunFolder, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(trained.path, run.path)
     (run.model / "README.md").write_text("written by hand")
@@ -121,7 +121,7 @@ def test_an_existing_run_is_not_overwritten(trained: RunFolder, drawn: Path) -> 
         train(small(drawn, trained.path.parent, name="first"))
     with pytest.raises(ConfigError, match=r"lr \(was 0.001, now 0.1\)"):
         train(small(drawn, trained.path.parent, name="first", resume=True, lr=0.1, ema=0.99))
-    # A mistake found late must not have cost the run that --overwrite would replace.
+    # An error found late must not delete the run that --overwrite would replace.
     with pytest.raises(ConfigError, match=r"did you mean|resnet"):
         train(
             small(drawn, trained.path.parent, name="first", overwrite=True, backbone="resnet10tt")
@@ -156,7 +156,7 @@ def test_single_settings_change_the_named_set() -> None:
     assert chosen.hflip == augmentation(TrainConfig(data=(), augment="notebook")).hflip
 
 
-def test_pretrained_weights_out_of_reach_name_the_ways_out(drawn: Path, tmp_path: Path) -> None:
+def test_the_error_for_unreachable_weights_names_the_solutions(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"--weights FILE.*--no-pretrained"):
         train(small(drawn, tmp_path, pretrained=True))
     assert not list(tmp_path.iterdir())
@@ -192,7 +192,7 @@ def test_without_expression_the_rest_is_trained(drawn: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("features", ["once", "live"])
-def test_a_frozen_backbone_stays_as_it_was(drawn: Path, tmp_path: Path, features: str) -> None:
+def test_a_frozen_backbone_does_not_change(drawn: Path, tmp_path: Path, features: str) -> None:
     config = small(drawn, tmp_path, freeze="backbone", features=features)
     run = train(config)
     again = train(dataclasses.replace(config, name="once", epochs=1))
@@ -204,7 +204,7 @@ def test_a_frozen_backbone_stays_as_it_was(drawn: Path, tmp_path: Path, features
     assert same(a, b)
 
 
-def test_training_goes_on_from_an_earlier_model(trained: RunFolder, drawn: Path, tmp_path) -> None:
+def test_training_starts_from_an_earlier_model(trained: RunFolder, drawn: Path, tmp_path) -> None:
     run = train(small(drawn, tmp_path, weights=trained.model, epochs=1, lr=1e-9, warmup_epochs=0))
     start = AffectModel.from_pretrained(trained.model).state_dict()
     now = AffectModel.from_pretrained(run.model).state_dict()
@@ -232,7 +232,7 @@ def wait_for_rows(run: RunFolder, count: int, process: subprocess.Popen[bytes]) 
 
 @pytest.mark.parametrize("ema", [None, 0.99])
 @pytest.mark.parametrize("delay", [0.0, 0.4])
-def test_killed_and_resumed_ends_like_an_undisturbed_run(
+def test_killed_and_resumed_ends_like_an_uninterrupted_run(
     drawn: Path, tmp_path: Path, delay: float, ema: float | None
 ) -> None:
     config = small(drawn, tmp_path, epochs=4, name="whole", drop_path=0.1, ema=ema)
@@ -243,7 +243,7 @@ def test_killed_and_resumed_ends_like_an_undisturbed_run(
     killed = RunFolder(tmp_path / "killed")
     process = start_in_background(file)
     wait_for_rows(killed, 2, process)
-    time.sleep(delay)  # at once: about the epoch's end; later: in the middle of the next one
+    time.sleep(delay)  # 0: about the end of the epoch; later: in the middle of the next one
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = len(rows_of(killed))

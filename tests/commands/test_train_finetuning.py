@@ -1,4 +1,4 @@
-"""`affectnet train`: a probe first, fine-tuning from it, and both after `kill -9`."""
+"""`affectnet train`: a probe, fine-tuning from it, and resuming both after `kill -9`."""
 
 import csv
 import dataclasses
@@ -38,7 +38,7 @@ def small(data: Path, runs: Path, **settings: object) -> TrainConfig:
 
 
 def everything(data: Path, runs: Path, **settings: object) -> TrainConfig:
-    """All of fine-tuning at once."""
+    """All settings of fine-tuning at once."""
     return small(
         data,
         runs,
@@ -84,7 +84,7 @@ def test_fine_tuning_starts_from_the_probes_heads(drawn: Path, tmp_path: Path) -
         assert not torch.allclose(value, start[name], atol=1e-4)
 
 
-def test_a_run_with_everything_on_is_recorded_whole(whole: RunFolder) -> None:
+def test_a_run_with_all_settings_is_recorded_completely(whole: RunFolder) -> None:
     assert len(rows_of(whole)) == 3
     assert len(rows_of(RunFolder(whole.path / PROBE))) == 4
     saved = yaml.safe_load(whole.config.read_text())
@@ -93,7 +93,7 @@ def test_a_run_with_everything_on_is_recorded_whole(whole: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("phase", [pytest.param("probe", marks=pytest.mark.slow), "fine-tuning"])
-def test_killed_in_either_phase_ends_like_an_undisturbed_run(
+def test_killed_in_either_phase_ends_like_an_uninterrupted_run(
     whole: RunFolder, drawn: Path, tmp_path: Path, phase: str
 ) -> None:
     killed = RunFolder(tmp_path / "killed")
@@ -156,7 +156,7 @@ def test_all_faults_of_fine_tuning_are_listed_at_once() -> None:
         assert flag in str(caught.value)
 
 
-def test_a_run_teaches_another(whole: RunFolder, drawn: Path, tmp_path: Path) -> None:
+def test_a_run_is_the_teacher_of_another(whole: RunFolder, drawn: Path, tmp_path: Path) -> None:
     settings = {"probe_epochs": 0, "epochs": 1, "teacher": (str(whole.path), "cvnet")}
     settings["teacher_weight"] = 1.0
     run = train(small(drawn, tmp_path, **settings))

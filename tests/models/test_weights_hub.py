@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/repos/create":
-            told = json.loads(data)
-            name = f"{told['organization']}/{told['name']}"
+            asked = json.loads(data)
+            name = f"{asked['organization']}/{asked['name']}"
             self.server.repos.setdefault(name, {})
             self.json({"url": f"http://{self.headers['Host']}/{name}", "id": name, "name": name})
         elif "/preupload/" in self.path:
@@ -62,9 +62,9 @@ class Handler(BaseHTTPRequestHandler):
         elif "/commit/" in self.path:
             name = self.path.removeprefix("/api/models/").partition("/commit/")[0]
             for line in data.splitlines():
-                told = json.loads(line)
-                if told["key"] == "file":
-                    value = told["value"]
+                asked = json.loads(line)
+                if asked["key"] == "file":
+                    value = asked["value"]
                     self.server.repos[name][value["path"]] = base64.b64decode(value["content"])
             where = f"http://{self.headers['Host']}/{name}/commit/{COMMIT}"
             self.json({"commitUrl": where, "commitOid": COMMIT, "success": True})

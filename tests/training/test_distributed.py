@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from affectnet.errors import ConfigError
 from affectnet.run import RunFolder
 from affectnet.training import trainer
+from affectnet.training.distributed import derived_seed
 from affectnet.training.trainer import device_settings
 
 
@@ -100,3 +101,10 @@ def test_strategies_are_passed_to_lightning(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings["strategy"] == {"state_dict_type": "full", "sharding_strategy": "FULL_SHARD"}
     assert settings["sync_batchnorm"]
     assert settings["devices"] == 8
+
+
+def test_derived_seeds_differ_and_repeat() -> None:
+    seeds = {derived_seed(s, "augment", e, b) for s in range(3) for e in range(3) for b in range(3)}
+    assert len(seeds) == 27
+    assert derived_seed(0, "augment", 1, 2) == derived_seed(0, "augment", 1, 2)
+    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,45 +1,13 @@
-"""The module's schedule, seeds and epoch metrics."""
+"""The metrics of an epoch."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
 
-from affectnet.training.distributed import derived_seed
 from affectnet.training.module import epoch_metrics
-from affectnet.training.optimisation import Optimisation
-
-
-def test_step_schedule_is_steplr() -> None:
-    schedule = Optimisation(schedule="step", step_size=40, gamma=0.1, warmup_epochs=0)
-    factors = [schedule.factor(epoch, 100) for epoch in (0, 39.9, 40, 79, 80)]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-
-
-def test_cosine_schedule_warms_up_and_ends_at_zero() -> None:
-    schedule = Optimisation(schedule="cosine", warmup_epochs=2)
-    assert schedule.factor(0, 10) < 0.01
-    assert schedule.factor(1, 10) == pytest.approx(0.5, abs=1e-3)
-    assert schedule.factor(2, 10) == pytest.approx(1.0)
-    assert schedule.factor(6, 10) == pytest.approx(0.5)
-    assert schedule.factor(10, 10) == pytest.approx(0, abs=1e-12)
-    whole = [schedule.factor(epoch / 10, 10) for epoch in range(20, 101)]
-    assert all(a >= b for a, b in pairwise(whole))
-
-
-def test_constant_schedule() -> None:
-    schedule = Optimisation(schedule="constant", warmup_epochs=0)
-    assert {schedule.factor(epoch, 10) for epoch in range(10)} == {1.0}
-
-
-def test_derived_seeds_differ_and_repeat() -> None:
-    seeds = {derived_seed(s, "augment", e, b) for s in range(3) for e in range(3) for b in range(3)}
-    assert len(seeds) == 27
-    assert derived_seed(0, "augment", 1, 2) == derived_seed(0, "augment", 1, 2)
-    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_epoch_metrics_equal_the_references() -> None:

@@ -1,14 +1,39 @@
-"""Learning rates of the layers, and which layers are trained in which epoch."""
+"""Schedules, learning rates of the layers, staged unfreezing, and Muon."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from timm.optim import muon as timm_muon
+from torch import Tensor, nn
 
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.backbones import layer_depths
-from affectnet.training.optimisation import Optimisation, Unfreezing
+from affectnet.models.cvnet import CVNet
+from affectnet.training.optimisation import Muon, Optimisation, Unfreezing
+
+
+def test_step_schedule_is_steplr() -> None:
+    schedule = Optimisation(schedule="step", step_size=40, gamma=0.1, warmup_epochs=0)
+    factors = [schedule.factor(epoch, 100) for epoch in (0, 39.9, 40, 79, 80)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_cosine_schedule_warms_up_and_ends_at_zero() -> None:
+    schedule = Optimisation(schedule="cosine", warmup_epochs=2)
+    assert schedule.factor(0, 10) < 0.01
+    assert schedule.factor(1, 10) == pytest.approx(0.5, abs=1e-3)
+    assert schedule.factor(2, 10) == pytest.approx(1.0)
+    assert schedule.factor(6, 10) == pytest.approx(0.5)
+    assert schedule.factor(10, 10) == pytest.approx(0, abs=1e-12)
+    whole = [schedule.factor(epoch / 10, 10) for epoch in range(20, 101)]
+    assert all(a >= b for a, b in pairwise(whole))
+
+
+def test_constant_schedule() -> None:
+    schedule = Optimisation(schedule="constant", warmup_epochs=0)
+    assert {schedule.factor(epoch, 10) for epoch in range(10)} == {1.0}
 
 
 def rates(model: AffectModel, optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -94,7 +119,7 @@ def test_frozen_layers_do_not_change_and_later_ones_do() -> None:
             assert torch.equal(value, before[f"backbone.{name}"])
 
 
-def _steps(model: AffectModel, optimizer: torch.optim.Optimizer, seeds: range) -> None:
+def take_steps(model: AffectModel, optimizer: torch.optim.Optimizer, seeds: range) -> None:
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         for weight in model.parameters():
@@ -109,7 +134,7 @@ def test_muon_steps_along_orthogonal_matrices_and_resumes_from_its_state() -> No
     optimizer = chosen.create(model)
     weight, bias = model.backbone.stages[0].conv2.weight, model.heads.expression.bias
     before = weight.detach().clone(), bias.detach().clone()
-    _steps(model, optimizer, range(1))
+    take_steps(model, optimizer, range(1))
     step = (weight.detach() - before[0]).flatten(1)
     spread = torch.linalg.svdvals(step)
     # An orthogonal step has equal singular values; five Newton-Schulz steps come close.
@@ -125,7 +150,86 @@ def test_muon_steps_along_orthogonal_matrices_and_resumes_from_its_state() -> No
     other.load_state_dict(model.state_dict())
     resumed = chosen.create(other)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    _steps(model, optimizer, range(1, 3))
-    _steps(other, resumed, range(1, 3))
+    take_steps(model, optimizer, range(1, 3))
+    take_steps(other, resumed, range(1, 3))
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    one = CVNet(stem=8, widths=(8, 12), blocks=(1, 2)).to(memory_format=torch.channels_last)
+    return one, copy.deepcopy(one)
+
+
+def loss_of(network: nn.Module, step: int) -> Tensor:
+    torch.manual_seed(step)
+    loss: Tensor = network(torch.randn(4, 3, 48, 48)).square().mean()
+    return loss
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_steps_equal_timms(nesterov: bool) -> None:
+    mine, theirs = networks()
+    settings = {"lr": 0.01, "weight_decay": 0.05, "nesterov": nesterov}
+    together = Muon(mine.parameters(), **settings)
+    single = timm_muon.Muon(theirs.parameters(), **settings)
+    before = [weight.clone() for weight in mine.parameters()]
+    for step in range(3):
+        for network, optimizer in ((mine, together), (theirs, single)):
+            optimizer.zero_grad()
+            loss_of(network, step).backward()
+        # The same gradients for both, so that rounding errors do not add up.
+        for own, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+            assert own.grad is not None
+            other.grad = own.grad.clone()
+        together.step()
+        single.step()
+    for old, own, other in zip(before, mine.parameters(), theirs.parameters(), strict=True):
+        moved = (other - old).norm()
+        assert moved > 0
+        # Newton-Schulz computes in bf16, which has three digits.
+        assert (own - other).norm() <= 0.02 * moved
+
+
+def test_a_closure_of_muon_is_run_once_and_gradients_stay() -> None:
+    network, _ = networks()
+    optimizer = Muon(network.parameters(), lr=0.01, nesterov=True)
+    ran = []
+
+    def closure() -> float:
+        ran.append(1)
+        optimizer.zero_grad()
+        loss = loss_of(network, 0)
+        loss.backward()
+        return float(loss.detach())
+
+    assert optimizer.step(closure) > 0
+    assert ran == [1]
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_muon_does_not_change_weights_without_gradient() -> None:
+    network, untouched = networks()
+    network.stem.requires_grad_(False)
+    optimizer = Muon(network.parameters(), lr=0.01, nesterov=True)
+    loss_of(network, 0).backward()
+    optimizer.step()
+    assert torch.equal(network.stem[0].weight, untouched.stem[0].weight)
+    assert not torch.equal(network.stages[0].conv1.weight, untouched.stages[0].conv1.weight)
+
+
+def test_muon_loads_a_state_saved_by_timm() -> None:
+    mine, theirs = networks()
+    single = timm_muon.Muon(theirs.parameters(), lr=0.01, nesterov=True)
+    loss_of(theirs, 0).backward()
+    single.step()
+    together = Muon(mine.parameters(), lr=0.01, nesterov=True)
+    together.load_state_dict(single.state_dict())
+    momenta = [
+        (together.state[own]["momentum_buffer"], single.state[other]["momentum_buffer"])
+        for own, other in zip(mine.parameters(), theirs.parameters(), strict=True)
+        if "momentum_buffer" in single.state[other]
+    ]
+    assert len(momenta) > 10
+    assert all(torch.equal(own, other) for own, other in momenta)

@@ -128,7 +128,7 @@ class Optimisation:
             others: weights outside of the model, such as task weights.
             matrices: names of the model's matrices; needed under FSDP, which flattens all weights.
         """
-        # Not timm.optim.param_groups_layer_decay: it gives the last layer the full rate, tells
+        # Not timm.optim.param_groups_layer_decay: it gives the last layer the full rate, knows
         # matrices by their shape, which FSDP flattens, and has no place for the rate of the heads.
         if matrices is None:
             matrices = names_of_matrices(model)
