@@ -103,7 +103,8 @@ def _run_command(name: str, args: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise ConfigError(
-            f"there is no command {name!r}{suggest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}"
+            f"there is no command {name!r}{suggest(name, COMMANDS)}; there are "
+            f"{', '.join(COMMANDS)}"
         )
     if {"-h", "--help"} & set(args):
         print(command_help(name, COMMANDS[name]), end="", flush=True)
@@ -167,7 +168,7 @@ def _given_fields(name: str, args: Sequence[str]) -> set[str]:
         if field not in fields:
             allowed = ["--" + field.replace("_", "-") for field in [*fields, "config"]]
             raise ConfigError(
-                f"there is no flag {flag}{suggest(flag, allowed)} "
+                f"there is no flag {flag}{suggest(flag, allowed)}; "
                 f"`affectnet {name} --help` lists all flags"
             )
         given.add(field)

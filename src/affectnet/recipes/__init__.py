@@ -60,6 +60,6 @@ def find_recipe(name: str) -> Path:
     if renamed != name and renamed in (*shipped, "notebook"):
         raise ConfigError(f"--recipe {name} is now called {renamed}; give --recipe {renamed}")
     raise ConfigError(
-        f"--recipe {name}: there is no recipe of this name{suggest(name, shipped)} "
+        f"--recipe {name}: there is no recipe of this name{suggest(name, shipped)}; "
         f"`affectnet recipes` lists them: {', '.join(shipped)}; or give the path of a .yaml file"
     )
