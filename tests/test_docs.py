@@ -1,12 +1,15 @@
-"""The documentation: links lead to existing pages and headings."""
+"""The documentation: links lead to existing pages and headings, and the map lists every module."""
 
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "affectnet"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TREE_LINE = re.compile(r"^( *)([\w.]+/|\w+\.py)(?:  +(\S.*))?$")
 
 
 def anchors(page: Path) -> set[str]:
@@ -31,3 +34,49 @@ def test_the_readme_lists_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in PAGES[2:]:
         assert f"(docs/{page.name})" in text
+
+
+def test_files_and_names_in_the_docs_exist() -> None:
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":  # names of the past as well
+            continue
+        text = re.sub(r"https?://\S+", "", page.read_text(encoding="utf-8"))
+        for name in re.findall(r"\b(?:\w+/)+\w+\.py\b", text):
+            assert (ROOT / name).is_file() or (PACKAGE / name).is_file(), f"{page.name}: {name}"
+        for name in re.findall(r"\baffectnet(?:\.\w+)+", text):
+            if name not in {"affectnet.export", "affectnet.ipynb"}:  # metadata of ONNX; a file
+                pkgutil.resolve_name(name)
+
+
+def mapped_files() -> dict[str, str]:
+    """Return the paths below `src/affectnet` and their descriptions in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text.split("## Map of every file")[1].split("```")[1]
+    found: dict[str, str] = {}
+    folders: list[str] = []
+    for line in tree.strip("\n").splitlines():
+        match = TREE_LINE.match(line)
+        assert match, f"cannot read the line {line!r} of the map"
+        depth, name = len(match[1]) // 2, match[2]
+        folders = folders[:depth]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            path = "".join(folders) + name
+            assert path not in found, f"{path} is in the map twice"
+            found[path] = match[3] or ""
+    return found
+
+
+def test_the_map_lists_every_module_once() -> None:
+    modules = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py" or path.stat().st_size
+    }
+    files = mapped_files()
+    assert set(files) == modules, (
+        "update the map in docs/architecture.md: "
+        f"missing {sorted(modules - set(files))}, removed {sorted(set(files) - modules)}"
+    )
+    assert all(files.values()), "every file of the map needs a description"
