@@ -72,6 +72,15 @@ def test_ordered_map_keeps_order_and_bound() -> None:
     assert 1 < most[0] <= 4
 
 
+def test_ordered_map_limits_the_sum_of_costs() -> None:
+    made: list[int] = []
+    costs = [1, 1, 5, 1, 1, 1, 1, 9, 1, 1]
+    results = ordered_map(costs.__getitem__, counted(10, made), 2, 6, cost=costs.__getitem__)
+    for i, result in enumerate(results):
+        assert result == costs[i]
+        assert sum(costs[i + 1 : len(made) - 1]) < 6
+
+
 def test_ordered_map_hands_over_errors_at_their_place() -> None:
     results = ordered_map(lambda i: 6 // (3 - i), range(9), 2, 4)
     assert [next(results) for _ in range(3)] == [2, 3, 6]

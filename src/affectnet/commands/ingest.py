@@ -22,8 +22,8 @@ from tqdm import tqdm
 from affectnet.config import IngestConfig
 from affectnet.data.readers.classes import Classes
 from affectnet.data.readers.detect import read_release
-from affectnet.data.readers.engine import RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason, ReleasePart
+from affectnet.data.readers.engine import ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason, ReleasePart
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo

@@ -1,4 +1,4 @@
-"""What the tests of all readers share: pictures, files, and the way through ingest."""
+"""Helpers for the tests of all readers: images, files, and ingest."""
 
 import csv
 import io
@@ -22,15 +22,15 @@ class Kit:
 
     @staticmethod
     def pixels(seed: int, width: int = 24, height: int = 24) -> np.ndarray:
-        """A smooth picture, so that JPEG keeps it."""
+        """A smooth image, which JPEG preserves."""
         rng = np.random.default_rng(seed)
         coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
     def image(self, seed: int, form: str = "PNG", width: int = 24, height: int = 24) -> bytes:
         buffer = io.BytesIO()
-        picture = Image.fromarray(self.pixels(seed, width, height))
-        picture.save(buffer, form, **({"quality": 95} if form == "JPEG" else {}))
+        made = Image.fromarray(self.pixels(seed, width, height))
+        made.save(buffer, form, **({"quality": 95} if form == "JPEG" else {}))
         return buffer.getvalue()
 
     def write(self, files: dict[str, bytes | str], name: str = "source") -> Path:

@@ -30,7 +30,7 @@ def npy(value) -> bytes:
     return buffer.getvalue()
 
 
-def picture(seed: int, form: str = "JPEG", size: int = 16) -> bytes:
+def encoded(seed: int, form: str = "JPEG", size: int = 16) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form)
@@ -45,7 +45,7 @@ def face(part: str, name: str, **changes) -> dict[str, bytes | None]:
         "val": npy(str(round(np.sin(number), 6))),
         "aro": npy(str(round(np.cos(number), 6))),
         "lnd": npy(np.linspace(0, number, 136)),
-        "image": picture(number),
+        "image": encoded(number),
     } | changes
     suffix = pieces.pop("suffix", "jpg")
     image = pieces.pop("image")
@@ -108,7 +108,7 @@ def test_everything_of_a_face_is_read(tmp_path):
         assert part.expression.tolist() == [i % 8 for i in range(20)]
         np.testing.assert_array_equal(part.valence, np.round(np.sin(rows), 6).astype("f4"))
         np.testing.assert_array_equal(part.arousal, np.round(np.cos(rows), 6).astype("f4"))
-        assert [bytes(image) for image in part.images(rows)] == [picture(i) for i in rows]
+        assert [bytes(image) for image in part.images(rows)] == [encoded(i) for i in rows]
         landmarks, absent = part.landmarks(rows)
         assert not absent.any()
         np.testing.assert_array_equal(landmarks[7], np.linspace(0, 7, 136).astype("f4"))
@@ -194,7 +194,7 @@ def test_a_part_may_come_in_pieces(tmp_path):
     with read(tmp_path, *sources) as found:
         part = found.parts["train_set"]
         assert part.ids == [*(str(i) for i in range(20)), "99"]
-        assert [bytes(i) for i in part.images(np.array([20, 3]))] == [picture(99), picture(3)]
+        assert [bytes(i) for i in part.images(np.array([20, 3]))] == [encoded(99), encoded(3)]
 
 
 def test_labels_of_every_kind(tmp_path):
@@ -219,8 +219,8 @@ def test_labels_of_every_kind(tmp_path):
 
 def planted() -> dict[str, tuple[dict[str, bytes], str, str]]:
     """Faults of every kind: id -> files, reason, a word of the detail."""
-    whole = picture(5, size=64)
-    big = picture(1, "PNG", size=64)
+    whole = encoded(5, size=64)
+    big = encoded(1, "PNG", size=64)
     faults = {
         "no_exp": ({"exp": None}, "missing annotation", "no exp"),
         "no_val_aro": ({"val": None, "aro": None}, "missing annotation", "no val, aro"),
@@ -289,7 +289,7 @@ def test_faults_of_every_kind_are_dropped_and_named(tmp_path, check):
 
 
 def test_only_decoding_finds_damage_in_the_middle(tmp_path):
-    damaged = bytearray(picture(3, size=64))
+    damaged = bytearray(encoded(3, size=64))
     damaged[700:1500] = b"\xff\xd8" * 400
     files = release(3) | face("train_set", "50", image=bytes(damaged))
     path = tar(tmp_path / "x", files)
@@ -316,7 +316,7 @@ def test_the_same_face_twice_is_kept_once(tmp_path, kind):
         part = found.parts["train_set"]
         assert part.ids == ["0", "1", "2", "3"]
         assert [(d.id, d.reason) for d in part.dropped] == [("2", "duplicate id")]
-        assert "kept" in part.dropped[0].detail
+        assert "one of them is used" in part.dropped[0].detail
     twice = tar(tmp_path / "y", release(4), PACKERS[kind])
     with read(tmp_path, twice, twice) as found:
         assert len(found.parts["train_set"]) == 4
@@ -326,7 +326,7 @@ def test_the_same_face_twice_is_kept_once(tmp_path, kind):
 @pytest.mark.parametrize(
     ("piece", "other"),
     [
-        ("image", picture(99)),
+        ("image", encoded(99)),
         ("exp", npy("5")),
         ("val", npy("0.125")),
         ("aro", npy("broken")),
@@ -345,7 +345,7 @@ def test_an_id_with_two_contents_is_dropped(tmp_path, piece, other, first):
 
 
 def test_an_image_in_two_formats_is_a_duplicate(tmp_path):
-    files = release(3) | face("train_set", "1", image=picture(1, "PNG"), suffix="png")
+    files = release(3) | face("train_set", "1", image=encoded(1, "PNG"), suffix="png")
     with read(tmp_path, tar(tmp_path / "x", files)) as found:
         assert [(d.id, d.reason) for d in found.parts["train_set"].dropped] == [
             ("1", "duplicate id")
@@ -353,10 +353,10 @@ def test_an_image_in_two_formats_is_a_duplicate(tmp_path):
 
 
 def test_ids_of_the_two_parts_may_collide(tmp_path):
-    files = release(5) | face("val_set", "3", image=picture(80))
+    files = release(5) | face("val_set", "3", image=encoded(80))
     with read(tmp_path, tar(tmp_path / "x", files)) as found:
         assert found.parts["train_set"].dropped == []
-        assert bytes(found.parts["val_set"].images(np.array([0]))[0]) == picture(80)
+        assert bytes(found.parts["val_set"].images(np.array([0]))[0]) == encoded(80)
 
 
 def refused(tmp_path, *paths) -> str:

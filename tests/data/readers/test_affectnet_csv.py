@@ -19,16 +19,16 @@ def row(name, label=1, valence=0.5, arousal=-0.25, box=(60, 20, 40, 40), points=
     return ",".join(map(str, (name, *box, text, label, valence, arousal)))
 
 
-def source(kit, rows: list[str], *, csv="training.csv", header=True, files=None, **pictures):
+def source(kit, rows: list[str], *, csv="training.csv", header=True, files=None, **others):
     files = dict(files or {})
     for line in rows:
         name = line.partition(",")[0]
         files.setdefault(f"Manually_Annotated_Images/{name}", kit.image(len(name), "PNG", 200, 100))
     files[f"lists/{csv}"] = "\n".join([*([HEADER] if header else []), *rows, ""])
-    return kit.write(files | pictures)
+    return kit.write(files | others)
 
 
-def test_labels_and_pictures_of_any_format_are_read(kit):
+def test_labels_and_images_of_any_format_are_read(kit):
     forms = {"1/a.jpg": "JPEG", "1/b.png": "PNG", "22/c.bmp": "BMP", "22/d.tif": "TIFF"}
     files = {
         f"Manually_Annotated_Images/{name}": kit.image(i, form, 200, 100)
@@ -132,7 +132,7 @@ def test_every_trap_is_dropped_with_its_reason(kit):
     rows += [row("1/gone.png"), row("1/broken.png"), row("1/cut.png")]
     whole = kit.image(3, "PNG", 200, 100)
     files = {
-        "Manually_Annotated_Images/1/broken.png": b"no picture",
+        "Manually_Annotated_Images/1/broken.png": b"no image",
         "Manually_Annotated_Images/1/cut.png": whole[:-100],
         "secret.png": whole,
     }
@@ -157,17 +157,17 @@ def test_every_trap_is_dropped_with_its_reason(kit):
 
 
 @pytest.mark.parametrize("box", [(-20, -10, 80, 80), (150, 50, 80, 80), (-30, -30, 260, 160)])
-def test_boxes_that_leave_the_picture_repeat_its_border(kit, box):
+def test_boxes_beyond_the_image_repeat_its_border(kit, box):
     out, _ = kit.ingest(source(kit, [row("1/a.png", box=box)]), val_fraction=0, margin=0.25)
     shown = decode_image(kit.rows(out)["1/a.png"].image)
-    picture = kit.pixels(len("1/a.png"), 200, 100)
+    pixels = kit.pixels(len("1/a.png"), 200, 100)
     x, y, w, h = box
     side = max(w, h) * 1.5
     left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
     grid = (np.arange(224) + 0.5) * side / 224
     across = np.clip((left + grid).astype(int), 0, 199)
     down = np.clip((top + grid).astype(int), 0, 99)
-    expected = picture[down][:, across].astype(int)
+    expected = pixels[down][:, across].astype(int)
     assert np.abs(shown.astype(int) - expected).mean() < 5
 
 
@@ -179,11 +179,11 @@ def test_the_same_row_twice_is_kept_once_and_another_one_not_at_all(kit):
     assert info.dropped["duplicate id"] == 3
 
 
-def test_pictures_may_be_given_apart(kit):
+def test_images_may_be_given_separately(kit):
     files = {"here/7/a.png": kit.image(1, "PNG", 200, 100)}
-    pictures = kit.write(files, "pictures")
+    folder = kit.write(files, "images")
     table = kit.write({"training.csv": "\n".join([HEADER, row("7/a.png")])}, "csv")
-    out, _ = kit.ingest(table / "training.csv", pictures, val_fraction=0)
+    out, _ = kit.ingest(table / "training.csv", folder, val_fraction=0)
     assert list(kit.rows(out)) == ["7/a.png"]
     with pytest.raises(DataError, match=r"the images of .* are not found, 7/a.png for example"):
         kit.ingest(table)

@@ -1,7 +1,7 @@
 import pytest
 
 from affectnet.data.readers.affectnet_plus import images_by_stem
-from affectnet.data.readers.archive import below, walk
+from affectnet.data.readers.archive import below, find_folders, read_member, walk
 from affectnet.errors import DataError
 
 
@@ -35,3 +35,21 @@ def test_too_many_folders_are_refused(kit, monkeypatch):
 def test_images_by_stem(kit):
     top = kit.write({"a.jpg": b"", "a.PNG": b"", "b.x.Jpeg": b"", "c.txt": b"", "._d.jpg": b""})
     assert images_by_stem(top) == {"a": "a.PNG", "b.x": "b.x.Jpeg"}
+
+
+def test_each_folder_is_found_once_under_its_own_name(kit):
+    top = kit.write({"a/train_set/x": b"", "a/train_set/train_set/x": b"", "b/x": b""})
+    (top / "b" / "train_set").symlink_to(top / "a" / "train_set")
+    (top / "c").symlink_to(top / "a")
+    assert find_folders([top, top / "a"], ["train_set"]) == [top / "a" / "train_set"]
+    linked = top / "b" / "train_set"  # an archive may be unpacked to a folder of the same name
+    assert find_folders([linked], ["train_set"]) == [linked, linked / "train_set"]
+
+
+def test_files_are_read_only_if_regular_and_small(kit, monkeypatch):
+    top = kit.write({"a": b"abc"})
+    assert read_member(top / "a") == (b"abc", 3)
+    monkeypatch.setattr("affectnet.data.readers.archive.MAX_MEMBER", 2)
+    assert read_member(top / "a") == (None, 3)
+    with pytest.raises(OSError, match="not a regular file"):
+        read_member(top)

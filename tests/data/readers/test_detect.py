@@ -19,7 +19,7 @@ def layouts(kit) -> dict[str, dict]:
     image = kit.image(0)
     return {
         "affectnet": {"x/train_set/images/1.jpg": image, "x/train_set/annotations/1_exp.npy": b""},
-        "affectnet_csv": {"lists/training.csv": CSV, "pictures/1/a.png": image},
+        "affectnet_csv": {"lists/training.csv": CSV, "images/1/a.png": image},
         "affectnet_plus": {
             "train_set/images/1.jpg": image,
             "train_set/annotations/1.json": JSON,
@@ -30,7 +30,7 @@ def layouts(kit) -> dict[str, dict]:
             "Image/aligned/train_00001_aligned.jpg": kit.image(0, "JPEG", 100, 100),
         },
         "folder": {"train/happy/1.png": image, "train/sad/2.png": image},
-        "table": {"faces.csv": "path,expression\npictures/1.png,happy\n", "pictures/1.png": image},
+        "table": {"faces.csv": "path,expression\nimages/1.png,happy\n", "images/1.png": image},
     }
 
 
@@ -111,9 +111,9 @@ def test_the_eight_class_release_is_aligned(drawn_tars, kit):
 def test_flags_are_checked_before_anything_is_read(kit, capsys, flags, word):
     out = kit.folder / "dataset"
     assert main(["ingest", str(kit.folder / "absent"), "--out", str(out), *flags]) == 2
-    said = capsys.readouterr().err
-    assert word in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert word in error
+    assert error.count("\n") == 1
     assert not out.exists()
 
 

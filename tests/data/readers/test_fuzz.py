@@ -147,7 +147,7 @@ WAYS = ("overwrite", "insert", "cut", "repeat", "end here", "bit")
 
 
 def mutate(data: bytes, way: str, at: float, token: bytes, width: int) -> bytes:
-    """Spoil some bytes at a share `at` of the length."""
+    """Change some bytes at a fraction `at` of the length."""
     place = int(at * len(data))
     head, tail = data[:place], data[place:]
     match way:
@@ -180,7 +180,7 @@ def attempt(top: Path, kind: str, changes: list[tuple]) -> bool:
     """
     files = RELEASES[kind]()
     names = sorted(files)
-    # Annotations are few beside the images: prefer them.
+    # Annotations are few compared with the images: prefer them.
     papers = [name for name in names if not name.endswith((".jpg", ".png"))] or names
     for pick, of_all, way, at, token, width in changes:
         chosen = names if of_all else papers
@@ -207,9 +207,9 @@ def attempt(top: Path, kind: str, changes: list[tuple]) -> bool:
         with contextlib.redirect_stdout(io.StringIO()):
             info = ingest(config)
     except AffectNetError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = ""
+        message = ""
         for split in SPLITS:
             if split in info.counts:
                 opened = open_split(out, split)
@@ -217,7 +217,7 @@ def attempt(top: Path, kind: str, changes: list[tuple]) -> bool:
                 assert set(opened.expression.tolist()) <= set(range(-1, 8))
                 assert np.nanmax(np.abs(opened.valence), initial=0) <= 1
     made = out.exists()
-    assert made == (not said)
+    assert made == (not message)
     assert {path.name for path in top.iterdir()} == {"source", *(["out"] if made else [])}
     assert fingerprint(source) == before
     return made
@@ -232,7 +232,7 @@ def changes(draw) -> list[tuple]:
     ]  # fmt: skip
 
 
-share = st.floats(0, 0.999999)
+fraction = st.floats(0, 0.999999)
 
 
 @pytest.mark.parametrize("kind", RELEASES)
@@ -240,10 +240,10 @@ share = st.floats(0, 0.999999)
 @given(
     made=st.lists(
         st.tuples(
-            share,
+            fraction,
             st.booleans(),
             st.sampled_from(WAYS),
-            share,
+            fraction,
             st.sampled_from(TOKENS) | st.binary(min_size=1, max_size=40),
             st.integers(1, 60),
         ),
@@ -258,7 +258,7 @@ def test_broken_sources_make_a_dataset_or_one_error(kind, made):
 
 @pytest.mark.slow
 def test_ten_thousand_broken_sources(tmp_path):
-    """None crashes, hangs, takes 1 GB or writes anywhere but to --out and the folder beside it."""
+    """None crashes, hangs, takes 1 GB, or writes outside --out and the folder next to it."""
     (tmp_path / "cwd").mkdir()
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, __file__, "1", str(COUNT), str(tmp_path / "work")]

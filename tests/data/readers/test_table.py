@@ -9,7 +9,7 @@ from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 
 
-def pictures(kit, n=8, folder="images"):
+def images(kit, n=8, folder="images"):
     return {f"{folder}/{i}.png": kit.image(i) for i in range(n)}
 
 
@@ -20,7 +20,7 @@ def table(*lines: str) -> str:
 def test_csv_with_paths(kit):
     lines = ["id,path,expression,valence,arousal,split", "a,images/0.png,Happy,0.5,-0.5,train"]
     lines += ["b,images/1.png,anger,,,valid", "c,images/2.png,,-1,1,test"]
-    out, info = kit.ingest(kit.write(pictures(kit) | {"faces.csv": table(*lines)}))
+    out, info = kit.ingest(kit.write(images(kit) | {"faces.csv": table(*lines)}))
     assert info.release == "table"
     one = kit.rows(out)["a"]
     assert (one.expression, one.valence, one.arousal, one.image) == (1, 0.5, -0.5, kit.image(0))
@@ -32,7 +32,7 @@ def test_csv_with_paths(kit):
 
 def test_without_split_and_id(kit):
     lines = ["path,expression", *(f"images/{i}.png,{EXPRESSIONS[i]}" for i in range(8))]
-    top = kit.write(pictures(kit) | {"faces.csv": table(*lines)})
+    top = kit.write(images(kit) | {"faces.csv": table(*lines)})
     out, _ = kit.ingest(top / "faces.csv", val_fraction=0)
     faces = kit.rows(out)
     assert {name: one.expression for name, one in faces.items()} == {
@@ -65,7 +65,7 @@ def test_every_trap_is_dropped_with_its_reason(kit):
     lines += ["short,images/0.png", "good,images/0.png,happy,0,0", ",images/0.png,happy,0,0"]
     lines += ["twice,images/0.png,happy,0,0", "twice,images/1.png,happy,0,0"]
     text = table(*lines).encode() + b"\xff\xfe,images/0.png,happy,0,0\n"
-    top = kit.write(pictures(kit) | {"faces.csv": text, "broken.png": b"x"})
+    top = kit.write(images(kit) | {"faces.csv": text, "broken.png": b"x"})
     out, _info = kit.ingest(top, val_fraction=0)
     assert list(kit.rows(out)) == ["good"]
     assert kit.dropped(out) == {name: cells[4] for name, cells in TRAPS.items()} | {
@@ -78,7 +78,7 @@ def test_every_trap_is_dropped_with_its_reason(kit):
 
 def test_numbers_need_a_class_order(kit):
     lines = ["path,label", *(f"images/{i}.png,{i}" for i in range(8))]
-    top = kit.write(pictures(kit) | {"faces.csv": table(*lines)})
+    top = kit.write(images(kit) | {"faces.csv": table(*lines)})
     with pytest.raises(DataError, match="column label, numbers its classes"):
         kit.ingest(top)
     out, _ = kit.ingest(top, class_order=("ferplus",), val_fraction=0)

@@ -16,7 +16,7 @@ FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 @pytest.fixture(params=[1024, 4096, 1 << 20], ids=lambda n: f"window{n}")
 def window(request, monkeypatch):
-    """Small windows, so that every kind of header and content lies across their edges."""
+    """Small windows, so that every kind of header and content crosses their edges."""
     monkeypatch.setattr(streams, "WINDOW", request.param)
     monkeypatch.setattr(tarscan, "WINDOW", request.param)
 

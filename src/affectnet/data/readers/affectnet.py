@@ -25,7 +25,6 @@ from affectnet.data.readers.bulk import (
 from affectnet.data.readers.engine import (
     BlockImages,
     Engine,
-    RawRelease,
     ReadOptions,
     align_release,
     split_block,
@@ -40,6 +39,7 @@ from affectnet.data.readers.release_part import (
     PIECES,
     VAL,
     FaceTable,
+    RawRelease,
     Reason,
 )
 from affectnet.data.readers.tarscan import FileBlock

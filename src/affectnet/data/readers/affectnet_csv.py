@@ -16,8 +16,8 @@ from affectnet.data.readers.annotations import (
     points,
 )
 from affectnet.data.readers.archive import below, with_folder
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 
 COLUMNS: Final = (
@@ -162,7 +162,7 @@ class _Roots:
         return found[0] if found else None
 
     def missing(self) -> str | None:
-        """Return the first image asked for, if no image has been found."""
+        """Return the first image searched for, if no image has been found."""
         return self._samples[0] if self._samples and self._root is None else None
 
 

@@ -21,8 +21,8 @@ from affectnet.data.readers.annotations import (
 )
 from affectnet.data.readers.archive import entries, find_folders, image_names
 from affectnet.data.readers.classes import find_class
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 
 SETS: Final = {"train_set": "train", "validation_set": "test", "val_set": "test"}

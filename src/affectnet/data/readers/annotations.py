@@ -193,14 +193,14 @@ def open_csv(
     try:
         if not path.is_file():
             raise DataError(f"{path} does not exist or is not a regular file")
-        whole = path.stat().st_size
+        total = path.stat().st_size
         raw = path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     with raw:
         text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-        yield _rows(path, text, lambda: progress(min(raw.tell(), whole), whole))
-        progress(whole, whole)
+        yield _rows(path, text, lambda: progress(min(raw.tell(), total), total))
+        progress(total, total)
 
 
 def _rows(

@@ -372,7 +372,7 @@ def below(top: Path, wanted: Callable[[str], bool], *, folders: bool = False) ->
 
 
 def find_folders(tops: Sequence[Path], names: Collection[str]) -> list[Path]:
-    """Return the folders of these names, at or below some paths, each once."""
+    """Return the folders of these names, at or below some paths, each once; see `below`."""
     found: dict[Path, Path] = {}
     for top in tops:
         # Not resolved: a link named train_set is a train_set, whatever it points to.

@@ -189,7 +189,7 @@ def have_sound_headers(
         bool (n,).
     """
     octets = np.frombuffer(data, np.uint8)
-    whole = np.zeros(len(starts), bool)
+    sound = np.zeros(len(starts), bool)
     # The shortest header that passes below is longer than this, so no index leaves the image.
     rows = np.flatnonzero(sizes > 20)
     begins, ends = starts[rows], starts[rows] + sizes[rows]
@@ -209,13 +209,13 @@ def have_sound_headers(
         length = octets[position + 2].astype(np.int64) << 8 | octets[position + 3]
         after = position + 2 + length
         marked = (octets[position] == 0xFF) & (length >= 2) & (after + 8 < ends)
-        whole[rows[marked & (kind == _SCAN) & frame]] = True
+        sound[rows[marked & (kind == _SCAN) & frame]] = True
         new_frame = marked & _FRAMES[kind] & ~frame
         new_frame[new_frame] = _sound_frames(octets, position[new_frame], length[new_frame])
         continues = new_frame | (marked & _SKIPPED[kind])
         frame = (frame | new_frame)[continues]
         rows, position, ends = rows[continues], after[continues], ends[continues]
-    return whole
+    return sound
 
 
 def _sound_frames(

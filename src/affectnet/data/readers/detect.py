@@ -8,10 +8,11 @@ from affectnet.data.readers.affectnet import PARTS, read_affectnet
 from affectnet.data.readers.affectnet_csv import FILES, is_affectnet_csv, read_affectnet_csv
 from affectnet.data.readers.affectnet_plus import find_sets, read_affectnet_plus
 from affectnet.data.readers.archive import below, entries, find_folders
-from affectnet.data.readers.engine import RawRelease, ReadOptions
+from affectnet.data.readers.engine import ReadOptions
 from affectnet.data.readers.ferplus import find_labelled, read_ferplus
 from affectnet.data.readers.folder import find_split_folders, looks_like_classes, read_folder
 from affectnet.data.readers.rafdb import LIST_NAMES, find_list, read_rafdb
+from affectnet.data.readers.release_part import RawRelease
 from affectnet.data.readers.table import SUFFIXES, find_tables, is_table, read_table
 from affectnet.errors import DataError
 

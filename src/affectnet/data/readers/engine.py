@@ -7,9 +7,8 @@ decode the images while the source is being read; the result does not depend on 
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -33,6 +32,7 @@ from affectnet.data.readers.release_part import (
     Dropped,
     FaceTable,
     Fault,
+    RawRelease,
     Reason,
     ReleasePart,
 )
@@ -75,10 +75,6 @@ class FaceRecord:
     extra: tuple[Any, ...] = ()
 
 
-Edit = Callable[[Pixels, FaceRecord], tuple[Pixels, Points | None]]
-"""Makes the face to store from an image, and moves the landmarks; raises `Bad`."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """How a release is to be read.
@@ -100,69 +96,37 @@ class ReadOptions:
     class_order: tuple[str, ...] = ()
     labels: Labels = "majority"
 
-    def edit(self, cropped: bool) -> Edit | None:
-        """Return how faces are made of images; `cropped` states that the images are faces."""
-        if self.align:
-            return self._align
-        return None if cropped else self._crop
-
     def settings(self, cropped: bool) -> dict[str, Any]:
-        """Return what `dataset.json` records of the images.
+        """Return what `dataset.json` records; `cropped` states that the images are faces already.
 
         A model's `config.json` needs `alignment` and `margin` too: prediction repeats them.
         """
-        edited = self.align or not cropped
         return {
             "alignment": ALIGNMENT if self.align else None,
             "margin": None if self.align or cropped else self.margin,
-            "face_size": self.face_size if edited else None,
+            "face_size": None if cropped and not self.align else self.face_size,
         }
 
-    def _align(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
-        if face.landmarks is None:
-            raise Bad(Reason.NO_EYES, "no landmarks")
+    def edit(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
+        """Align or crop a face; returns it with its moved landmarks.
+
+        Raises:
+            Bad: there are no landmarks or no box, or they cannot be used.
+        """
+        points, box = face.landmarks, face.box
         try:
-            transform = alignment(pixels, *eye_centres(face.landmarks), self.face_size)
+            if self.align:
+                if points is None:
+                    raise DataError("no landmarks")
+                transform = alignment(pixels, *eye_centres(points), self.face_size)
+            else:
+                if box is None:
+                    raise DataError("no box")
+                transform = crop_transform(pixels, box, self.margin, self.face_size)
         except DataError as error:
-            raise Bad(Reason.NO_EYES, str(error)) from error
-        return warp(pixels, transform, self.face_size), move_points(face.landmarks, transform)
-
-    def _crop(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
-        if face.box is None:
-            raise Bad(Reason.BAD_BOX, "no box")
-        try:
-            transform = crop_transform(pixels, face.box, self.margin, self.face_size)
-        except DataError as error:
-            raise Bad(Reason.BAD_BOX, str(error)) from error
-        points = face.landmarks
-        if points is not None:
-            points = move_points(points, transform)
-        return warp(pixels, transform, self.face_size), points
-
-
-@dataclass
-class RawRelease:
-    """A release that has been read; a context manager, left once the images have been copied.
-
-    `splits` states which part each split is made of; `other_files` counts files that belong to no
-    part; `settings` are recorded in `dataset.json`.
-    """
-
-    name: str
-    parts: dict[str, ReleasePart]
-    splits: Mapping[str, str]
-    sources: Sequence[ImageStore]
-    landmark_file: Spool
-    other_files: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for source in self.sources:
-            source.close()
-        self.landmark_file.close()
+            raise Bad(Reason.NO_EYES if self.align else Reason.BAD_BOX, str(error)) from error
+        moved = None if points is None else move_points(points, transform)
+        return warp(pixels, transform, self.face_size), moved
 
 
 class BlockImages(NamedTuple):
@@ -186,7 +150,7 @@ class _Checked(NamedTuple):
 
 
 class Engine:
-    """Collects faces, has their images checked by threads, and gives the release.
+    """Collects faces, checks their images with threads, and returns the release.
 
     A context manager: after an error it removes its temporary files.
 
@@ -204,7 +168,7 @@ class Engine:
         self._files, self._spool = FileImages(), Spool(options.scratch)
         self.sources: list[ImageStore] = [self._files, self._spool]
         self._settings = options.settings(cropped)
-        self._edit = options.edit(cropped)
+        self._edit = options.edit if options.align or not cropped else None
         self._only_header = options.check == "header"
         self._columns = pa.schema([]) if columns is None else columns
         self._one_large = threading.Lock()
@@ -212,12 +176,7 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             for source in [*self.sources, self.landmarks]:
                 source.close()

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from affectnet.data.readers.annotations import Bad, number, open_csv, plain_key
 from affectnet.data.readers.archive import find_folders, image_names
 from affectnet.data.readers.classes import FERPLUS
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 

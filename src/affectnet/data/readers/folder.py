@@ -7,8 +7,8 @@ from typing import Final
 
 from affectnet.data.readers.archive import entries, image_names
 from affectnet.data.readers.classes import Classes, find_class, is_number
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 

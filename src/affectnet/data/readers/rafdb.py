@@ -8,8 +8,8 @@ from affectnet.data.images import decode_image
 from affectnet.data.readers.annotations import Bad
 from affectnet.data.readers.archive import below, entries, is_image, read_member, walk
 from affectnet.data.readers.classes import RAFDB
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 from affectnet.labels import EXPRESSIONS
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,7 @@ PIECES: Final = {EXP: "exp", VAL: "val", ARO: "aro", LND: "lnd", IMAGE: "image"}
 NEEDED: Final = EXP | VAL | ARO | IMAGE
 
 _DENSE = 16
-_SAME_AGAIN = "occurs again with the same content; one of them is kept"
+_SAME_AGAIN = "occurs again with the same content; one of them is used"
 _TWO_CONTENTS = "occurs twice with different contents"
 _NO_COLUMNS: Final = pa.schema([])
 _NO_SOFT = [np.nan] * N_EXPRESSIONS
@@ -162,6 +162,31 @@ class ReleasePart:
         values = self.soft[rows]
         absent = np.isnan(values[:, 0])
         return np.nan_to_num(values), absent
+
+
+@dataclass
+class RawRelease:
+    """A release that has been read; a context manager, left once the images have been copied.
+
+    `splits` states which part each split is made of; `other_files` counts files that belong to no
+    part; `settings` are recorded in `dataset.json`.
+    """
+
+    name: str
+    parts: dict[str, ReleasePart]
+    splits: Mapping[str, str]
+    sources: Sequence[ImageStore]
+    landmark_file: Spool
+    other_files: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in self.sources:
+            source.close()
+        self.landmark_file.close()
 
 
 class FaceTable:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from affectnet.data.readers.annotations import Bad, affect, as_text, open_csv, points
 from affectnet.data.readers.archive import Progress, below, with_folder
 from affectnet.data.readers.classes import Classes, find_class
-from affectnet.data.readers.engine import Engine, FaceRecord, RawRelease, ReadOptions
+from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.folder import SPLIT_WORDS, split_of
-from affectnet.data.readers.release_part import Dropped, Reason
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")
@@ -119,7 +119,7 @@ def _open(path: Path) -> _Table:
         )
     if len(labels) > 1:
         raise DataError(
-            f"{path} has the columns {' and '.join(labels)}; keep the one with the expression"
+            f"{path} has the columns {' and '.join(labels)}; leave only the one with the expression"
         )
     return _Table(
         path,
@@ -253,12 +253,12 @@ def _parquet_rows(
 ) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     place = 0
     with _parquet(path) as file:
-        whole = file.metadata.num_rows
+        total = file.metadata.num_rows
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(wanted), use_threads=False):
             for row in batch.to_pylist():
                 yield place, row
                 place += 1
-            progress(min(place, whole), whole)
+            progress(min(place, total), total)
 
 
 @contextmanager

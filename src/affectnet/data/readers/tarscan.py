@@ -63,7 +63,7 @@ class FileBlock:
 def scan_tar(stream: ByteStream, source: str) -> Generator[FileBlock, None, None]:
     """Yield the files of a tar archive in its order, without directories, devices and the like.
 
-    At most `HELD` blocks may be unreleased when the next one is asked for. `places` are byte
+    At most `HELD` blocks may be unreleased when the next one is requested. `places` are byte
     offsets in the (unpacked) archive.
 
     Args:
@@ -109,8 +109,8 @@ class _Headers:
     """
 
     def __init__(self, data: memoryview) -> None:
-        whole = len(data) // BLOCK * BLOCK
-        blocks = np.frombuffer(data, np.uint8, whole).reshape(-1, BLOCK)
+        length = len(data) // BLOCK * BLOCK
+        blocks = np.frombuffer(data, np.uint8, length).reshape(-1, BLOCK)
         at = np.flatnonzero(blocks[:, 257] == ord("u"))
         heads = blocks[at]
         digits = heads[:, 124:135] - ord("0")  # unsigned: all else becomes large
@@ -170,6 +170,17 @@ def _until_nul(text: bytes) -> bytes:
     return text.partition(b"\0")[0]
 
 
+def _add_run(block: FileBlock, headers: _Headers, run: slice, base: int, origin: int) -> None:
+    """Add plain files that follow one another to a block."""
+    starts = headers.starts[run]
+    if origin:  # the rest of the previous data is in front
+        starts = [start + origin for start in starts]
+    block.names += headers.names[run]
+    block.starts += starts
+    block.sizes += headers.sizes[run]
+    block.places += [base + start for start in starts]
+
+
 class _Scanner:
     """Goes from header to header and remembers what a header states about the next one."""
 
@@ -213,13 +224,7 @@ class _Scanner:
                 if after > i:
                     self._started = True
                     position = origin + int(headers.ends[after - 1])
-                    starts = headers.starts[i:after]
-                    if origin:  # the rest of the previous data is in front
-                        starts = [start + origin for start in starts]
-                    block.names += headers.names[i:after]
-                    block.starts += starts
-                    block.sizes += headers.sizes[i:after]
-                    block.places += [base + start for start in starts]
+                    _add_run(block, headers, slice(i, after), base, origin)
                     continue
             if i >= 0:
                 kind, size, name = headers.kinds[i], headers.sizes[i], headers.names[i]
@@ -323,7 +328,7 @@ class _Scanner:
                 self._next_name = _until_nul(value)
             elif key == b"size":
                 if not value.isdigit() or len(value) > 18:
-                    raise DataError(f"{self.source} is damaged: a PAX header gives no valid size")
+                    raise DataError(f"{self.source} is damaged: a PAX header has no valid size")
                 self._next_size = int(value)
             elif key.startswith(b"GNU.sparse"):
                 raise self._sparse(self._next_name or b"a file")
