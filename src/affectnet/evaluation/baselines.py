@@ -98,10 +98,10 @@ def _score(truth: Truth, groups: Sequence[MetricGroup]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     plain = BootstrapSettings(resamples=0, seed=0, interval="percentile", stratified=False)
     for group, entries in scored(groups, plain, truth.expression):
-        kept = {
+        overall = {
             name: entry
             for name, entry in entries.items()
             if not (name.startswith("per_class/") and name.rsplit("/", 1)[1] in CLASS_METRICS)
         }
-        nested(group.key, kept, out)
+        nested(group.key, overall, out)
     return out

@@ -25,8 +25,7 @@ from affectnet.evaluation.metric_vectors import (
 )
 from affectnet.evaluation.metrics import Bools, Floats, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
-from affectnet.evaluation.predictions import Predictions, Truth, join, leave_out_contempt
-from affectnet.seven import classes_for
+from affectnet.evaluation.predictions import Predictions, Truth, join, scored_faces
 
 EXPRESSION_COMPARED: Final = frozenset((*LABEL_METRICS, *PROBABILITY_METRICS))
 LOWER_IS_BETTER: Final = frozenset(("rmse", "mae", "log_loss", "ece"))
@@ -93,16 +92,13 @@ def compare(
     both = join(joined.truth, second)
     shared = both.truth
     place = {name: i for i, name in enumerate(joined.preds.ids)}
-    pair = (joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds)
-    seven = without_contempt or first.of_seven or second.of_seven
-    if seven:
-        (shared, one), (_, other) = (leave_out_contempt(shared, preds) for preds in pair)
-        pair = (one, other)
+    pair = [joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds]
+    shared, pair, classes = scored_faces(shared, pair, without_contempt)
 
     found: dict[str, Any] = {
         "names": list(names),
         "n": len(shared),
-        "classes": list(classes_for(seven)),
+        "classes": list(classes),
         "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
@@ -148,7 +144,7 @@ def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:
 
 
 def _paired_groups(
-    truth: Truth, pair: tuple[Predictions, Predictions], zero_rule: ZeroRule
+    truth: Truth, pair: Sequence[Predictions], zero_rule: ZeroRule
 ) -> dict[str, tuple[Truth, MetricGroup, MetricGroup]]:
     """The faces that truth and both predictions have, and the two groups over them."""
     makers: dict[str, Callable[[Truth, Predictions], MetricGroup]] = {
@@ -175,25 +171,25 @@ def _differences(
     if n == 0:
         return {}
     first, second = (group.metrics for group in groups)
-    kept = [
+    compared = [
         f
         for f, name in enumerate(first.names)
         if name in EXPRESSION_COMPARED or groups[0].key != "expression"
     ]
 
     def both(weights: Floats) -> Floats:
-        return np.concatenate([first(weights)[kept], second(weights)[kept]])
+        return np.concatenate([first(weights)[compared], second(weights)[compared]])
 
     values = point(both, n).reshape(2, -1)
-    low = high = np.full(len(kept), np.nan)
+    low = high = np.full(len(compared), np.nan)
     if resamples and n > 1:
-        samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(kept), -1)
+        samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(compared), -1)
         apart = samples[1] - samples[0]
         low, high = percentile_interval(apart)
         hidden = undefined_fraction(apart) > MAX_UNDEFINED
         low, high = np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
     found: dict[str, Any] = {"n": n}
-    for i, f in enumerate(kept):
+    for i, f in enumerate(compared):
         name = first.names[f]
         entry = {
             "a": _plain(values[0, i]),

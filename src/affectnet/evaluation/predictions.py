@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from affectnet.errors import DataError
 from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
-from affectnet.seven import CONTEMPT, seven_probabilities
+from affectnet.seven import CONTEMPT, classes_for, seven_probabilities
 
 OutOfRange: TypeAlias = Literal["error", "clip", "keep"]
 SUM_TOLERANCE: Final = 0.01
@@ -18,6 +18,8 @@ SUM_TOLERANCE: Final = 0.01
 _SLACK: Final = 1e-6
 _ROUNDING: Final = 1e-4
 _CONTEMPT_ALONE: Final = (EXPRESSIONS[CONTEMPT],)
+
+Faces = TypeVar("Faces", "Truth", "Predictions")
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,7 @@ class Truth:
 
     def rows(self, index: Ints) -> "Truth":
         """The faces at `index`, in its order."""
-        return replace(
-            self,
-            ids=[self.ids[i] for i in index],
-            expression=self.expression[index],
-            valence=self.valence[index],
-            arousal=self.arousal[index],
-            extra={name: column[index] for name, column in self.extra.items()},
-        )
+        return _rows(self, index)
 
 
 @dataclass(frozen=True)
@@ -106,15 +101,7 @@ class Predictions:
 
     def rows(self, index: Ints) -> "Predictions":
         """The faces at `index`, in its order."""
-        return replace(
-            self,
-            ids=[self.ids[i] for i in index],
-            expression=self.expression[index],
-            valence=self.valence[index],
-            arousal=self.arousal[index],
-            probabilities=None if self.probabilities is None else self.probabilities[index],
-            extra={name: column[index] for name, column in self.extra.items()},
-        )
+        return _rows(self, index)
 
     @property
     def of_seven(self) -> bool:
@@ -139,6 +126,17 @@ class Predictions:
             probabilities=np.column_stack([seven, np.where(known, 0.0, np.nan)]),
             uncovered=(*others, *_CONTEMPT_ALONE),
         )
+
+
+def _rows(faces: Faces, index: Ints) -> Faces:
+    columns: dict[str, Any] = {
+        name: values[index]
+        for name, values in vars(faces).items()
+        if isinstance(values, np.ndarray)
+    }
+    columns["ids"] = [faces.ids[i] for i in index]
+    columns["extra"] = {name: values[index] for name, values in faces.extra.items()}
+    return replace(faces, **columns)
 
 
 @dataclass(frozen=True)
@@ -197,6 +195,20 @@ def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predict
             "label contempt; give p_ columns, or score eight classes"
         )
     return truth, preds
+
+
+def scored_faces(
+    truth: Truth, preds: Sequence[Predictions], without_contempt: bool
+) -> tuple[Truth, list[Predictions], tuple[str, ...]]:
+    """The faces to score, of the same ids, and the classes that apply.
+
+    Without contempt where asked for, or where any of `preds` is of seven classes.
+    """
+    seven = without_contempt or any(one.of_seven for one in preds)
+    if not seven:
+        return truth, list(preds), classes_for(seven)
+    pairs = [leave_out_contempt(truth, one) for one in preds]
+    return pairs[0][0], [one for _, one in pairs], classes_for(seven)
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:

@@ -30,11 +30,11 @@ from affectnet.evaluation.metric_vectors import (
 )
 from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
-from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, leave_out_contempt
+from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, scored_faces
 from affectnet.evaluation.slices import score_slices
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import write_beside
-from affectnet.seven import classes_for
+from affectnet.seven import lacks_contempt
 from affectnet.version import __version__
 
 LISTED_IDS = 20
@@ -113,24 +113,21 @@ def evaluate(
         known = _with_columns(known, slices)
     given = preds if isinstance(preds, Predictions) else predictions_of(preds)
     joined = join(known, given)
-    setting = BootstrapSettings(resamples, seed, interval, stratified)
-    seven = without_contempt or given.of_seven
-    faces, answers = joined.truth, joined.preds
-    if seven:
-        faces, answers = leave_out_contempt(faces, answers)
-    groups = groups_of(faces, answers, zero_rule, classes_for(seven))
+    settings = BootstrapSettings(resamples, seed, interval, stratified)
+    faces, (answers,), classes = scored_faces(joined.truth, [joined.preds], without_contempt)
+    groups = groups_of(faces, answers, zero_rule, classes)
 
     found: dict[str, Any] = {"n": len(faces)}
     for group in groups:
         found.setdefault(group.key, {})
-    for group, entries in scored(groups, setting, faces.expression):
+    for group, entries in scored(groups, settings, faces.expression):
         nested(group.key, entries, found)
         _describe(group, found[group.key])
-    found["baselines"] = baselines(faces, zero_rule, classes_for(seven))
+    found["baselines"] = baselines(faces, zero_rule, classes)
     if slices:
-        found["slices"] = score_slices(faces, answers, list(slices), setting, zero_rule)
+        found["slices"] = score_slices(faces, answers, list(slices), settings, zero_rule)
     left_out = len(joined.truth) - len(faces)
-    found["protocol"] = _protocol(joined, setting, zero_rule, left_out if seven else None)
+    found["protocol"] = _protocol(joined, settings, zero_rule, classes, left_out)
     return Scores(found)
 
 
@@ -172,10 +169,15 @@ def _describe(group: MetricGroup, block: dict[str, Any]) -> None:
 
 
 def _protocol(
-    joined: Joined, setting: BootstrapSettings, zero_rule: ZeroRule, contempt: int | None
+    joined: Joined,
+    settings: BootstrapSettings,
+    zero_rule: ZeroRule,
+    classes: Sequence[str],
+    left_out: int,
 ) -> dict[str, Any]:
-    """How the metrics were computed; `contempt` counts the faces that seven classes leave out."""
+    """How the metrics were computed; `left_out` counts the faces of classes that do not apply."""
     truth, preds = joined.truth, joined.preds
+    seven = lacks_contempt(classes)
     notes = []
     if joined.missing:
         notes.append(
@@ -186,16 +188,16 @@ def _protocol(
     if preds.probabilities is not None:
         known = ~np.isnan(preds.probabilities[:, 0])
         other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)
-        if other.any() and contempt is None:
+        if other.any() and not seven:
             notes.append(
                 f"{int(other.sum()):,} predicted labels are not the most probable class; metrics "
                 "of labels use the label, all others the probabilities"
             )
-    uncovered = [n for n in preds.uncovered if contempt is None or n != "contempt"]
+    uncovered = [name for name in preds.uncovered if name in classes]
     if uncovered:
         notes.append(f"the predictions have no probability for {', '.join(uncovered)}")
-    if contempt is not None:
-        notes.append(_seven_note(contempt, preds.of_seven))
+    if seven:
+        notes.append(_seven_note(left_out, preds.of_seven))
     return {
         "truth": truth.source,
         "predictions": preds.source,
@@ -204,15 +206,15 @@ def _protocol(
         "n_extra": len(joined.extra),
         "missing_ids": list(joined.missing[:LISTED_IDS]),
         "extra_ids": list(joined.extra[:LISTED_IDS]),
-        "classes": list(classes_for(contempt is not None)),
-        "without_contempt": contempt is not None,
-        "n_contempt": contempt or 0,
+        "classes": list(classes),
+        "without_contempt": seven,
+        "n_contempt": left_out,
         "zero_rule": zero_rule,
-        "interval": setting.interval,
+        "interval": settings.interval,
         "level": LEVEL,
-        "resamples": setting.resamples,
-        "stratified": setting.stratified,
-        "seed": setting.seed,
+        "resamples": settings.resamples,
+        "stratified": settings.stratified,
+        "seed": settings.seed,
         "ece_bins": ECE_BINS,
         "notes": notes,
         "versions": {
@@ -224,12 +226,12 @@ def _protocol(
     }
 
 
-def _seven_note(left_out: int, knows_only_seven: bool) -> str:
-    why = "the predictions have no contempt" if knows_only_seven else "contempt dropped"
+def _seven_note(left_out: int, of_seven: bool) -> str:
+    why = "the predictions have no contempt" if of_seven else "contempt dropped"
     return (
         f"seven classes ({why}): {left_out:,} faces of contempt are in no metric, valence and "
         "arousal included"
-        + ("" if knows_only_seven else "; the other seven probabilities are scaled to sum to one")
+        + ("" if of_seven else "; the other seven probabilities are scaled to sum to one")
     )
 
 

@@ -27,7 +27,7 @@ def score_slices(
     truth: Truth,
     preds: Predictions,
     columns: Sequence[str],
-    setting: BootstrapSettings,
+    settings: BootstrapSettings,
     zero_rule: ZeroRule,
 ) -> dict[str, Any]:
     """Score each value of each column: {column: {"slices": [...], "worst": {...}}}.
@@ -39,7 +39,7 @@ def score_slices(
     Raises:
         ConfigError: no such column, or a column of text with a different value for every face.
     """
-    return {name: _score_column(truth, preds, name, setting, zero_rule) for name in columns}
+    return {name: _score_column(truth, preds, name, settings, zero_rule) for name in columns}
 
 
 def slice_masks(name: str, values: npt.NDArray[Any]) -> dict[str, Bools]:
@@ -86,7 +86,7 @@ def _quarters(numbers: npt.NDArray[np.float64], missing: Bools) -> dict[str, Boo
 
 
 def _score_column(
-    truth: Truth, preds: Predictions, name: str, setting: BootstrapSettings, zero_rule: ZeroRule
+    truth: Truth, preds: Predictions, name: str, settings: BootstrapSettings, zero_rule: ZeroRule
 ) -> dict[str, Any]:
     known = {**preds.extra, **truth.extra}
     if name not in known:
@@ -104,7 +104,7 @@ def _score_column(
             affect_group(some, some_preds, "valence", zero_rule),
             affect_group(some, some_preds, "arousal", zero_rule),
         ]
-        for group, entries in scored(groups, setting, some.expression):
+        for group, entries in scored(groups, settings, some.expression):
             wanted = SLICE_METRICS[group.key]
             nested(group.key, {k: v for k, v in entries.items() if k in wanted}, block)
         slices.append(block)

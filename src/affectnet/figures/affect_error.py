@@ -21,9 +21,9 @@ from affectnet.figures.style import (
     WHITE_ABOVE,
     known,
     new_figure,
-    say,
     shades,
     styled,
+    write_message,
 )
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def predicted_against_true(
         axes.set_title(name)
         usable = known(truth, preds)
         if not usable.any():
-            say(axes, f"no face has both an annotated\nand a predicted {name}")
+            write_message(axes, f"no face has both an annotated\nand a predicted {name}")
             continue
         _against(axes, truth[usable], preds[usable])
         axes.set(xlabel=f"annotated {name}", ylabel=f"predicted {name}")
@@ -134,7 +134,9 @@ def error_by_region(
         for axes, metric in ((panels[first], "rmse"), (panels[first + 1], "ccc")):
             axes.set_title(f"{metric.upper()} of {name}")
             if not usable.any():
-                say(axes, f"no face has annotated valence and arousal\nand a predicted {name}")
+                write_message(
+                    axes, f"no face has annotated valence and arousal\nand a predicted {name}"
+                )
                 continue
             values = np.full(1 + 2 * OCTANTS, np.nan)
             for index in range(len(values)):

@@ -19,10 +19,10 @@ from affectnet.figures.style import (
     RUN_COLOURS,
     known,
     one_axes,
-    say,
     shades,
     styled,
     thin,
+    write_message,
 )
 from affectnet.labels import EXPRESSIONS
 
@@ -153,7 +153,7 @@ def affect_density(
     usable = known(valence, arousal)
     v, a, e = valence[usable], arousal[usable], expression[usable]
     if len(v) == 0:
-        say(axes, MISSING)
+        write_message(axes, MISSING)
         return figure
     hexagons = axes.hexbin(
         v,
@@ -237,7 +237,7 @@ def affect_scatter(
     figure, axes = _plane()
     usable = known(valence_pred, arousal_pred)
     if not usable.any():
-        say(axes, "no face has predicted valence and arousal")
+        write_message(axes, "no face has predicted valence and arousal")
         return figure
     e, v, a = expression[usable], valence_pred[usable], arousal_pred[usable]
     drawn = thin(len(e), MOST_POINTS)
@@ -321,7 +321,7 @@ def residual_arrows(
     figure, axes = _plane()
     usable = known(valence, arousal, valence_pred, arousal_pred)
     if not usable.any():
-        say(axes, "no face has both annotated and predicted valence and arousal")
+        write_message(axes, "no face has both annotated and predicted valence and arousal")
         return figure
     start, end, faces = mean_residuals(
         valence[usable], arousal[usable], valence_pred[usable], arousal_pred[usable], cells

@@ -20,8 +20,8 @@ from affectnet.figures.style import (
     RUN_MARKERS,
     message_figure,
     new_figure,
-    say,
     styled,
+    write_message,
 )
 from affectnet.labels import EXPRESSIONS
 
@@ -65,7 +65,7 @@ def learning_curves(
             for i, columns in enumerate(histories.values())
         ]
         if not any(drawn):
-            say(axes, f"no run recorded {label}")
+            write_message(axes, f"no run recorded {label}")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.03, y=0.08)

@@ -22,8 +22,8 @@ from affectnet.figures.style import (
     message_figure,
     new_figure,
     one_axes,
-    say,
     styled,
+    write_message,
 )
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
@@ -122,7 +122,7 @@ def mean_attention(
             continue
         axes.set_title(f"{EXPRESSIONS[c]}, {len(own):,}", fontsize=8.5)
         if len(own) == 0:
-            say(axes, "no face")
+            write_message(axes, "no face")
             axes.set_aspect("equal")
             continue
         face = np.mean([_rgb(images[i]).astype(np.float64) for i in own.tolist()], axis=0)

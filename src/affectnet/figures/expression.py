@@ -26,9 +26,9 @@ from affectnet.figures.style import (
     message_figure,
     new_figure,
     one_axes,
-    say,
     shades,
     styled,
+    write_message,
 )
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
@@ -99,7 +99,7 @@ def confusion_matrix(
     figure, axes = one_axes(5.2, 4.9)
     axes.set_title(title)
     if counts.sum() == 0:
-        say(axes, "no face has both a true and a predicted expression")
+        write_message(axes, "no face has both a true and a predicted expression")
         return figure
     support = counts.sum(axis=1, keepdims=True)
     fraction = np.divide(counts, support, out=np.full_like(counts, np.nan), where=support > 0)
@@ -240,7 +240,7 @@ def _curves(
     labelled = (truth >= 0) & known(*np.asarray(probabilities).T)
     truth, probabilities = truth[labelled], np.asarray(probabilities, np.float64)[labelled]
     if len(truth) == 0:
-        say(axes, "no face has both a true expression and probabilities")
+        write_message(axes, "no face has both a true expression and probabilities")
         return
     entries = []
     for c, name in enumerate(EXPRESSIONS[: probabilities.shape[1]]):
@@ -276,7 +276,7 @@ def reliability_diagram(
     confidence, right = confidence[usable], np.asarray(right, dtype=bool)[usable]
     figure = new_figure(COLUMN_WIDTH, 4.2)
     if len(confidence) == 0:
-        say(figure.add_subplot(), "no face has both a true expression and a confidence")
+        write_message(figure.add_subplot(), "no face has both a true expression and a confidence")
         return figure
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     edges = np.linspace(0.0, 1.0, bins + 1)

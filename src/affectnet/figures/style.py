@@ -87,7 +87,7 @@ _PARAMETERS: Final[dict[str, Any]] = {
 
 
 @contextmanager
-def look(**parameters: Any) -> Iterator[None]:
+def figure_style(**parameters: Any) -> Iterator[None]:
     """Set the style of all figures, independent of matplotlibrc, and restore the former one."""
     with matplotlib.style.context([_PARAMETERS, parameters], after_reset=True):
         yield
@@ -98,7 +98,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with look():
+        with figure_style():
             return draw(*args, **kwargs)
 
     return drawn
@@ -115,7 +115,7 @@ def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def say(axes: Axes, message: str) -> None:
+def write_message(axes: Axes, message: str) -> None:
     """Write into an axes what is missing, instead of data."""
     axes.set_axis_off()
     axes.text(
@@ -134,7 +134,7 @@ def say(axes: Axes, message: str) -> None:
 def message_figure(message: str, width: float = COLUMN_WIDTH, height: float = 2.0) -> Figure:
     """Make a figure that only states what is missing."""
     figure, axes = one_axes(width, height)
-    say(axes, message)
+    write_message(axes, message)
     return figure
 
 
@@ -171,7 +171,7 @@ def save_figure(
     for kind in formats:
         path = folder / f"{name}.{kind}"
         dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
-        with look(), write_beside(path) as new:
+        with figure_style(), write_beside(path) as new:
             figure.savefig(new, format=kind, dpi=dpi, metadata=dateless, facecolor="white")
         written.append(path)
     return written

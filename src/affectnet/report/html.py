@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from affectnet.data.images import data_uri
-from affectnet.figures.style import GRID, INK, MUTED, PAPER, look
+from affectnet.figures.style import GRID, INK, MUTED, PAPER, figure_style
 
 THEMED: Final = {
     INK: "var(--ink)",
@@ -64,7 +64,7 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     """
     buffer = io.BytesIO()
     engine = figure.get_layout_engine()
-    with look(**{"svg.fonttype": "none"}):
+    with figure_style(**{"svg.fonttype": "none"}):
         if engine is not None:
             # Lay out once, here: savefig would draw the figure a second time to do so.
             engine.execute(figure)

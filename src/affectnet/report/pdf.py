@@ -12,7 +12,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from pypdf import PdfReader, PdfWriter, Transformation
 from tqdm import tqdm
 
-from affectnet.figures.style import GRID, INK, MUTED, look
+from affectnet.figures.style import GRID, INK, MUTED, figure_style
 from affectnet.report.contents import Block, Chapter, Contents, Note, chapters_of
 from affectnet.report.run_figures import RunFigure
 from affectnet.report.tables import DASH, Table
@@ -42,7 +42,7 @@ def write_pdf(contents: Contents, out: Path) -> Path:
     n = sum(isinstance(block, RunFigure) for chapter in chapters for block in chapter.blocks)
     buffer = io.BytesIO()
     with (
-        look(),
+        figure_style(),
         tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar,
         PdfPages(buffer, metadata={"CreationDate": None}) as figures,
     ):
