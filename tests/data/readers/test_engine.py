@@ -16,9 +16,7 @@ def collect(kit, faces, check="decode"):
     options = ReadOptions(kit.folder, check, lambda _: lambda *_: None)
     with Engine(options) as engine:
         engine.read(
-            face
-            if isinstance(face, FaceRecord)
-            else Dropped("part", face, Reason.UNREADABLE, "planted")
+            Dropped("part", face, Reason.UNREADABLE, "planted") if isinstance(face, str) else face
             for face in faces
         )
         return engine.release("release", {"train": "part"}).parts["part"]

@@ -225,9 +225,8 @@ class Engine:
     def check_images(self, groups: Iterable[BlockImages]) -> None:
         """Decode images of blocks of files; release each block once that is done."""
         for group, faults in ordered_map(self._check_group, groups, cores(), HELD, _is_last):
-            for (_, table, row), fault in zip(group.images, faults, strict=True):
-                if fault is not None:
-                    table.fault(row, *fault)
+            for table, row, fault in faults:
+                table.fault(row, *fault)
             if group.last:
                 group.block.release()
 
@@ -264,17 +263,16 @@ class Engine:
             self._settings | settings,
         )
 
-    def _check_group(self, group: BlockImages) -> tuple[BlockImages, list[Fault | None]]:
-        block = group.block
-        faults: list[Fault | None] = []
-        for i, _, _ in group.images:
+    def _check_group(
+        self, group: BlockImages
+    ) -> tuple[BlockImages, list[tuple[FaceTable, int, Fault]]]:
+        block, faults = group.block, []
+        for i, table, row in group.images:
             start = block.starts[i]
             try:
                 self._decode(block.data[start : start + block.sizes[i]])
             except Bad as bad:
-                faults.append(bad.fault)
-            else:
-                faults.append(None)
+                faults.append((table, row, bad.fault))
         return group, faults
 
     def _check_face(self, face: FaceRecord | Dropped) -> _Checked:
@@ -313,9 +311,8 @@ class Engine:
             return decode_image(data)
         except DataError as error:
             detail = str(error).removeprefix("the image cannot be decoded: ")
-            raise Bad(
-                Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE, detail
-            ) from error
+            reason = Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE
+            raise Bad(reason, detail) from error
 
 
 def split_block(
@@ -376,10 +373,8 @@ def encode_face(face: Pixels) -> bytes:
 
 def _cost(face: FaceRecord | Dropped) -> float:
     """Return how much of `_FACES_AHEAD` a face takes."""
-    waiting = (
-        len(face.image) if isinstance(face, FaceRecord) and isinstance(face.image, bytes) else 0
-    )
-    return max(1, waiting * _FACES_AHEAD / _BYTES_AHEAD)
+    image = face.image if isinstance(face, FaceRecord) else None
+    return max(1, len(image) * _FACES_AHEAD / _BYTES_AHEAD) if isinstance(image, bytes) else 1
 
 
 def _is_last(group: BlockImages) -> float:
@@ -401,10 +396,9 @@ def _read_image(image: Path | bytes) -> bytes:
         except FileNotFoundError:
             raise Bad(Reason.ORPHAN_ANNOTATION, f"there is no file {image.name}") from None
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise Bad(
-                Reason.ORPHAN_ANNOTATION, f"{image.name!r} cannot be read: {reason}"
-            ) from None
+            cause = error.strerror if isinstance(error, OSError) else error
+            detail = f"{image.name!r} cannot be read: {cause}"
+            raise Bad(Reason.ORPHAN_ANNOTATION, detail) from None
     if data is None or size > MAX_MEMBER:
         raise too_large(size)
     return data

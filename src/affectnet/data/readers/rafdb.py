@@ -7,7 +7,7 @@ from typing import Final
 from affectnet.data.images import decode_image
 from affectnet.data.readers.annotations import Bad
 from affectnet.data.readers.archive import below, entries, is_image, read_member, walk
-from affectnet.data.readers.classes import RAFDB
+from affectnet.data.readers.classes import ORDERS, RAFDB
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
@@ -152,7 +152,7 @@ def _fits(folder: Path, listed: set[str]) -> bool:
 
 
 def _label(word: str) -> int:
-    labels = {str(i): name for i, name in enumerate(RAFDB, 1)}
-    if word not in labels:
+    name = ORDERS["rafdb"].get(word)
+    if name is None:
         raise Bad(Reason.BAD_LABEL, f"the label is {word[:40]!r}; RAF-DB's are 1 to {len(RAFDB)}")
-    return EXPRESSIONS.index(labels[word])
+    return EXPRESSIONS.index(name)

@@ -73,12 +73,8 @@ def find_tables(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            for file in below(path, lambda name: name.lower().endswith(SUFFIXES)):
-                try:
-                    _open(file)
-                except DataError:
-                    continue
-                found.append(file)
+            files = below(path, lambda name: name.lower().endswith(SUFFIXES))
+            found += filter(is_table, files)
         else:
             found.append(path)
     return found
@@ -168,9 +164,8 @@ class _TableReader:
             if "split" in self._table.others:
                 word = as_text(row["split"])
                 if word is None or word.casefold() not in SPLIT_WORDS:
-                    raise Bad(
-                        Reason.MISSING, f"split is {str(row['split'])[:40]!r}, not train, val, test"
-                    )
+                    shown = str(row["split"])[:40]
+                    raise Bad(Reason.MISSING, f"split is {shown!r}, not train, val, test")
                 split = SPLIT_WORDS[word.casefold()]
             name = self._name(place, row)
             valence, arousal = (affect(row.get(key), key) for key in ("valence", "arousal"))
@@ -242,10 +237,7 @@ def _csv_rows(
                 values = dict(zip(header, row, strict=True))
                 yield place, {name: values[name] for name in wanted}
             else:
-                yield (
-                    place,
-                    f"line {line} has {len(row)} values, but {len(header)} columns",
-                )
+                yield place, f"line {line} has {len(row)} values, not {len(header)}"
 
 
 def _parquet_rows(
