@@ -1,4 +1,4 @@
-"""`affectnet report`: evaluated runs, one report: an HTML page, a PDF or Markdown."""
+"""`affectnet report`: a report on evaluated runs as HTML, PDF or Markdown."""
 
 from pathlib import Path
 
@@ -7,27 +7,27 @@ from affectnet.errors import ConfigError
 from affectnet.report import write_report
 from affectnet.report.output import FORMATS, format_of
 
-_SAYS = {
+_NOTES = {
     "html": "opens in any browser, offline",
     "pdf": "A4",
-    "md": "its figures beside it",
+    "md": "figures in a folder next to it",
 }
 
 
 def report(config: ReportConfig) -> Path:
-    """Write the report over `config.runs` to `config.out`; return where it is.
+    """Write the report on `config.runs` to `config.out`; return its path.
 
     Raises:
-        ConfigError: `out` and `format` contradict each other, or neither tells the format.
-        RunError: a run is missing or not evaluated, or the report exists and --overwrite was not
+        ConfigError: `out` and `format` contradict each other, or neither specifies the format.
+        RunError: a run is missing or not evaluated, or the report exists and --overwrite is not
             given.
     """
     out = config.out or Path(f"report.{config.format or 'html'}")
     ending = out.suffix.lower().removeprefix(".")
     if config.format and ending in FORMATS and ending != config.format:
         raise ConfigError(
-            f"--out {out} is the name of another format than --format {config.format}; give one "
-            "of the two, or make them agree"
+            f"--out {out} has the suffix of another format than --format {config.format}; give "
+            "only one of the two, or make them agree"
         )
     kind = config.format or format_of(out)
     write_report(
@@ -40,5 +40,5 @@ def report(config: ReportConfig) -> Path:
         explain=config.explain,
     )
     size = out.stat().st_size / 1e6
-    print(f"report: {out} ({size:.1f} MB, {_SAYS[kind]})")
+    print(f"report: {out} ({size:.1f} MB, {_NOTES[kind]})")
     return out

@@ -53,10 +53,10 @@ def write_pdf(contents: Contents, out: Path) -> Path:
     writer.append(io.BytesIO(document.output()))  # without its date: same contents, same bytes
     writer.add_metadata({"/Title": f"{contents.title}: affectnet report"})
     writer.page_mode = "/UseOutlines"
-    drawn = PdfReader(buffer)
-    for number, (page, x, y, scale) in enumerate(document.placed):
+    drawn = list(PdfReader(buffer).pages) if document.placed else []
+    for figure, (page, x, y, scale) in zip(drawn, document.placed, strict=True):
         move = Transformation().scale(scale).translate(72 * x, 72 * y)
-        writer.pages[page].merge_transformed_page(drawn.pages[number], move)
+        writer.pages[page].merge_transformed_page(figure, move)
     for sheet in writer.pages:
         sheet.compress_content_streams()
     with write_beside(out) as new:

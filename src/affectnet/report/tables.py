@@ -95,7 +95,7 @@ class Table:
         """The header and the rows as pairs of texts: a value and what stands next to it."""
         header = [(self.head, "")]
         header += [
-            (name, "(less is better)" if i in self.lower else "")
+            (name, "less is better" if i in self.lower else "")
             for i, name in enumerate(self.columns)
         ]
         body = [
