@@ -90,10 +90,10 @@ def test_alike_missing_targets_still_mix() -> None:
 
 def test_share_of_the_faces_that_are_mixed() -> None:
     images, batch = batch_of(np.random.default_rng(0), 2000)
-    mixed, _ = mix(images, batch, Mixing(mixup=1.0, share=0.25), np.random.default_rng(1))
+    mixed, _ = mix(images, batch, Mixing(mixup=1.0, fraction=0.25), np.random.default_rng(1))
     changed = (mixed != images).flatten(1).any(dim=1).float().mean()
     assert float(changed) == pytest.approx(0.25, abs=0.04)
-    assert not Mixing(mixup=1.0, share=0.0)
+    assert not Mixing(mixup=1.0, fraction=0.0)
     assert not Mixing()
 
 

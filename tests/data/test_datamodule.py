@@ -126,7 +126,8 @@ def test_default_workers(dataset, monkeypatch):
     assert 1 <= workers <= 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
     assert few.train_dataloader().num_workers == 1
-    assert AffectDataModule(dataset, cache="ram").train_dataloader().num_workers == 0
+    cached = AffectDataModule(dataset, 16, 32, cache="ram")
+    assert cached.train_dataloader().num_workers == 0
 
 
 def test_cap_per_class(dataset):

@@ -35,28 +35,28 @@ def test_what_does_not_fit_is_refused_with_its_size(monkeypatch):
 
 def test_auto_keeps_what_is_small_and_leaves_room(monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda *_: 100 * 10**9)
-    assert cache.fits_unasked(25_045, 48)
-    assert not cache.fits_unasked(287_651, 224)
+    assert cache.fits_auto(25_045, 48)
+    assert not cache.fits_auto(287_651, 224)
     monkeypatch.setattr(cache, "free_memory", lambda *_: 400_000_000)
-    assert cache.fits_unasked(25_045, 48)
-    assert not cache.fits_unasked(25_045, 48, copies=2)
+    assert cache.fits_auto(25_045, 48)
+    assert not cache.fits_auto(25_045, 48, copies=2)
     monkeypatch.setattr(cache, "free_memory", lambda *_: None)
-    assert cache.fits_unasked(25_045, 48)
+    assert cache.fits_auto(25_045, 48)
 
 
 def test_limits_of_control_groups(tmp_path: Path):
-    assert cache._control_group(tmp_path) is None
+    assert cache.control_group_memory(tmp_path) is None
     second = tmp_path / "second"
     second.mkdir()
     (second / "memory.max").write_text("8000\n")
     (second / "memory.current").write_text("5000\n")
     (second / "memory.stat").write_text("anon 4000\ninactive_file 700\n")
-    assert cache._control_group(second) == 3700
+    assert cache.control_group_memory(second) == 3700
     (second / "memory.max").write_text("max\n")
-    assert cache._control_group(second) is None
+    assert cache.control_group_memory(second) is None
     first = tmp_path / "first" / "memory"
     first.mkdir(parents=True)
     (first / "memory.limit_in_bytes").write_text("8000\n")
     (first / "memory.usage_in_bytes").write_text("9000\n")
     (first / "memory.stat").write_text("total_inactive_file 400\n")
-    assert cache._control_group(first.parent) == 0
+    assert cache.control_group_memory(first.parent) == 0

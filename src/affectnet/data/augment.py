@@ -1,7 +1,4 @@
-"""Augmentation of whole batches, on the images' device, and their way from uint8 to the model.
-
-Mixup and CutMix of whole batches: pictures and targets of two faces in one.
-"""
+"""Augmentation, mixup and CutMix of whole batches on the images' device, and normalisation."""
 
 import contextlib
 import math
@@ -30,10 +27,10 @@ __all__ = [
     "to_float",
 ]
 
-_PART_BYTES: Final = 1_500_000
-"""On CPU a batch goes through in parts of this size (as float32), all steps a part: memory of one
-part is used again for the next and stays in the cache, whereas steps over a whole batch at 224
-spend most of their time on fresh pages."""
+_CHUNK_BYTES: Final = 1_500_000
+"""On CPU a batch is processed in chunks of this size (as float32), all steps per chunk: the memory
+of a chunk is reused for the next and stays in the cache, whereas steps over a whole batch at 224
+spend most of their time on new pages."""
 
 _MIN_SIDE: Final = 8
 
@@ -45,14 +42,14 @@ _DRAWS: Final = (
     *("glasses", "apart", "below", "wide", "high", "rim", "shade", "opacity"),
     *("motion", "length", "direction", "jpeg", "quality"),
 )
-"""One uniform number each for every image, drawn whatever the settings are: changing one setting
-leaves the draws of the others as they were."""
+"""One uniform number each per image, drawn for any settings: changing one setting does not change
+the draws of the others."""
 
 
 def step_generator(seed: int, *counters: int) -> torch.Generator:
-    """Return a CPU generator that depends on the seed and the counters (epoch, step) alone.
+    """Return a CPU generator that depends only on the seed and the counters (epoch, step).
 
-    With a fresh one for each step, a run that is resumed draws what it would have drawn.
+    With a new one for each step, a resumed run draws the same numbers as one without interruption.
     """
     # Counters as the spawn key: in a plain list of numbers (0, 0) would equal (0, 0, 0).
     sequence = np.random.SeedSequence(seed, spawn_key=counters)
@@ -71,25 +68,25 @@ def augment(
 ) -> Tensor:
     """Vary each image of a batch by its own draw.
 
-    All draws come from `generator`, one row of numbers an image, so the result is a function of
+    All draws come from `generator`, one row of numbers per image, so the result is a function of
     the images, the settings and the generator's state.
 
     Args:
         images: uint8 in [0, 255] or float in [0, 1], (n, 3, H, W), any memory format, at least
-            8 pixels a side. Not changed.
-        settings: the steps; `AUGMENTATIONS` has named ones.
+            8 pixels per side. Not changed.
+        settings: the steps, such as one of `AUGMENTATIONS`.
         generator: on CPU.
-        first: where several processes share a batch, the place of this part's first image in it.
-        of: the size of the whole batch, `first + n` or more. Draws are made for all of it and this
-            part's are used, so that two processes with half the batch each augment as one would.
-        out: where to put the result, as of an earlier batch that is done with; on CPU at 224 the
-            system takes a fifth of the time to hand out fresh memory.
+        first: with several processes per batch, the index of this part's first image in it.
+        of: the size of the whole batch, `first + n` or more. Numbers are drawn for all of it, so
+            that two processes with half the batch each augment as one would.
+        out: array for the result, such as that of an earlier batch; new memory takes a fifth of the
+            time on CPU at 224.
 
     Returns:
         float32 (n, 3, H, W) in [0, 1], contiguous, on the images' device.
 
     Raises:
-        ConfigError: the images have another shape.
+        ConfigError: the images have a different shape.
     """
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < _MIN_SIDE:
         raise ConfigError(
@@ -99,7 +96,7 @@ def augment(
     n, _, height, width = images.shape
     total = first + n if of is None else of
     if first < 0 or first + n > total:
-        raise ConfigError(f"{n} images from place {first} on do not fit in a batch of {total}")
+        raise ConfigError(f"{n} images from index {first} on do not fit in a batch of {total}")
     if out is None:
         out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     elif out.shape != images.shape or out.dtype != torch.float32 or out.device != images.device:
@@ -113,7 +110,7 @@ def augment(
         steps = _steps(
             settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width, out.device
         )
-        for part in _parts(images):
+        for part in _chunks(images):
             varied = _copy_to_float(images[part])
             for step in steps:
                 varied = step(varied, part)
@@ -123,7 +120,7 @@ def augment(
 
 @contextlib.contextmanager
 def _any_order() -> Iterator[None]:
-    """Let a GPU write rows in any order: no step writes a row twice, and sorting takes it long."""
+    """Let a GPU write rows in any order: no step writes a row twice, and sorting is slow."""
     strict = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
@@ -136,8 +133,8 @@ def _any_order() -> Iterator[None]:
 def to_float(images: Tensor) -> Tensor:
     """Turn uint8 images in [0, 255] into contiguous float32 in [0, 1]; float images into float32.
 
-    Contiguous as `augment` returns them: a model must not see one memory format in training and
-    another in evaluation, since its figures would differ in the last digits.
+    Contiguous like the result of `augment`: with another memory format in evaluation, a model's
+    outputs would differ in the last digits.
     """
     floats = images.to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(255) if images.dtype == torch.uint8 else floats
@@ -160,16 +157,16 @@ def normalise(
     )
     if not inplace:
         return images.sub(offset).div_(scale)
-    for part in _parts(images):
+    for part in _chunks(images):
         images[part].sub_(offset).div_(scale)
     return images
 
 
-def _parts(images: Tensor) -> Iterator[slice]:
+def _chunks(images: Tensor) -> Iterator[slice]:
     n = len(images)
     step = max(n, 1)
     if images.device.type == "cpu":
-        step = max(1, _PART_BYTES // (4 * math.prod(images.shape[1:])))
+        step = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
     return (slice(start, start + step) for start in range(0, n, step))
 
 
@@ -180,38 +177,38 @@ def _copy_to_float(images: Tensor) -> Tensor:
 
 
 Step = Callable[[Tensor, slice], Tensor]
-"""Changes one part of a batch; the slice says which. It may overwrite the images it is given."""
+"""Changes the part of a batch that the slice selects. It may overwrite the given images."""
 
 
 def _steps(
     use: Augmentation, draws: dict[str, Tensor], height: int, width: int, device: torch.device
 ) -> list[Step]:
-    """Make the steps that the settings turn on, their parameters drawn for the whole batch."""
+    """Return the steps that the settings turn on, with parameters drawn for the whole batch."""
     steps: list[Step] = []
 
     def between(name: str, low: float, high: float) -> Tensor:
         return draws[name] * (high - low) + low
 
     def change_all(op: Callable[..., Tensor], *parameters: Tensor) -> None:
-        there = [values.to(device) for values in parameters]
-        steps.append(lambda images, part: op(images, *(values[part] for values in there)))
+        moved = [values.to(device) for values in parameters]
+        steps.append(lambda images, part: op(images, *(values[part] for values in moved)))
 
-    def change_share(
-        name: str, share: float, op: Callable[..., Tensor], *parameters: Tensor | list[Any]
+    def change_some(
+        name: str, fraction: float, op: Callable[..., Tensor], *parameters: Tensor | list[Any]
     ) -> None:
-        chosen = (draws[name] < share).tolist()
-        there = [v.to(device) if isinstance(v, Tensor) else v for v in parameters]
+        chosen = (draws[name] < fraction).tolist()
+        moved = [v.to(device) if isinstance(v, Tensor) else v for v in parameters]
 
         def step(images: Tensor, part: slice) -> Tensor:
             rows = [row for row, drawn in enumerate(chosen[part]) if drawn]
             if not rows:
                 return images
             if len(rows) == len(images):
-                return op(images, *(values[part] for values in there))
+                return op(images, *(values[part] for values in moved))
             at = torch.tensor(rows, device=device)
             picked = (
                 values[part][at] if isinstance(values, Tensor) else [values[part][r] for r in rows]
-                for values in there
+                for values in moved
             )
             images[at] = op(images[at], *picked)
             return images
@@ -223,7 +220,7 @@ def _steps(
         lens = torch.stack([between("wide", 0.12, 0.18), between("high", 0.08, 0.14)], dim=1)
         tint = torch.stack([between("shade", 0, 0.25), draws["opacity"]], dim=1)
         rim = between("rim", 0.01, 0.05)
-        change_share("glasses", use.glasses, image_ops.wear_glasses, eyes, lens, rim, tint)
+        change_some("glasses", use.glasses, image_ops.wear_glasses, eyes, lens, rim, tint)
     if use.resamples:
         shifts = [between(name, -use.shift, use.shift) for name in ("right", "down")]
         columns, rows = image_ops.warp_lines(
@@ -237,24 +234,24 @@ def _steps(
         change_all(partial(image_ops.warp, fill=use.fill), columns, rows)
     else:
         if use.hflip:
-            change_share("hflip", use.hflip, lambda images: images.flip(-1))
+            change_some("hflip", use.hflip, lambda images: images.flip(-1))
         if use.vflip:
-            change_share("vflip", use.vflip, lambda images: images.flip(-2))
+            change_some("vflip", use.vflip, lambda images: images.flip(-2))
     if use.low_resolution:
         sides = between("side", use.low_resolution_side, 1.0).tolist()
-        change_share("low_resolution", use.low_resolution, image_ops.low_resolution, sides)
+        change_some("low_resolution", use.low_resolution, image_ops.low_resolution, sides)
     if use.motion:
-        shortest, longest = (share * max(height, width) for share in use.motion_length)
+        shortest, longest = (length * max(height, width) for length in use.motion_length)
         length, direction = between("length", shortest, longest), between("direction", 0, 180)
         taps = image_ops.motion_taps(length, direction, math.ceil(longest / 2))
-        change_share("motion", use.motion, image_ops.motion_blur, taps)
+        change_some("motion", use.motion, image_ops.motion_blur, taps)
     if use.blur:
         taps = image_ops.blur_taps(between("sigma", *use.blur_sigma))
-        change_share("blur", use.blur, image_ops.gaussian_blur, taps)
+        change_some("blur", use.blur, image_ops.gaussian_blur, taps)
     if use.exposure:
         low, high = (math.log(bound) for bound in use.exposure_gamma)
         exponents = between("exponent", low, high).exp()
-        change_share("exposure", use.exposure, image_ops.adjust_gamma, exponents)
+        change_some("exposure", use.exposure, image_ops.adjust_gamma, exponents)
     for name, reach, op in (
         ("brightness", use.brightness, image_ops.adjust_brightness),
         ("contrast", use.contrast, image_ops.adjust_contrast),
@@ -263,27 +260,27 @@ def _steps(
         if reach:
             change_all(op, between(name, 1 - reach, 1 + reach))
     if use.grey:
-        change_share("grey", use.grey, image_ops.to_grey)
+        change_some("grey", use.grey, image_ops.to_grey)
     if use.noise:
         seeds = (draws["seed"] * 2**24).long().tolist()  # a float32 draw has 24 bits
         std = between("std", 0, use.noise_std)
-        change_share("noise", use.noise, image_ops.add_noise, std, seeds)
+        change_some("noise", use.noise, image_ops.add_noise, std, seeds)
     if use.jpeg:
         qualities = between("quality", *use.jpeg_quality).round().long().tolist()
-        change_share("jpeg", use.jpeg, image_ops.through_jpeg, qualities)
+        change_some("jpeg", use.jpeg, image_ops.through_jpeg, qualities)
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)
         boxes = _boxes(area, aspect, draws["top"], draws["left"], height, width)
         colours = torch.stack([draws[name] for name in ("red", "green", "blue")], dim=1)
-        change_share("erasing", use.erasing, image_ops.erase, boxes, colours)
+        change_some("erasing", use.erasing, image_ops.erase, boxes, colours)
     return steps
 
 
 def _boxes(
     area: Tensor, aspect: Tensor, top: Tensor, left: Tensor, height: int, width: int
 ) -> list[Any]:
-    """Return rectangles (top, left, height, width) in the image, of an area and height : width."""
+    """Return rectangles (top, left, height, width) in the image, from area and height / width."""
     tall = (area * aspect).sqrt().round().clamp(1, height)
     wide = (area / aspect).sqrt().round().clamp(1, width)
     above, before = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
@@ -293,17 +290,17 @@ def _boxes(
 
 @dataclass(frozen=True)
 class Mixing:
-    """How faces are mixed. 0 turns a kind off; with both on, each face takes one by even chance."""
+    """How faces are mixed. 0 turns a method off; with both on, each face uses one at random."""
 
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution (Zhang et al. 2018, arXiv:1710.09412)."""
     cutmix: float = 0.0
     """Alpha of CutMix's Beta distribution (Yun et al. 2019, arXiv:1905.04899)."""
-    share: float = 1.0
-    """Share of the faces that are mixed at all."""
+    fraction: float = 1.0
+    """Fraction of the faces that are mixed."""
 
     def __bool__(self) -> bool:
-        return self.share > 0 and max(self.mixup, self.cutmix) > 0
+        return self.fraction > 0 and max(self.mixup, self.cutmix) > 0
 
 
 def mix(
@@ -318,29 +315,29 @@ def mix(
 ) -> tuple[Tensor, Batch]:
     """Mix each face with the one before it in the batch (the first with the last).
 
-    Mixup blends the two pictures; CutMix pastes a rectangle of the other. Targets are blended by
-    the same share: the expression's as vote shares, valence and arousal as numbers. A face keeps at
-    least half of its own, so its own label stays the one by which accuracy is counted. Faces that
-    do not carry the same labels (one has an expression and the other none, say) are not mixed with
-    each other: a missing target would spoil the one that is there.
+    Mixup blends the two images; CutMix pastes a rectangle of the other. Targets are blended with
+    the same weight: the expression's as vote shares, valence and arousal as numbers. A face keeps
+    at least half of its own, so accuracy is still measured by its own label. Faces with different
+    labels missing (such as one without an expression) are not mixed with each other: a missing
+    target would make the other one missing, too.
 
     Args:
         images: float (B, 3, S, S).
         batch: `expression` (B,), `valence`, `arousal` (B,), `soft` (B, 8).
-        mixing: kinds and their strengths.
-        rng: decides what is mixed, and how much; drawn for all `of` faces of the batch, so that the
-            draws do not depend on the number of processes (the partners do: a process mixes its own
-            part of the batch).
-        soft: blend vote shares where there are any, instead of the majority's label.
-        first: place of these faces in the batch of all processes.
-        of: faces in that batch; these alone where None.
+        mixing: methods and their strengths.
+        rng: determines what is mixed, and how much; drawn for all `of` faces of the batch, so that
+            the draws do not depend on the number of processes (the partners do: a process mixes its
+            own part of the batch).
+        soft: blend vote shares where present, instead of the majority's label.
+        first: index of the first of these faces in the batch of all processes.
+        of: faces in that batch; only these where None.
 
     Returns:
         The mixed images, and a copy of the batch with the blended `soft`, `valence` and `arousal`.
     """
     rows, side = len(images), images.shape[-1]
     own, boxes = _draws(mixing, rng, of or rows, side)
-    share = torch.from_numpy(own[first : first + rows]).to(images)
+    own_weight = torch.from_numpy(own[first : first + rows]).to(images)
     box = torch.from_numpy(boxes[first : first + rows]).to(images.device)
 
     place = torch.arange(side, device=images.device)
@@ -348,9 +345,9 @@ def mix(
     right = (place >= box[:, 2:3]) & (place < box[:, 3:4])
     inside = down[:, None, :, None] & right[:, None, None, :]
     cut = (box[:, 1] > box[:, 0])[:, None, None, None]
-    weight = torch.where(cut, (~inside).to(images), share[:, None, None, None])
+    weight = torch.where(cut, (~inside).to(images), own_weight[:, None, None, None])
 
-    targets = _shares(batch, soft)
+    targets = _vote_shares(batch, soft)
     values = {"soft": targets, "valence": batch["valence"], "arousal": batch["arousal"]}
     alike = torch.ones(rows, dtype=torch.bool, device=images.device)
     for value in values.values():
@@ -362,7 +359,7 @@ def mix(
     blended = {}
     for name, value in values.items():
         part = kept.to(value)[:, None] if value.ndim == 2 else kept.to(value)
-        # Times zero a missing partner would still be NaN.
+        # Zero times a missing partner would still be NaN.
         other = torch.where(part < 1, value.roll(1, 0), value)
         blended[name] = value * part + other * (1 - part)
     return mixed, {**batch, **blended}
@@ -371,9 +368,9 @@ def mix(
 def _draws(
     mixing: Mixing, rng: np.random.Generator, rows: int, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Own share of each face (rows,), and the box pasted over it (rows, 4): top, bottom, left,
-    right; empty where nothing is pasted."""
-    chosen = rng.random(rows) < mixing.share
+    """Return each face's own weight (rows,), and the box pasted over it (rows, 4): top, bottom,
+    left, right; empty where nothing is pasted."""
+    chosen = rng.random(rows) < mixing.fraction
     cuts = rng.random(rows) < (0.5 if mixing.mixup and mixing.cutmix else float(mixing.cutmix > 0))
     alphas = np.where(cuts, mixing.cutmix or 1.0, mixing.mixup or 1.0)
     own = rng.beta(alphas, alphas)
@@ -385,13 +382,13 @@ def _draws(
     boxes = np.stack([low[0], high[0], low[1], high[1]], axis=1)
     empty = ~cuts | ~chosen | (boxes[:, 1] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 2])
     boxes[empty] = 0
-    # A box that vanished in rounding pastes nothing.
+    # A box that is empty after rounding pastes nothing.
     own = np.where(cuts, 1.0, own)
     return own.astype(np.float32), boxes.astype(np.int64)
 
 
-def _shares(batch: Batch, soft: bool) -> Tensor:
-    """Target shares (B, 8): votes where wanted and there, else the label's; NaN where neither."""
+def _vote_shares(batch: Batch, soft: bool) -> Tensor:
+    """Return target shares (B, 8): votes where `soft` and present, else the label; NaN without."""
     expression, votes = batch["expression"], batch["soft"]
     hard = F.one_hot(expression.clamp(min=0).long(), votes.shape[1]).to(votes)
     hard = torch.where((expression >= 0)[:, None], hard, torch.nan)

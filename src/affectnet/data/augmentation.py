@@ -1,4 +1,4 @@
-"""The settings of augmentation and the named sets; free of torch, for help texts and configs."""
+"""The settings of augmentation and the named sets; without torch, for help texts and configs."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Self, get_args
@@ -10,48 +10,48 @@ Fill = Literal["black", "edge", "mirror"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied. Every setting's 0 turns that step off.
+    """How training images are varied. A setting of 0 turns its step off.
 
     The steps run in the order of the fields. Labels never change: a mirrored face shows the same
-    expression, valence and arousal. Landmarks are not moved along; batches carry none.
+    expression, valence and arousal. Batches have no landmarks, so none are moved.
 
     Raises:
         ConfigError: a setting is out of its range.
     """
 
     glasses: float = 0.0
-    """Share of the faces that are given glasses, clear to black; for upright faces, eyes at 0.33 to
-    0.45 of the height."""
+    """Fraction of the faces that are given glasses, clear to black; for upright faces with eyes at
+    0.33 to 0.45 of the height."""
     hflip: float = 0.0
-    """Share of the images mirrored left and right."""
+    """Fraction of the images mirrored left and right."""
     vflip: float = 0.0
-    """Share of the images turned upside down. Off unless asked for: the original notebook lists
+    """Fraction of the images turned upside down. Off unless asked for: the original notebook lists
     it, but no face reaches the model upside down, and the turn swaps the places of brows and
     mouth, by which expressions are told apart."""
     rotation: float = 0.0
-    """Largest rotation in degrees, 0 to 180; each image turns by a draw from -r to +r."""
+    """Largest rotation in degrees, 0 to 180; each image is rotated by a draw from -r to +r."""
     scale: float = 0.0
     """Largest change of size, 0 up to 1: a factor from 1-s to 1+s for each image."""
     shift: float = 0.0
-    """Largest shift as a share of the side, 0 to 1, right or left and up or down."""
+    """Largest shift as a fraction of the side, 0 to 1, right or left and up or down."""
     fill: Fill = "black"
-    """What shows where a moved image does not reach: black, its edge, or its mirror image."""
+    """What fills the area that a moved image leaves: black, its edge, or its mirror image."""
     low_resolution: float = 0.0
-    """Share of the images shrunk and enlarged again, as if the face had been small."""
+    """Fraction of the images shrunk and enlarged again, as if the face had been small."""
     low_resolution_side: float = 0.25
-    """The smallest share of the side that shrinking leaves; each image draws from there to 1."""
+    """Smallest fraction of the side after shrinking; each image draws from there to 1."""
     motion: float = 0.0
-    """Share of the images smeared along a line, as if the face or the camera had moved."""
+    """Fraction of the images blurred along a line, as if the face or the camera had moved."""
     motion_length: tuple[float, float] = (0.02, 0.2)
-    """Range of the smear's length as a share of the side."""
+    """Range of the line's length as a fraction of the side."""
     blur: float = 0.0
-    """Share of the images blurred by a Gaussian of kernel 5."""
+    """Fraction of the images blurred by a Gaussian of kernel 5."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels."""
     exposure: float = 0.0
-    """Share of the images darkened or lightened in the middle tones (low light, glare)."""
+    """Fraction of the images darkened or lightened in the middle tones (low light, glare)."""
     exposure_gamma: tuple[float, float] = (0.5, 2.5)
-    """Range of the exponent of the pixel values, even in its logarithm; above 1 darkens."""
+    """Range of the exponent of the pixel values, uniform in its logarithm; above 1 darkens."""
     brightness: float = 0.0
     """Largest change of brightness, 0 to 1: a factor from 1-b to 1+b for each image."""
     contrast: float = 0.0
@@ -59,19 +59,19 @@ class Augmentation:
     saturation: float = 0.0
     """Largest change of saturation, 0 to 1: distances to each pixel's grey times 1-s to 1+s."""
     grey: float = 0.0
-    """Share of the images made grey."""
+    """Fraction of the images made grey."""
     noise: float = 0.0
-    """Share of the images that get Gaussian noise."""
+    """Fraction of the images that get Gaussian noise."""
     noise_std: float = 0.08
     """Largest standard deviation of the noise, where pixels run from 0 to 1."""
     jpeg: float = 0.0
-    """Share of the images that a strong JPEG compression has been through."""
+    """Fraction of the images compressed strongly as JPEG."""
     jpeg_quality: tuple[int, int] = (5, 50)
-    """Range of its quality, 1 to 100."""
+    """Range of the JPEG quality, 1 to 100."""
     erasing: float = 0.0
-    """Share of the images of which one rectangle is painted over in a random colour."""
+    """Fraction of the images with one rectangle painted over in a random colour."""
     erasing_area: tuple[float, float] = (0.02, 0.15)
-    """Range of the rectangle's area as a share of the image; its sides' ratio is 1:3 to 3:1."""
+    """Range of the rectangle's area as a fraction of the image; its sides' ratio is 1:3 to 3:1."""
 
     def __post_init__(self) -> None:
         for names, low, high, meaning in _RANGES:
@@ -95,7 +95,7 @@ class Augmentation:
             )
 
     def with_overrides(self, **settings: Any) -> Self:
-        """Return a copy with the settings that are not None put in place.
+        """Return a copy with the given settings, except those that are None.
 
         Raises:
             ConfigError: there is no such setting, or its value is out of range.
@@ -111,21 +111,21 @@ class Augmentation:
 
     @property
     def resamples(self) -> bool:
-        """Whether pixels move by anything but whole flips."""
+        """Whether pixels move other than by flips."""
         return max(self.rotation, self.scale, self.shift) > 0
 
 
-_SHARES = (
+_FRACTIONS = (
     *("glasses", "hflip", "vflip", "low_resolution", "motion", "blur", "exposure", "grey"),
     *("noise", "jpeg", "erasing"),
 )
 _RANGES: Final = (
-    (_SHARES, 0, 1, "it is the share of images that it changes, from"),
+    (_FRACTIONS, 0, 1, "it is the fraction of images that it changes, from"),
     (("rotation",), 0, 180, "it is in degrees, from"),
     (("scale",), 0, 0.9, "it is a change of the factor 1, from"),
-    (("shift",), 0, 1, "it is a share of the side, from"),
+    (("shift",), 0, 1, "it is a fraction of the side, from"),
     (("brightness", "contrast", "saturation"), 0, 1, "it is a change of the factor 1, from"),
-    (("low_resolution_side",), 0.01, 1, "it is a share of the side, from"),
+    (("low_resolution_side",), 0.01, 1, "it is a fraction of the side, from"),
     (("noise_std",), 0, 1, "it is a standard deviation of pixels, from"),
 )
 _PAIRS: Final = (
@@ -187,13 +187,13 @@ AUGMENTATIONS: Final[dict[str, Augmentation]] = {
 }
 """The sets by name. 'notebook' holds the original notebook's: mirror, rotation up to 45 degrees,
 blur of kernel 5 (its upside-down flip only where `vflip` is set); 'standard' suits faces;
-'photos' gives a few of them the faults of photos as they come: small, smeared, dark, noisy, badly
-compressed, covered, behind glasses, for networks that see no colour and no contrast (CVNet);
-'strong' gives more of them more faults."""
+'photos' gives some of them common faults of photos: small, blurred, dark, noisy, badly compressed,
+covered, behind glasses, for networks that ignore colour and contrast (CVNet); 'strong' gives more
+images more faults."""
 
 
 def named_augmentation(name: str) -> Augmentation:
-    """Look up one of `AUGMENTATIONS`.
+    """Return one of `AUGMENTATIONS`.
 
     Raises:
         ConfigError: there is no set of that name.

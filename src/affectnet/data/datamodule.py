@@ -1,11 +1,10 @@
-"""Decoded faces kept in memory, on the machine or on its GPU, where they fit.
+"""The LightningDataModule: a dataset's splits as batches, for one process or many.
 
-The LightningDataModule: a dataset's splits as batches, for one process or many.
+Decoded faces are cached in main memory or on the GPU where they fit.
 """
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -23,51 +22,51 @@ from affectnet.data.splits import Sampling, cap_per_class, sample_weights
 from affectnet.data.store import SPLITS, open_split
 from affectnet.errors import ConfigError, DataError, suggest
 from affectnet.seven import CONTEMPT
-from affectnet.threads import cores
+from affectnet.threads import cores, ordered_map
 
 Cache = Literal["auto", "none", "ram", "device"]
 
 AUTO_BYTES = 1_000_000_000
-"""`auto` keeps a split in memory when its decoded faces take less than this."""
+"""`auto` caches a split in memory if its decoded faces take less than this."""
 
 _CHUNK = 256
 
 
 def decoded_bytes(faces: int, size: int) -> int:
-    """Return what `faces` decoded faces of `size` x `size` pixels take."""
+    """Return the bytes that `faces` decoded faces of `size` x `size` pixels take."""
     return faces * size * size * 3
 
 
 def free_memory(device: torch.device | None = None) -> int | None:
-    """Return how many bytes are free in main memory or on a CUDA device; None where unknown.
+    """Return the free bytes of main memory or of a CUDA device; None where unknown.
 
-    In main memory it is what the kernel could hand out without swapping, or what is left of the
+    For main memory this is what the kernel can provide without swapping, or the rest of the
     control group's limit (containers, SLURM), whichever is less.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    known = [_meminfo(), _control_group()]
-    return min((figure for figure in known if figure is not None), default=None)
+    limits = [_available_memory(), control_group_memory()]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def fits_unasked(faces: int, size: int, copies: int = 1) -> bool:
-    """Decide for `auto`: the faces take under 1 GB and at most half of the free memory."""
+def fits_auto(faces: int, size: int, copies: int = 1) -> bool:
+    """Whether `auto` caches the faces: under 1 GB and at most half of the free memory."""
     need = decoded_bytes(faces, size)
     free = free_memory()
     return need < AUTO_BYTES and (free is None or 2 * copies * need <= free)
 
 
 def check_fits(faces: int, size: int, device: torch.device | None = None, copies: int = 1) -> None:
-    """Make sure that the decoded faces fit.
+    """Check that the decoded faces fit in memory.
 
     Args:
-        faces: their number.
+        faces: number of faces.
         size: side in pixels.
-        device: the CUDA device that is to hold them; main memory where not given.
-        copies: processes on this machine that hold them.
+        device: the CUDA device for the cache; main memory where None.
+        copies: processes on this machine, each with its own cache.
 
     Raises:
-        ConfigError: they do not; the message states the size.
+        ConfigError: they do not fit; the message states the sizes.
     """
     on_gpu = device is not None and device.type == "cuda"
     free = free_memory(device)
@@ -89,7 +88,7 @@ def decode_all(
     device: torch.device | None = None,
     interpolation: str = "bilinear",
 ) -> Tensor:
-    """Decode some rows once, by threads, with a progress bar.
+    """Decode some rows once, in threads, with a progress bar.
 
     Returns:
         uint8 (n, size, size, 3) in main memory, or on `device`.
@@ -112,16 +111,13 @@ def decode_all(
             into.copy_(torch.from_numpy(decoded))
         return len(chunk)
 
-    with (
-        ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=len(rows), desc="decoding", unit=" faces", disable=None, leave=False) as bar,
-    ):
-        for done in pool.map(decode, range(0, len(rows), _CHUNK)):
+    with tqdm(total=len(rows), desc="decoding", unit=" faces", disable=None, leave=False) as bar:
+        for done in ordered_map(decode, range(0, len(rows), _CHUNK)):
             bar.update(done)
     return pixels
 
 
-def _meminfo() -> int | None:
+def _available_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:  # not Linux
@@ -132,8 +128,8 @@ def _meminfo() -> int | None:
     return None
 
 
-def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what is left of the limit, counting pages of files, which give way, as free."""
+def control_group_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the free bytes below the limit; the page cache, which can shrink, counts as free."""
     for limit_name, used_name, stat_name, key in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         (
@@ -160,7 +156,7 @@ __all__ = ["AffectDataModule", "Batch", "FaceDataset", "FaceLoader"]
 
 _MOST_WORKERS: Final = 8
 _FEW_FACES: Final = 2048
-"""Below this, starting worker processes takes longer than they save."""
+"""With fewer faces, starting worker processes takes longer than they save."""
 
 _STAGES: Final[dict[str | None, tuple[str, ...]]] = {
     "fit": ("train", "val"),
@@ -174,34 +170,34 @@ class AffectDataModule(L.LightningDataModule):
     """The splits of a dataset, or of several joined, as batches of uint8 images and labels.
 
     Batches are dictionaries (`affectnet.data.dataset.Batch`); images come as uint8, for `augment`
-    and `normalise` to work on whole batches on the model's device. It shares the batches out over
-    the processes by itself: give the Trainer `use_distributed_sampler=False`.
+    and `normalise` on whole batches on the model's device. It distributes the batches over the
+    processes itself: give the Trainer `use_distributed_sampler=False`.
 
     Args:
         data: dataset folder made by `affectnet ingest`, or several. Their rows are joined; a
-            dataset without some target trains the others.
-        batch_size: images a step over all processes together.
+            dataset that lacks a target trains only the others.
+        batch_size: images per step over all processes together.
         image_size: side of the images in pixels.
-        workers: processes that decode. Where not given: as many as there are cores for each
-            training process, at most 8, and none for less than 2,048 images or cached ones.
-        sampler: 'natural' takes every training image once an epoch. 'balanced' and 'sqrt' draw as
-            many with replacement: all classes alike, or a class of n images in proportion to
-            sqrt(n); an image without expression is drawn as in 'natural'.
-        seed: with the number of the epoch it decides the order.
-        interpolation: how images of another size are resized, as `decode_image` names it.
-        cache: 'ram' decodes every split once and keeps it in memory, 'device' on the GPU of the
-            process (in memory where there is none); both decode in threads and need no workers.
-            'none' decodes anew each epoch. 'auto' is 'ram' for those of `train_dataloader` and
-            `val_dataloader` that take under 1 GB decoded and half of the free memory at most
+        workers: processes that decode. Where None: the cores per training process, at most 8, and
+            none for fewer than 2,048 images or a cache.
+        sampler: 'natural' takes every training image once per epoch. 'balanced' and 'sqrt' draw the
+            same number with replacement: all classes equally often, or a class of n images in
+            proportion to sqrt(n); an image without expression is drawn as often as in 'natural'.
+        seed: determines the order, with the number of the epoch.
+        interpolation: for images of another size, as in `decode_image`.
+        cache: 'ram' decodes every split once into memory, 'device' onto the GPU of the process
+            (into memory without a GPU); both decode in threads and need no workers. 'none' decodes
+            again in each epoch. 'auto' is 'ram' for the splits of `train_dataloader` and
+            `val_dataloader` that take under 1 GB decoded and at most half of the free memory
             (145,000 images at 48, 6,600 at 224), else 'none'.
-        max_per_class: use at most so many training images of each class, the same ones each time.
-        without_contempt: leave the faces of contempt out of training, validation and test; `loader`
-            gives them all the same.
-        device: for cache 'device' without a Trainer; otherwise the Trainer's.
+        max_per_class: largest number of training images per class, the same ones every time.
+        without_contempt: leave the faces of contempt out of training, validation and test, but not
+            out of `loader`.
+        device: for cache 'device' without a Trainer, whose device is used otherwise.
 
     Raises:
-        ConfigError: a setting is wrong, or a cache that was asked for does not fit.
-        DataError: a folder holds no dataset, or not the split that is asked for.
+        ConfigError: a setting is invalid, or a requested cache does not fit.
+        DataError: a folder is not a dataset, or lacks the requested split.
     """
 
     def __init__(
@@ -259,13 +255,13 @@ class AffectDataModule(L.LightningDataModule):
                 )
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits of a stage: 'fit', 'validate', 'test'; all there are when None."""
-        there = [s for s in SPLITS if any((f / f"{s}.arrow").is_file() for f in self.folders)]
-        for name in _STAGES.get(stage, tuple(there)):
+        """Open the splits of a stage: 'fit', 'validate', 'test', or all where None."""
+        existing = [s for s in SPLITS if any((f / f"{s}.arrow").is_file() for f in self.folders)]
+        for name in _STAGES.get(stage, tuple(existing)):
             self._open(name)
 
     def train_batches(self) -> TrainBatches:
-        """The sampler of the split `train`: shuffled, weighted and capped as set."""
+        """Return the sampler of the split `train`: shuffled, weighted and capped as set."""
         rows = self.rows("train")
         weights = None
         if self.sampler != "natural":
@@ -287,8 +283,8 @@ class AffectDataModule(L.LightningDataModule):
     def loader(self, split: str) -> "FaceLoader":
         """Return the batches of any split in the order of its rows, each row once.
 
-        Neither a cap per class nor `without_contempt` applies. Over several processes each takes a
-        part of the rows; `index` says which.
+        Neither the cap per class nor `without_contempt` applies. With several processes each takes
+        a part of the rows, which `index` identifies.
         """
         return self._loader(split, whole=True)
 
@@ -310,23 +306,23 @@ class AffectDataModule(L.LightningDataModule):
                 cache=cache,
                 cached_rows=rows,
             ),
-            # Lists of rows as samples, and no batching by the loader: the one way in which
-            # Lightning leaves a sampler of batches alone in prediction, too.
+            # Samples are lists of rows and the loader does not batch: only then does Lightning
+            # keep a sampler of batches in prediction, too.
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_as_it_is,
-            # A loader without its own would draw from the generator that dropout draws from.
+            collate_fn=_unchanged,
+            # Without its own, a loader would draw from the generator that dropout uses.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available() and (cache is None or not cache.is_cuda),
         )
 
     def _open(self, name: str) -> AnySplit:
         if name not in self.splits:
-            having = [folder for folder in self.folders if (folder / f"{name}.arrow").is_file()]
-            parts = [open_split(folder, name) for folder in having or self.folders[:1]]
-            split = parts[0] if len(self.folders) == 1 else JoinedSplit(parts)
+            folders = [folder for folder in self.folders if (folder / f"{name}.arrow").is_file()]
+            opened = [open_split(folder, name) for folder in folders or self.folders[:1]]
+            split = opened[0] if len(self.folders) == 1 else JoinedSplit(opened)
             if len(split) == 0:
                 raise DataError(
                     f"the split '{name}' of {', '.join(map(str, self.folders))} is empty; "
@@ -336,22 +332,22 @@ class AffectDataModule(L.LightningDataModule):
         return self.splits[name]
 
     def rows(self, name: str, *, capped: bool = True) -> NDArray[np.int64]:
-        """Return the rows of an open split that are trained on; validated on, where not capped."""
+        """Return the rows of an open split for training, or for validation where not `capped`."""
         split = self.splits[name]
         cap = self.max_per_class if capped else None
-        kept = cap_per_class(split.ids, split.expression, cap, self.seed)
+        used = cap_per_class(split.ids, split.expression, cap, self.seed)
         if self.without_contempt:
-            kept &= split.expression != CONTEMPT
-        return np.flatnonzero(kept)
+            used &= split.expression != CONTEMPT
+        return np.flatnonzero(used)
 
     def _cached(self, name: str, rows: NDArray[np.int64], reread: bool) -> Tensor | None:
         copies = self._processes_here()
         if self.cache == "none":
             return None
-        unasked = reread and fits_unasked(len(rows), self.image_size, copies)
-        if self.cache == "auto" and not unasked:
+        automatic = reread and fits_auto(len(rows), self.image_size, copies)
+        if self.cache == "auto" and not automatic:
             return None
-        key = f"{name}:{len(rows)}"  # the same split may be wanted capped and whole
+        key = f"{name}:{len(rows)}"  # the same split may be used capped and whole
         if key not in self._caches:
             device = self._cache_device()
             check_fits(len(rows), self.image_size, device, copies)
@@ -372,7 +368,7 @@ class AffectDataModule(L.LightningDataModule):
         return None
 
     def workers_for(self, faces: int) -> int:
-        """Return how many worker processes decode so many images."""
+        """Return the number of worker processes for decoding so many images."""
         if self.workers is not None:
             return self.workers
         if faces < _FEW_FACES:
@@ -380,17 +376,17 @@ class AffectDataModule(L.LightningDataModule):
         return min(_MOST_WORKERS, max(1, cores() // self._processes_here()))
 
     def _processes_here(self) -> int:
-        """Training processes on this machine."""
+        """Return the number of training processes on this machine."""
         if self.trainer is not None:
             return max(1, self.trainer.num_devices)
         return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class FaceLoader(DataLoader[Any]):
-    """A DataLoader that passes on a worker's DataError without the traceback written into it.
+    """A DataLoader that raises a worker's DataError without the traceback in its text.
 
-    A pass begins when its first batch is asked for: Lightning makes the iterator of a resumed
-    epoch before it tells the sampler which epoch that is.
+    A pass begins when its first batch is requested: Lightning makes the iterator of a resumed
+    epoch before it sets the epoch of the sampler.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -400,5 +396,5 @@ class FaceLoader(DataLoader[Any]):
             raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

@@ -1,4 +1,4 @@
-"""Faces by row number: pixels decoded a batch at a time, labels with their gaps marked."""
+"""Faces by row number: pixels, decoded in batches, and labels with missing values marked."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ where missing."""
 
 
 class JoinedSplit:
-    """The same split of several datasets, one behind the other, read like one `Split`.
+    """The same split of several datasets, one after another, read like one `Split`.
 
-    Row numbers run on from one dataset to the next. What a dataset lacks is missing in its rows
-    and nowhere else. Ids are written `DATASET/ID`, DATASET being the name of its folder.
+    Row numbers continue from one dataset to the next. A label that a dataset lacks is missing only
+    in its rows. Ids are `DATASET/ID`, where DATASET is the name of its folder.
     """
 
     def __init__(self, splits: Sequence[Split]) -> None:
@@ -46,7 +46,7 @@ class JoinedSplit:
         return part.landmarks(within)
 
     def describe(self, row: int) -> str:
-        """Name a row for a message."""
+        """Return a name of a row for messages."""
         return describe(*self._locate(row))
 
     @cached_property
@@ -71,7 +71,7 @@ class JoinedSplit:
 
     @cached_property
     def soft(self) -> NDArray[np.float32]:
-        """The share of each expression in each row, float32 (n, 8), NaN where missing."""
+        """The vote share of each expression in each row, float32 (n, 8), NaN where missing."""
         return self._joined(lambda part: part.soft)
 
     def _joined(self, take: Callable[[Split], NDArray[Any]]) -> NDArray[Any]:
@@ -88,14 +88,14 @@ AnySplit = Split | JoinedSplit
 
 
 def describe(split: AnySplit, row: int) -> str:
-    """Name a row for a message."""
+    """Return a name of a row for messages."""
     if isinstance(split, JoinedSplit):
         return split.describe(row)
     return f"the face '{split.ids[row]}' (row {row} of {split.path})"
 
 
 def labels_of(split: AnySplit, rows: NDArray[np.int64]) -> Batch:
-    """Return what a `Batch` holds beside its images, for some rows."""
+    """Return the entries of a `Batch` other than its images, for some rows."""
     return {
         "index": torch.from_numpy(rows),
         "expression": torch.from_numpy(split.expression[rows].astype(np.int64)),
@@ -108,16 +108,15 @@ def labels_of(split: AnySplit, rows: NDArray[np.int64]) -> Batch:
 class FaceDataset(Dataset[Batch]):
     """The faces of a split at one size; indexed by a list of rows, it returns their `Batch`.
 
-    Images lie in memory as height, width, colour (torch's channels_last), as the decoder writes
-    them; the shape is (B, 3, S, S) all the same. It pickles by the paths of its files, so worker
-    processes may be forked or spawned.
+    Images are channels_last in memory, as the decoder writes them, with the shape (B, 3, S, S).
+    Only the paths of the files are pickled, so worker processes may be forked or spawned.
 
     Args:
-        split: where the faces are.
+        split: the faces.
         size: side of the square images in pixels; others are resized.
-        interpolation: of the resizing, as `decode_image` names it.
-        cache: decoded faces, uint8 (k, S, S, 3), on any device, or None to decode on demand.
-        cached_rows: the row of each of the k faces; all rows where not given.
+        interpolation: of the resizing, as in `decode_image`.
+        cache: decoded faces, uint8 (k, S, S, 3), on any device; None to decode on demand.
+        cached_rows: the row of each of the k faces; all rows where None.
 
     Raises:
         DataError: on access, naming the face, when an image cannot be decoded.
@@ -161,7 +160,7 @@ class FaceDataset(Dataset[Batch]):
         else:
             pixels = torch.empty((len(rows), self.size, self.size, 3), dtype=torch.uint8)
             if get_worker_info() is not None:
-                # Decoded where the main process will read it, a batch is not copied once more.
+                # Decoding into memory that the main process reads saves a copy of the batch.
                 pixels.share_memory_()  # type: ignore[no-untyped-call]
             self.decode(rows, pixels.numpy())
         return pixels.permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
-"""Operations on batches of float images: each image has its own parameters, nothing is random.
+"""Deterministic operations on batches of float images, with parameters for each image.
 
-All take float images (n, 3, H, W) in [0, 1] and parameters (n,) on the same device unless said
-otherwise, and return images of the same shape in [0, 1]. They may overwrite the images they are
-given: use what they return.
+All take float images (n, 3, H, W) in [0, 1] and parameters (n,) on the same device unless stated
+otherwise, and return images of the same shape in [0, 1]. They may overwrite the given images: use
+the returned ones.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from affectnet.data.augmentation import Fill
 
 BLUR_KERNEL: Final = 5
 LUMA: Final = (0.2989, 0.587, 0.114)
-"""Shares of red, green and blue in the luma of ITU-R BT.601, rounded as torchvision does."""
+"""Weights of red, green and blue in the luma of ITU-R BT.601, rounded as torchvision does."""
 
 _PADDING: Final[dict[str, str]] = {"black": "zeros", "edge": "border", "mirror": "reflection"}
 
@@ -37,20 +37,20 @@ def warp_lines(
         size: H and W.
         angle: (n,) degrees, clockwise on the screen.
         scale: (n,) above 0; 2 makes the face twice as large.
-        shift: (n, 2) to the right and down, as shares of width and height.
+        shift: (n, 2) to the right and down, as fractions of width and height.
         hflip: bool (n,), mirror left and right.
         vflip: bool (n,), turn upside down.
 
     Returns:
-        complex (n, W) and (n, H). The pixel in row i, column j comes from the place
-        first[j] + second[i], x its real part and y its imaginary part, both from -1 to 1 over the
+        complex (n, W) and (n, H). The pixel in row i, column j is taken from the point
+        first[j] + second[i], whose real part is x and imaginary part y, both from -1 to 1 over the
         image.
     """
     height, width = size
     radians = torch.deg2rad(angle)
     cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
     across, down = torch.where(hflip, -1.0, 1.0), torch.where(vflip, -1.0, 1.0)
-    # The aspect ratio keeps a rotation a rotation when the image is no square.
+    # The aspect ratio keeps angles in images that are not square.
     xx, xy = across * cos, across * sin * (height / width)
     yx, yy = -down * sin * (width / height), down * cos
     right, below = 2 * shift[:, 0], 2 * shift[:, 1]
@@ -61,7 +61,7 @@ def warp_lines(
 
 
 def warp(images: Tensor, columns: Tensor, rows: Tensor, fill: Fill = "black") -> Tensor:
-    """Resample once, bilinear, by what `warp_lines` made; `fill` shows where there is no image."""
+    """Resample once, bilinear, by `warp_lines`; `fill` is used outside the image."""
     # One complex addition makes the whole grid, some forty times as fast as affine_grid.
     grid = torch.view_as_real(columns[:, None, :] + rows[:, :, None])
     return F.grid_sample(
@@ -74,7 +74,7 @@ def _pixel_centres(n: int, device: torch.device) -> Tensor:
 
 
 def blur_taps(sigma: Tensor) -> Tensor:
-    """Prepare `gaussian_blur`: sigma (n,) in pixels to the middle tap and its two neighbours."""
+    """Return the taps for `gaussian_blur`, (n, 3): the middle and two neighbours; sigma (n,)."""
     offsets = torch.arange(BLUR_KERNEL // 2 + 1, device=sigma.device, dtype=sigma.dtype)
     taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     return taps / (taps[:, :1] + 2 * taps[:, 1:].sum(dim=1, keepdim=True))
@@ -87,7 +87,7 @@ def gaussian_blur(images: Tensor, taps: Tensor) -> Tensor:
 
 
 def _blur_along(images: Tensor, taps: Tensor, dim: int) -> Tensor:
-    """Weigh shifted copies: as fast as one grouped convolution, and fast for few images too."""
+    """Add weighted shifted copies: as fast as a grouped convolution, also for few images."""
     reach = BLUR_KERNEL // 2
     size = images.shape[dim] - 2 * reach
     result = images.narrow(dim, reach, size) * _per_image(taps[:, 0])
@@ -100,16 +100,16 @@ def _blur_along(images: Tensor, taps: Tensor, dim: int) -> Tensor:
 
 
 def motion_taps(length: Tensor, direction: Tensor, reach: int) -> Tensor:
-    """Prepare `motion_blur`: a line through the middle, a pixel wide.
+    """Return the taps for `motion_blur`: a line through the middle, a pixel wide.
 
     Args:
-        length: (n,) of the line in pixels; a pixel or less smears nothing.
+        length: (n,) of the line in pixels; up to one pixel nothing is blurred.
         direction: (n,) degrees from the horizontal, anticlockwise on the screen.
-        reach: half of the longest line, rounded up. The same for all parts of a batch, so that they
-            are computed alike.
+        reach: half of the longest line, rounded up. The same for all parts of a batch, so that
+            they are computed in the same way.
 
     Returns:
-        (n, 2 * reach + 1, 2 * reach + 1), of sum 1 each.
+        (n, 2 * reach + 1, 2 * reach + 1), each with sum 1.
     """
     offsets = torch.arange(-reach, reach + 1, device=length.device, dtype=length.dtype)
     radians = torch.deg2rad(direction)
@@ -117,16 +117,16 @@ def motion_taps(length: Tensor, direction: Tensor, reach: int) -> Tensor:
     x, y = offsets[None, None, :], -offsets[None, :, None]
     along, across = (x * cos + y * sin).abs(), (y * cos - x * sin).abs()
     half = length[:, None, None].clamp_min(1) / 2
-    # What the line covers of a pixel, nearly.
+    # Approximate fraction of a pixel that the line covers.
     taps = (half + 0.5 - along).clamp(0, 1) * (1 - across).clamp_min(0)
     return taps / taps.sum(dim=(1, 2), keepdim=True)
 
 
 def motion_blur(images: Tensor, taps: Tensor) -> Tensor:
-    """Smear along a straight line, the border repeated; taps as `motion_taps` makes them."""
+    """Blur along a straight line, the border repeated; taps from `motion_taps`."""
     reach, (height, width) = taps.shape[-1] // 2, images.shape[-2:]
-    # By Fourier transforms: at 224 px a convolution with so large a kernel takes twenty times as
-    # long. What wraps around lands in the rows and columns that are cut off.
+    # By Fourier transforms: at 224 px a convolution with such a large kernel takes twenty times as
+    # long. Only rows and columns that are cut off wrap around.
     padded = F.pad(images, (reach,) * 4, mode="replicate")
     size = (height + 2 * reach, width + 2 * reach)
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(taps, s=size)[:, None]
@@ -161,21 +161,21 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_gamma(images: Tensor, exponent: Tensor) -> Tensor:
-    """Raise to the exponent (n,) above 0; above 1 darkens the middle tones, as low light does."""
+    """Raise to the exponent (n,) above 0; above 1 darkens the middle tones like low light."""
     return images.pow_(_per_image(exponent))
 
 
 def to_grey(images: Tensor) -> Tensor:
-    """Put the luma into all three channels."""
+    """Set all three channels to the luma."""
     return images.copy_(luma(images).expand_as(images))
 
 
 def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
-    """Shrink each image and enlarge it again, as if the face had been small in the photo.
+    """Shrink each image and enlarge it again, like a small face in a photo.
 
     Args:
         images: (n, 3, H, W).
-        sides: n shares in (0, 1] of height and width that are left between the two steps.
+        sides: n fractions in (0, 1] of height and width after shrinking.
     """
     height, width = images.shape[-2:]
     small = [(max(1, round(height * side)), max(1, round(width * side))) for side in sides]
@@ -190,7 +190,7 @@ def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
 
 
 def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Add Gaussian noise of standard deviation std (n,), from one seed an image, and clamp."""
+    """Add Gaussian noise of standard deviation std (n,), from one seed per image, and clamp."""
     generator = torch.Generator(images.device)
     noise = torch.empty_like(images)
     for row, seed in enumerate(seeds):
@@ -199,7 +199,7 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def through_jpeg(images: Tensor, qualities: Sequence[int]) -> Tensor:
-    """Compress as JPEG of a quality (n) from 1 to 100, and decompress; on the CPU."""
+    """Compress as JPEG of the qualities (n), 1 to 100, and decompress; on the CPU."""
     pixels = images.mul(255).round().to("cpu", torch.uint8)
     for image, quality in zip(pixels, qualities, strict=True):
         image.copy_(decode_jpeg(encode_jpeg(image, quality)))
@@ -207,7 +207,7 @@ def through_jpeg(images: Tensor, qualities: Sequence[int]) -> Tensor:
 
 
 def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: Tensor) -> Tensor:
-    """Paint one rectangle an image.
+    """Paint one rectangle per image.
 
     Args:
         images: (n, 3, H, W).
@@ -224,11 +224,11 @@ def wear_glasses(images: Tensor, eyes: Tensor, lens: Tensor, rim: Tensor, tint: 
 
     Args:
         images: (n, 3, H, W) in [0, 1].
-        eyes: (n, 2), distance of each eye from the middle, and of both from the top, as shares of
-            the side.
-        lens: (n, 2), half width and half height of a lens, as shares of the side.
-        rim: (n,), its width as a share of the side.
-        tint: (n, 2), brightness of rim and lens, and the lens's opacity (1 is black sunglasses).
+        eyes: (n, 2), distance of each eye from the middle, and of both from the top, as fractions
+            of the side.
+        lens: (n, 2), half width and half height of a lens, as fractions of the side.
+        rim: (n,), its width as a fraction of the side.
+        tint: (n, 2), brightness of rim and lens, and opacity of the lens (1 for black sunglasses).
     """
     height, width = images.shape[-2:]
     right = (torch.arange(width, device=images.device) + 0.5) / width - 0.5
@@ -236,9 +236,9 @@ def wear_glasses(images: Tensor, eyes: Tensor, lens: Tensor, rim: Tensor, tint: 
     apart, below = _per_image(eyes[:, 0]), _per_image(eyes[:, 1])
     wide, high = _per_image(lens[:, 0]), _per_image(lens[:, 1])
     half = _per_image(rim) / 2
-    # The two sides are each other's mirror image.
+    # The two sides are mirror images.
     x, y = right.abs()[None, None, None, :] - apart, down[None, None, :, None] - below
-    # Distance to the lens's edge, nearly: exact for a circle.
+    # Approximate distance to the lens's edge, exact for a circle.
     edge = ((x / wide).square() + (y / high).square()).sqrt().sub(1) * torch.minimum(wide, high)
     framed = (edge.abs() < half) | ((x < -wide) & (y.abs() < half))
     glass = (edge < 0) & ~framed

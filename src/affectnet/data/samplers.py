@@ -1,8 +1,8 @@
-"""Which rows make up each batch, and which process takes which part of it.
+"""The rows of each batch, and the part of it that each process takes.
 
-A sampler here yields whole batches, as lists of row numbers. The place among the processes (rank
-and number) is looked up when a pass begins, not before: a loader may be made before Lightning or
-torchrun has joined the processes.
+These samplers yield whole batches, as lists of row numbers. The place among the processes (rank and
+number) is determined when a pass begins: a loader may be made before Lightning or torchrun has
+initialised the process group.
 """
 
 import math
@@ -20,32 +20,32 @@ Place = tuple[int, int]
 
 
 def current_place() -> Place:
-    """Return this process's rank and the number of processes; (0, 1) when it is alone."""
+    """Return this process's rank and the number of processes; (0, 1) for a single process."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 class TrainBatches(Sampler[list[int]]):
-    """Shuffled batches of an epoch; the order is a function of (seed, epoch) alone.
+    """Shuffled batches of an epoch; the order depends only on (seed, epoch).
 
-    Without weights every row comes once an epoch. With weights as many rows as there are are drawn
+    Without weights every row occurs once per epoch. With weights the same number of rows is drawn
     with replacement, each in proportion to its weight.
 
-    A batch is shared out in equal contiguous parts, so the parts of all processes, joined by rank,
-    are the batch that one process would have. The last batch is filled up with rows from the
-    beginning of the order: every process takes the same number of steps, all of one size. A split
-    smaller than a batch makes one batch of its own size, rounded up to a multiple of the processes.
+    Each process takes an equal contiguous part of a batch, so the parts of all processes, joined by
+    rank, are the batch of a single process. The last batch is filled up with rows from the start of
+    the order: every process takes the same number of steps, all of one size. A split smaller than a
+    batch makes one batch of its own size, rounded up to a multiple of the processes.
 
     Args:
         rows: the row numbers to draw from, (n,).
-        batch_size: rows a step over all processes.
+        batch_size: rows per step over all processes.
         seed: 0 or above.
-        weights: one a row, at least 0, or None.
-        place: rank and number of processes; the current ones where not given.
+        weights: one per row, at least 0, or None.
+        place: rank and number of processes; the current ones where None.
 
     Raises:
-        ConfigError: when a pass begins and the batch cannot be shared equally.
+        ConfigError: when a pass begins and the batch cannot be divided equally.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class TrainBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; Lightning calls it."""
+        """Set the epoch of the next pass; Lightning calls it."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the rows of an epoch in the order in which one process would take them."""
+        """Return the rows of an epoch in the order of a single process."""
         random = np.random.default_rng([self._seed, epoch])
         if self._ends is None:
             return random.permutation(self._rows)
-        # Rounding may leave the last end below 1, and a draw above it would be no row.
+        # Rounding may leave the last end below 1, and no row would match a draw above it.
         drawn = np.searchsorted(self._ends[:-1], random.random(len(self._rows)), side="right")
         return self._rows[drawn]
 
@@ -91,23 +91,23 @@ class TrainBatches(Sampler[list[int]]):
         if self._batch_size % processes:
             near = max(1, round(self._batch_size / processes)) * processes
             raise ConfigError(
-                f"a batch of {self._batch_size} cannot be shared equally by {processes} processes; "
-                f"choose a multiple of {processes}, such as {near}"
+                f"a batch of {self._batch_size} cannot be divided equally among {processes} "
+                f"processes; choose a multiple of {processes}, such as {near}"
             )
         batch = min(self._batch_size, math.ceil(len(self._rows) / processes) * processes)
         return batch, batch // processes, rank
 
 
 class EvalBatches(Sampler[list[int]]):
-    """Batches of all rows in their order, each row in exactly one batch of one process.
+    """Batches of all rows in order, each row in exactly one batch of one process.
 
-    Every process gets the same number of batches, none empty, or those that wait for one another
-    would wait for ever; with several processes the parts differ by one row at most.
+    Every process gets the same number of batches, none empty, because processes that synchronise
+    would otherwise wait forever; with several processes the parts differ by at most one row.
 
     Args:
         rows: the row numbers, (n,).
-        batch_size: rows a step over all processes, at most.
-        place: rank and number of processes; the current ones where not given.
+        batch_size: largest number of rows per step over all processes.
+        place: rank and number of processes; the current ones where None.
 
     Raises:
         DataError: when a pass begins and there are fewer rows than processes.
@@ -125,7 +125,7 @@ class EvalBatches(Sampler[list[int]]):
         n = len(self._rows)
         if n < processes:
             raise DataError(
-                f"{n} images cannot be shared by {processes} processes; use at most {n} devices"
+                f"{n} images cannot be divided among {processes} processes; use at most {n} devices"
             )
         part = max(1, self._batch_size // processes)
         return min(math.ceil(n / (part * processes)), n // processes)

@@ -1,4 +1,4 @@
-"""Which face goes where, and how often it is drawn: splits, class caps, class and row weights."""
+"""Validation splits, caps per class, and weights of classes and rows."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -16,17 +16,16 @@ Sampling = Literal["natural", "balanced", "sqrt"]
 def stratified_split(
     ids: Sequence[str], labels: NDArray[np.integer], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose the validation rows, the same share of every class.
+    """Choose the validation rows, the same fraction of every class.
 
-    Within a class of n rows, rows are put in the order of sha256("SEED:ID") and the first
-    round(n * fraction) are taken (Python's `round`: halves go to the even number). So the choice
-    depends on the seed, the ids and the labels alone, on no machine's random numbers and on no
-    order of rows.
+    The n rows of a class are sorted by sha256("SEED:ID") and the first round(n * fraction) are
+    taken (Python's `round`: halves go to the even number). The result depends only on the seed, the
+    ids and the labels, not on a random generator or the order of the rows.
 
     Args:
         ids: n unique ids.
-        labels: integer (n,); any value is a stratum of its own, -1 (missing) too.
-        fraction: share of validation rows in [0, 1).
+        labels: integer (n,); every value is a stratum, including -1 (missing).
+        fraction: of validation rows, in [0, 1).
         seed: any integer.
 
     Returns:
@@ -36,20 +35,22 @@ def stratified_split(
         ConfigError: the fraction is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise ConfigError(f"the validation fraction is {fraction}; it must be at least 0, below 1")
+        raise ConfigError(
+            f"the validation fraction is {fraction}; it must be at least 0 and below 1"
+        )
     return _first_of_each_class(ids, labels, seed, lambda n: round(n * fraction))
 
 
 def cap_per_class(
     ids: Sequence[str], labels: NDArray[np.integer], cap: int | None, seed: int
 ) -> NDArray[np.bool_]:
-    """Keep at most `cap` rows of each class, chosen by the hash order of `stratified_split`.
+    """Choose at most `cap` rows of each class, by the hash order of `stratified_split`.
 
-    A larger cap with the same seed keeps all that a smaller one keeps. Rows without a label (-1)
+    A larger cap with the same seed includes all rows of a smaller one. Rows without a label (-1)
     count as one class.
 
     Returns:
-        bool (n,), True where the row is kept.
+        bool (n,), True for the chosen rows.
 
     Raises:
         ConfigError: the cap is below 1.
@@ -57,8 +58,8 @@ def cap_per_class(
     if cap is None:
         return np.ones(len(ids), bool)
     if cap < 1:
-        raise ConfigError(f"the cap is {cap} images a class; it must be at least 1")
-    # Another prefix than the split's, else the capped rows would be the validation rows first.
+        raise ConfigError(f"the cap is {cap} images per class; it must be at least 1")
+    # Not the split's prefix, or the validation rows would be chosen first.
     return _first_of_each_class(ids, labels, f"cap:{seed}", lambda n: min(n, cap))
 
 
@@ -83,10 +84,10 @@ def _first_of_each_class(
 
 
 def class_weights(labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Weigh each class by the inverse of its frequency, for a weighted loss.
+    """Return class weights inverse to the class frequencies, for a weighted loss.
 
     A class of n_c among n labelled rows and k present classes gets n / (k * n_c), so that the
-    mean weight over the rows is 1; an absent class gets 0. Missing labels (-1) do not count.
+    mean weight over the rows is 1; an absent class gets 0. Missing labels (-1) are ignored.
 
     Returns:
         float64 (8,).
@@ -101,17 +102,17 @@ def class_weights(labels: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def sample_weights(labels: NDArray[np.integer], mode: Sampling | str) -> NDArray[np.float64]:
-    """Weigh each row for drawing with replacement.
+    """Return the weight of each row for drawing with replacement.
 
-    'natural' draws all rows alike, 'balanced' all classes alike, 'sqrt' a class of n rows in
-    proportion to sqrt(n), half-way between. The mean weight is 1. Rows without a label (-1) keep
-    weight 1, so their share of the draws is their share of the rows.
+    'natural' draws all rows equally often, 'balanced' all classes, and 'sqrt' a class of n rows in
+    proportion to sqrt(n). The mean weight is 1. Rows without a label (-1) have weight 1, so their
+    fraction of the draws is their fraction of the rows.
 
     Returns:
         float64 (n,).
 
     Raises:
-        ConfigError: the mode is none of the three.
+        ConfigError: the mode is not one of the three.
     """
     labels = np.asarray(labels)
     if mode not in get_args(Sampling):
