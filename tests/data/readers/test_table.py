@@ -159,7 +159,7 @@ def test_parquet_with_everything(kit):
     [
         ({"a.csv": "x,y\n1,2\n"}, "has the columns x, y; it needs image or path"),
         ({"a.csv": ""}, "it needs image or path"),
-        ({"a.csv": "path,expression,label\n"}, "columns expression and label; keep the one"),
+        ({"a.csv": "path,expression,label\n"}, "columns expression and label; leave only the one"),
         ({"a.csv": "path,path,label\n"}, "two columns 'path'"),
         ({"a.csv": "path,label\n"}, "contain no face"),
         ({"a.csv": 'path,label\n"x.png,happy\ny.png,sad\n'}, "a quote opens"),
