@@ -29,7 +29,7 @@ COLOURS: Final[dict[str, str]] = {
     "anger": "#d55e00",
     "contempt": "#a0522d",
 }
-"""One colour an expression in every figure; after Okabe and Ito's colour-blind-safe palette."""
+"""One colour per expression in every figure, after Okabe and Ito's colour-blind-safe palette."""
 
 CIRCUMPLEX: Final[dict[str, tuple[float, float]]] = {
     "neutral": (0.0, 0.0),

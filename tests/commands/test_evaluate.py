@@ -68,7 +68,7 @@ def test_a_run_gets_predictions_and_scores(make_run, drawn, capsys):
     assert "…" not in tables
 
 
-def test_figures_are_drawn_unasked(make_run, drawn):
+def test_figures_are_drawn_by_default(make_run, drawn):
     run = make_run("first")
     evaluate(
         EvaluateConfig(runs=(run.path,), data=drawn, **FAST | {"figures": True, "explain": False})
@@ -92,7 +92,7 @@ def test_the_run_folder_gets_all_figures(make_run, drawn, capsys):
     assert fewer
 
 
-def test_the_card_follows_the_scores_until_somebody_writes_in_it(make_run, drawn):
+def test_the_card_follows_the_scores_until_the_user_edits_it(make_run, drawn):
     run = make_run("first")
     card = run.model / "README.md"
     evaluate(EvaluateConfig(runs=(run.path,), data=drawn, card=False, **FAST))
@@ -115,7 +115,7 @@ def test_the_card_follows_the_scores_until_somebody_writes_in_it(make_run, drawn
     ]
 
 
-def test_a_run_is_not_evaluated_twice_unasked(make_run, drawn):
+def test_a_second_evaluation_needs_overwrite(make_run, drawn):
     run = make_run("first")
     evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST))
     file = run.evaluation("test") / "predictions.parquet"
@@ -187,7 +187,7 @@ def test_a_saved_model_alone_is_not_enough(make_run, drawn):
         evaluate(EvaluateConfig(runs=(model,), data=drawn, devices=2, **FAST))
 
 
-def test_calibration_is_kept_in_the_model(make_run, drawn):
+def test_calibration_is_stored_in_the_model(make_run, drawn):
     run = make_run("first")
     evaluate(EvaluateConfig(runs=(run.path,), data=drawn, calibrate=True, **FAST))
     temperature = AffectModel.from_pretrained(run.model).temperature
@@ -207,7 +207,7 @@ def test_slices_of_columns_and_of_images(make_run, drawn, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_anybodys_file_against_a_dataset(drawn, guesses, tmp_path, suffix):
+def test_a_file_against_a_dataset(drawn, guesses, tmp_path, suffix):
     path = tmp_path / f"theirs{suffix}"
     table = pa.table(guesses)
     write = pa.csv.write_csv if suffix == ".csv" else pq.write_table
@@ -300,7 +300,7 @@ def test_scores_alone_in_a_json_file(drawn, guesses, tmp_path):
         evaluate(config)
 
 
-def test_what_does_not_go_together(make_run, drawn, tmp_path):
+def test_conflicting_settings_are_refused(make_run, drawn, tmp_path):
     run = make_run("first").path
     wrong = [
         (EvaluateConfig(), ConfigError, "give one or several runs"),
@@ -335,6 +335,6 @@ def test_a_bad_file_is_one_line_and_status_2(tmp_path, drawn, capsys):
     path = tmp_path / "bad.csv"
     path.write_text("id,valence_pred\na,-2\n")
     assert cli.main(["evaluate", "--predictions", str(path), "--truth", str(drawn)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "valence_pred of -2" in said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "valence_pred of -2" in error

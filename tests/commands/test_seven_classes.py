@@ -84,7 +84,7 @@ def test_ingest_drops_contempt_and_nothing_else(seven: Path, drawn: Path) -> Non
     assert np.allclose(sad, np.array([0, 0, 2, 0, 0, 0, 1, 0]) / 3)
 
 
-def test_a_soft_label_of_contempt_alone_goes(drawn_tars, drawn, tmp_path) -> None:
+def test_a_soft_label_of_contempt_alone_is_dropped(drawn_tars, drawn, tmp_path) -> None:
     first = open_split(drawn, "test").ids[0]
     (tmp_path / "soft.csv").write_text(f"id,{','.join(EXPRESSIONS)}\n{first},0,0,0,0,0,0,0,1\n")
     given = ["ingest", str(drawn_tars[1]), "--soft", f"{tmp_path}/soft.csv", "--without-contempt"]
@@ -94,7 +94,7 @@ def test_a_soft_label_of_contempt_alone_goes(drawn_tars, drawn, tmp_path) -> Non
     assert first in split.ids
 
 
-def test_a_model_of_seven_outputs_says_so(run7: RunFolder) -> None:
+def test_a_model_of_seven_classes_states_them(run7: RunFolder) -> None:
     assert json.loads((run7.model / "config.json").read_text())["classes"] == list(SEVEN)
     assert yaml.safe_load(run7.config.read_text())["without_contempt"] is True
     assert AffectModel.from_pretrained(run7.model).heads.expression.out_features == 7
@@ -114,12 +114,12 @@ def independent(folder: Path) -> dict[str, float]:
     table = table[table.expression != CONTEMPT]
     p = table[list(PROBABILITY_COLUMNS[:CONTEMPT])].to_numpy(np.float64)
     p = p / p.sum(axis=1, keepdims=True)
-    y, said = table.expression.to_numpy(), p.argmax(axis=1)
+    y, labels = table.expression.to_numpy(), p.argmax(axis=1)
     return {
         "n": len(y),
-        "accuracy": sk.accuracy_score(y, said),
-        "f1_macro": sk.f1_score(y, said, average="macro", labels=range(7)),
-        "cohen_kappa": sk.cohen_kappa_score(y, said),
+        "accuracy": sk.accuracy_score(y, labels),
+        "f1_macro": sk.f1_score(y, labels, average="macro", labels=range(7)),
+        "cohen_kappa": sk.cohen_kappa_score(y, labels),
         "auc_roc_macro": sk.roc_auc_score(y, p, multi_class="ovr", average="macro"),
         "rmse": sk.root_mean_squared_error(table.valence, table.valence_pred),
     }
@@ -148,8 +148,8 @@ def test_a_model_of_seven_on_eight_class_data_leaves_contempt_out(
     expected = independent(folder)
     assert expected["n"] == 42
     check(metrics, expected)
-    said = "the predictions have no contempt): 6 faces of contempt are in no metric"
-    assert said in " ".join(metrics["protocol"]["notes"])
+    note = "the predictions have no contempt): 6 faces of contempt are in no metric"
+    assert note in " ".join(metrics["protocol"]["notes"])
     assert "seven classes (without contempt)" in capsys.readouterr().out
     table = pq.read_table(folder / "predictions.parquet")
     assert table.column("p_contempt").null_count == table.num_rows == 48
@@ -167,7 +167,7 @@ def test_a_model_of_eight_is_scored_in_seven(
     assert metrics["protocol"]["n_contempt"] == (6 if flag else 0)
 
 
-def test_anybody_s_predictions_and_comparison(
+def test_predictions_in_a_file_and_comparison(
     run7: RunFolder, run8: RunFolder, drawn: Path, tmp_path: Path
 ) -> None:
     evaluate(settings(run7, run8, data=drawn, out=tmp_path / "two", ensemble=True))

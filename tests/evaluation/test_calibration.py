@@ -17,7 +17,7 @@ from affectnet.evaluation.predictions import Predictions
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
-def test_the_temperature_of_drawn_labels_is_found(temperature):
+def test_the_temperature_of_sampled_labels_is_found(temperature):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20000, 8)) * 2
     draw = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
@@ -105,7 +105,7 @@ def test_valence_and_arousal_alone_have_a_mean(make_faces):
     assert (ensemble([given, given]).valence == given.valence).all()
 
 
-def test_what_has_no_mean(make_faces):
+def test_ensembles_without_a_mean_are_refused(make_faces):
     faces = make_faces(10, seed=58)
     ids = [str(i) for i in range(10)]
     given = member(faces, ids)

@@ -35,7 +35,7 @@ def test_the_better_one_is_named(faces):
     assert found.verdict in found.table().replace("\n", " ")
 
 
-def test_turning_the_two_round_turns_the_difference(faces):
+def test_swapping_the_two_negates_the_difference(faces):
     pair = (worse(faces, 0.4), faces.predictions())
     there = compare(faces.truth(), *pair, resamples=100)
     back = compare(faces.truth(), *pair[::-1], resamples=100)
@@ -75,14 +75,14 @@ def test_pairing_makes_the_interval_narrower(faces):
 def test_only_faces_that_both_have(faces):
     ids = np.array([f"f{i}" for i in range(600)])
     truth = faces.truth() | {"id": ids}
-    said = faces.predictions() | {"id": ids}
-    first = {name: values[:400] for name, values in said.items()}
-    second = {name: values[:99:-1] for name, values in said.items()}
+    given = faces.predictions() | {"id": ids}
+    first = {name: values[:400] for name, values in given.items()}
+    second = {name: values[:99:-1] for name, values in given.items()}
     found = compare(truth, first, second, resamples=20, stratified=True)
     assert found.metrics["n"] == 300
     assert found.metrics["expression"]["accuracy"]["difference"] == 0
     with pytest.raises(DataError, match="no id in common"):
-        compare(truth, first, {name: values[400:] for name, values in said.items()})
+        compare(truth, first, {name: values[400:] for name, values in given.items()})
 
 
 def test_faces_that_lack_one_target(faces):

@@ -1,4 +1,4 @@
-"""Reading anybody's predictions: what is understood, and one clear line for what is not."""
+"""Reading predictions of any source: accepted forms, and one clear line for each fault."""
 
 import csv
 import re
@@ -91,7 +91,7 @@ def test_seven_probabilities(write):
     assert preds.probabilities[0, 7] == 0.0
 
 
-def test_a_label_given_beside_probabilities_stands(write):
+def test_a_given_label_has_priority_over_probabilities(write):
     path = write(["id", *PROBABILITY_COLUMNS, "expression_pred"], ["a", *P8, 5])
     assert read_predictions(path).expression.tolist() == [5]
 
@@ -141,10 +141,10 @@ def test_a_bad_file_gives_one_clear_line(write, fault):
     header, rows, message = BAD[fault]
     with pytest.raises(DataError) as caught:
         read_predictions(write(header, *rows))
-    said = str(caught.value)
-    assert re.search(message, said), said
-    assert "given.csv" in said
-    assert "\n" not in said
+    text = str(caught.value)
+    assert re.search(message, text), text
+    assert "given.csv" in text
+    assert "\n" not in text
 
 
 def test_bad_truth_gives_one_clear_line(write):
@@ -187,7 +187,7 @@ def test_other_faults(tmp_path, write):
         predictions_of([1, 2])
 
 
-def test_predictions_out_of_range_as_the_user_says(write):
+def test_predictions_out_of_range_follow_the_option(write):
     path = write(["id", "valence_pred"], ["a", 1.25], ["b", 0.5])
     with pytest.raises(DataError, match="--out-of-range clip"):
         read_predictions(path)
@@ -195,7 +195,7 @@ def test_predictions_out_of_range_as_the_user_says(write):
     assert read_predictions(path, out_of_range="keep").valence.tolist() == [1.25, 0.5]
 
 
-def test_rows_join_by_id_and_the_rest_is_named():
+def test_rows_join_by_id_and_unmatched_ids_are_listed():
     truth = truth_of({"id": ["a", "b", "c"], "expression": [0, 1, 2]})
     preds = predictions_of({"id": ["c", "x", "a"], "expression_pred": [2, 5, 1]})
     joined = join(truth, preds)
@@ -228,7 +228,7 @@ def test_frames_tables_and_files_read_alike(tmp_path, make_faces):
         assert (reading.valence == faces.valence_pred).all()
 
 
-def test_what_is_written_scores_as_what_was_given(tmp_path, make_faces):
+def test_written_predictions_score_like_the_given_ones(tmp_path, make_faces):
     faces = make_faces(60, seed=2)
     valence = faces.valence.astype(np.float32)
     valence[3] = np.nan

@@ -65,7 +65,7 @@ def test_metrics_equal_the_reference(file, reference_expression, reference_affec
         x, x_pred = (column[key].astype(float) for key in (name, f"{name}_pred"))
         for metric, value in reference_affect(x, x_pred).items():
             assert scores[name][metric]["value"] == pytest.approx(value, abs=1e-9)
-    # Real faces are told apart better than by the commonest class, even from their pixels.
+    # Even pixels classify real faces better than the most frequent class does.
     majority = scores["baselines"]["majority class"]["expression"]["accuracy"]["value"]
     assert scores["expression"]["accuracy"]["low"] > majority
     assert scores["valence"]["ccc"]["low"] > 0

@@ -29,7 +29,7 @@ AFFECT = ("rmse", "mae", "corr", "sagr", "ccc")
 
 
 def entries(block, path=()):
-    """Every {value, low, high} of a score with where it stands."""
+    """Every {value, low, high} of a score with its path."""
     for key, part in block.items():
         if isinstance(part, dict):
             if "value" in part and "low" in part:
@@ -48,7 +48,7 @@ def scores(faces):
     return evaluate(faces.truth(), faces.predictions(), resamples=200)
 
 
-def test_metrics_json_has_what_design_promises(scores, faces):
+def test_metrics_json_has_all_documented_keys(scores, faces):
     metrics = scores.to_dict()
     assert metrics["n"] == 500
     for name in SCALARS:
@@ -141,11 +141,11 @@ def test_the_order_of_rows_does_not_matter(faces):
     assert straight.to_dict() == turned.to_dict()
 
 
-def test_missing_and_extra_ids_are_told(faces):
+def test_missing_and_extra_ids_are_noted(faces):
     ids = [f"f{i}" for i in range(500)]
-    said = {name: values[:400] for name, values in faces.predictions().items()}
+    given = {name: values[:400] for name, values in faces.predictions().items()}
     scores = evaluate(
-        faces.truth() | {"id": ids}, said | {"id": [*ids[:399], "stranger"]}, resamples=0
+        faces.truth() | {"id": ids}, given | {"id": [*ids[:399], "stranger"]}, resamples=0
     )
     protocol = scores["protocol"]
     assert (scores["n"], protocol["n_truth"]) == (399, 500)
@@ -155,7 +155,7 @@ def test_missing_and_extra_ids_are_told(faces):
     assert "101 faces of the truth have no prediction" in scores.table()
 
 
-def test_labels_alone_score_what_they_can(faces):
+def test_labels_alone_give_the_metrics_of_labels(faces):
     scores = evaluate(
         {"expression": faces.expression}, {"expression_pred": faces.preds}, resamples=50
     )
@@ -231,7 +231,7 @@ def test_a_rare_class_has_no_interval(faces):
     assert "undefined in" in recall["reason"]
 
 
-def test_an_absent_class_is_told(faces):
+def test_an_absent_class_is_noted(faces):
     y = np.minimum(faces.expression, 6)
     scores = evaluate({"expression": y}, {"probabilities": faces.probabilities}, resamples=0)
     assert "no contempt" in scores["expression"]["note"]
@@ -295,7 +295,7 @@ def test_consistency(scores):
     assert 0 < scores["consistency"]["annotated"]["value"] < 1
 
 
-def test_a_label_that_is_not_the_most_probable_is_told(faces):
+def test_a_label_that_is_not_the_most_probable_is_noted(faces):
     preds = faces.predictions() | {"expression_pred": np.zeros(500, int)}
     notes = evaluate(faces.truth(), preds, resamples=0)["protocol"]["notes"]
     assert any("are not the most probable class" in note for note in notes)
@@ -316,7 +316,7 @@ def test_wrong_settings(faces, settings, message):
         evaluate(faces.truth(), faces.predictions(), **settings)
 
 
-def test_truth_and_predictions_of_different_things():
+def test_truth_and_predictions_of_different_targets():
     scores = evaluate({"expression": [1, 2]}, {"valence_pred": [0.1, 0.2]}, resamples=10)
     assert scores["expression"]["n"] == scores["valence"]["n"] == 0
     assert isinstance(scores, Scores)

@@ -15,14 +15,14 @@ def faces(make_faces):
     return make_faces(240, seed=4)
 
 
-def test_every_metric_is_that_of_the_faces_left(faces, reference_expression, reference_affect):
+def test_every_metric_is_that_of_the_remaining_faces(faces, reference_expression, reference_affect):
     scores = evaluate(faces.truth(), faces.predictions(), resamples=0, without_contempt=True)
     kept = faces.expression != 7
     y = faces.expression[kept]
     p = faces.probabilities[kept, :7]
     p = p / p.sum(axis=1, keepdims=True)
-    said = p.argmax(axis=1)
-    expected = reference_expression(y, said, p, classes=SEVEN)
+    labels = p.argmax(axis=1)
+    expected = reference_expression(y, labels, p, classes=SEVEN)
     block = scores["expression"]
     assert scores["n"] == block["n"] == kept.sum() < 240
     assert block["classes"] == list(block["per_class"]) == list(SEVEN)
@@ -44,7 +44,7 @@ def test_every_metric_is_that_of_the_faces_left(faces, reference_expression, ref
     assert majority["accuracy"]["value"] == pytest.approx(shares.max())
 
 
-def test_the_protocol_says_so(faces):
+def test_the_protocol_states_seven_classes(faces):
     scores = evaluate(faces.truth(), faces.predictions(), resamples=0, without_contempt=True)
     protocol = scores["protocol"]
     left_out = int((faces.expression == 7).sum())
@@ -59,7 +59,7 @@ def test_the_protocol_says_so(faces):
     assert eight["n"] == 240
 
 
-def test_intervals_and_slices_are_of_the_faces_left(faces):
+def test_intervals_and_slices_are_of_the_remaining_faces(faces):
     sides = np.where(np.arange(240) % 2, "odd", "even")
     kept = faces.expression != 7
     whole = evaluate(

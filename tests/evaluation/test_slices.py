@@ -38,7 +38,7 @@ def test_each_slice_scores_as_its_faces_alone(faces):
     assert "Worst slice by group: rare (100 faces)" in found.table()
 
 
-def test_the_worst_is_sought_among_slices_of_some_size(faces):
+def test_the_worst_slice_has_a_minimum_size(faces):
     group = np.array(["many"] * 395 + ["five"] * 5)
     p = np.eye(8)[faces.expression] * 0.9 + 0.0125
     p[395:] = np.roll(p[395:], 1, axis=1)
@@ -65,7 +65,7 @@ def test_columns_of_the_truth_by_name(faces):
         evaluate(truth, faces.predictions(), resamples=0, slices=["subse"])
 
 
-def test_many_numbers_are_cut_into_quarters():
+def test_many_numbers_are_split_into_quarters():
     values = np.append(np.arange(100.0), np.nan)
     masks = slice_masks("age", values)
     assert [int(mask.sum()) for mask in masks.values()] == [25, 25, 25, 25, 1]
@@ -73,14 +73,14 @@ def test_many_numbers_are_cut_into_quarters():
     assert sum(masks.values()).tolist() == [1] * 101
 
 
-def test_a_heap_of_equal_numbers_makes_fewer_slices():
+def test_many_equal_numbers_make_fewer_slices():
     values = np.concatenate([np.zeros(60), np.linspace(1, 2, 40)])
     masks = slice_masks("x", values)
     assert sum(masks.values()).tolist() == [1] * 100
     assert all(mask.any() for mask in masks.values())
 
 
-def test_words_with_gaps():
+def test_text_with_missing_values():
     masks = slice_masks("pose", np.array(["left", None, "right", "left", ""], object))
     assert {name: mask.tolist() for name, mask in masks.items()} == {
         "left": [True, False, False, True, False],
@@ -89,7 +89,7 @@ def test_words_with_gaps():
     }
 
 
-def test_a_different_word_on_every_face_is_no_slice(faces):
+def test_a_different_word_for_every_face_is_refused(faces):
     names = np.array([f"file{i}.jpg" for i in range(400)])
     with pytest.raises(ConfigError, match="400 different values"):
         evaluate(faces.truth(), faces.predictions(), resamples=0, slices={"file": names})

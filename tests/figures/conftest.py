@@ -1,4 +1,4 @@
-"""Arrays as a model would give them, and the comparison of a figure with its stored picture."""
+"""Arrays like those of a model, and the comparison of a figure with its stored image."""
 
 import os
 from collections.abc import Callable

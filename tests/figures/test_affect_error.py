@@ -61,18 +61,18 @@ def test_few_or_no_faces_still_draw(scored, rows):
     for draw in (error_by_region, predicted_against_true):
         figure = draw(*scored.affect[:rows].T, *scored.affect_pred[:rows].T)
         figure.draw_without_rendering()
-        said = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
-        assert ("no face has" in said) == (rows == 0)
+        text_of_all = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+        assert ("no face has" in text_of_all) == (rows == 0)
 
 
-def test_one_dimension_without_annotation_is_said_in_its_panel(scored):
+def test_a_dimension_without_annotation_gets_a_message(scored):
     nothing = np.full(len(scored.truth), np.nan)
     figure = predicted_against_true(scored.affect[:, 0], nothing, *scored.affect_pred.T)
     assert len(figure.axes[0].collections) == 1
     assert "annotated\nand a predicted arousal" in figure.axes[1].texts[0].get_text()
 
 
-def test_looks_as_stored(scored, same_as_stored):
+def test_matches_the_stored_image(scored, same_as_stored):
     affect, preds = scored.affect.T, scored.affect_pred.T
     same_as_stored(error_by_region(*affect, *preds), "regions")
     same_as_stored(predicted_against_true(*affect, *preds), "against")

@@ -17,7 +17,7 @@ def ellipses(figure):
     }
 
 
-def test_density_has_an_ellipse_a_class_at_its_mean(scored):
+def test_density_has_one_ellipse_per_class_at_its_mean(scored):
     figure = affect_density(*scored.affect.T, scored.truth)
     drawn = ellipses(figure)
     assert list(drawn) == list(EXPRESSIONS)
@@ -81,8 +81,8 @@ def test_few_or_no_faces_still_draw(scored, rows):
         residual_arrows(*affect.T, *preds.T),
     ):
         figure.draw_without_rendering()
-        said = [text.get_text() for text in figure.axes[0].texts]
-        assert any("no face" in text for text in said) == (rows == 0)
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert any("no face" in text for text in texts) == (rows == 0)
 
 
 def test_missing_values_are_left_out(scored):
@@ -122,7 +122,7 @@ def test_labels_stay_inside_and_off_one_another(points):
         assert not any(abs(x - u) < 0.3 and abs(y - w) < 0.08 for u, w in centres[:i])
 
 
-def test_looks_as_stored(scored, same_as_stored):
+def test_matches_the_stored_image(scored, same_as_stored):
     affect, preds = scored.affect, scored.affect_pred
     same_as_stored(affect_density(*affect.T, scored.truth), "density")
     same_as_stored(affect_scatter(scored.truth, *affect.T, *preds.T), "scatter")

@@ -53,7 +53,7 @@ def test_one_epoch_is_a_dot():
     assert figure.axes[0].lines[0].get_marker() == "o"
 
 
-def test_no_epochs_are_said():
+def test_no_epochs_give_a_message():
     for runs in ({}, {"a": {}}, {"a": {"epoch": np.array([])}}):
         assert "no run has" in learning_curves(runs).axes[0].texts[0].get_text()
 
@@ -71,5 +71,5 @@ def test_more_runs_than_colours():
     assert len(lines(figure.axes[0], "val-loss")) == 9
 
 
-def test_looks_as_stored(same_as_stored):
+def test_matches_the_stored_image(same_as_stored):
     same_as_stored(learning_curves({"cvnet": history(), "resnet": history(seed=5)}), "curves")

@@ -1,4 +1,4 @@
-"""The figure over time: lines break where nobody was seen, and nothing breaks it."""
+"""The figure over time: lines break where no face was visible, and poor input is drawn."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ def test_a_gap_breaks_the_line_and_the_ribbon() -> None:
     assert sorted(uncovered)[-2] < 1e-6
 
 
-def test_too_many_faces_are_told(tmp_path) -> None:
+def test_too_many_faces_are_counted_in_a_note(tmp_path) -> None:
     lines = [line(f"face {i}", np.arange(30) * 0.04) for i in range(MOST_LINES + 3)]
     figure = affect_over_time(lines, 400.0, left_out=2)
     assert "5 more faces" in figure.axes[2].get_xlabel()
@@ -45,6 +45,6 @@ def test_too_many_faces_are_told(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_little_to_draw_is_drawn(n: int, tmp_path) -> None:
+def test_few_moments_are_drawn(n: int, tmp_path) -> None:
     lines = [line("face 1", np.zeros(1))][:n]
     affect_over_time(lines, 0.0).savefig(tmp_path / "f.png")

@@ -125,7 +125,7 @@ def returns_a_figure(name: str) -> bool:
     return inspect.isfunction(function) and result in (Figure, "Figure")
 
 
-def test_no_figure_is_forgotten() -> None:
+def test_every_public_figure_is_tested() -> None:
     assert {name for name in figures.__all__ if returns_a_figure(name)} == set(DRAW)
 
 
@@ -154,7 +154,9 @@ def test_the_bar_of_the_density_counts_faces_in_plain_numbers(n: int, marks: Any
     assert not [label for label in bar.get_yticklabels(minor=True) if label.get_text()]
 
 
-def test_mean_attention_looks_as_stored(same_as_stored: Callable[[Figure, str], None]) -> None:
+def test_mean_attention_matches_the_stored_image(
+    same_as_stored: Callable[[Figure, str], None],
+) -> None:
     y, x = np.mgrid[:24, :24]
     labels = np.arange(16) % 8
     images = np.full((16, 24, 24), 120, np.uint8)
@@ -163,7 +165,9 @@ def test_mean_attention_looks_as_stored(same_as_stored: Callable[[Figure, str], 
     same_as_stored(figures.mean_attention(images, maps, labels), "mean-attention")
 
 
-def test_affect_over_time_looks_as_stored(same_as_stored: Callable[[Figure, str], None]) -> None:
+def test_affect_over_time_matches_the_stored_image(
+    same_as_stored: Callable[[Figure, str], None],
+) -> None:
     time = np.arange(80) / 25
     lines = [
         figures.Line(

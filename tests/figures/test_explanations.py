@@ -46,11 +46,11 @@ def test_a_map_of_another_size_covers_the_whole_face() -> None:
 
 def test_grey_faces_and_no_face() -> None:
     assert len(images_of(attention_overlays(faces(2)[..., 0], spots(2)))) >= 4
-    said = attention_overlays([], np.zeros((0, 2, 2)), title="surely right")
-    assert said.axes[0].texts[0].get_text() == "surely right: no face to explain"
+    figure = attention_overlays([], np.zeros((0, 2, 2)), title="surely right")
+    assert figure.axes[0].texts[0].get_text() == "surely right: no face to explain"
 
 
-def test_nothing_is_clear_and_more_is_lighter() -> None:
+def test_zero_is_transparent_and_more_is_lighter() -> None:
     colours = heat()(np.linspace(0, 1, 20))
     assert colours[0, 3] == 0
     assert (np.diff(colours[:, 3]) > 0).all()
@@ -83,7 +83,7 @@ def test_poor_input_still_draws(labels: np.ndarray, tmp_path) -> None:
     assert path.stat().st_size > 1000
 
 
-def test_overlays_look_as_stored(same_as_stored) -> None:
+def test_overlays_match_the_stored_image(same_as_stored) -> None:
     from affectnet.data.drawn.release import render
 
     rng = np.random.default_rng(3)
@@ -118,7 +118,7 @@ def test_each_face_is_drawn_once_by_class_and_verdict() -> None:
     assert figure.axes[0].get_xlabel() == "200 of 5,000 faces\nt-SNE"
 
 
-def test_the_key_counts_the_faces_and_wears_their_colours() -> None:
+def test_the_legend_counts_the_faces_in_their_colours() -> None:
     where, labels = points(120)
     handles = feature_map(where, labels).legends[0].legend_handles
     texts = [handle.get_label() for handle in handles]
@@ -138,7 +138,7 @@ def test_feature_map_of_few_faces(n: int, tmp_path) -> None:
     assert path.stat().st_size > 500
 
 
-def test_the_feature_map_looks_as_stored(same_as_stored) -> None:
+def test_the_feature_map_matches_the_stored_image(same_as_stored) -> None:
     where, labels = points(150)
     right = np.arange(150) % 3 > 0
     same_as_stored(feature_map(where, labels, right, "t-SNE"), "features")

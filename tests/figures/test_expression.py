@@ -11,7 +11,7 @@ def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_class_distribution_draws_the_shares_in_the_class_colours():
+def test_class_distribution_draws_fractions_in_the_class_colours():
     counts = {"train": [300, 100, 50, 0, 20, 10, 15, 5], "test": [5] * 8}
     figure = class_distribution(counts)
     assert len(figure.axes) == 2
@@ -24,7 +24,7 @@ def test_class_distribution_draws_the_shares_in_the_class_colours():
     assert texts(figure)[:8] == [str(n) for n in counts["train"]]
 
 
-def test_class_distribution_of_nothing_says_so():
+def test_class_distribution_of_nothing_gives_a_message():
     assert "no split" in texts(class_distribution({}))[0]
     figure = class_distribution({"test": [0] * 8})
     assert figure.axes[0].get_xlabel() == "no labelled face"
@@ -37,7 +37,7 @@ def test_confusion_counts_agree_with_sklearn(scored):
     )
 
 
-def test_confusion_counts_leave_out_what_is_missing():
+def test_confusion_counts_leave_out_missing_labels():
     counts = confusion_counts(np.array([0, -1, 2]), np.array([1, 3, -1]))
     assert counts.sum() == counts[0, 1] == 1
 
@@ -65,11 +65,11 @@ def test_confusion_matrix_of_one_class_leaves_the_other_rows_blank():
     assert "100%" in written
 
 
-def test_confusion_matrix_of_nothing_says_so():
+def test_confusion_matrix_of_nothing_gives_a_message():
     assert "no face" in texts(confusion_matrix(np.zeros((8, 8))))[0]
 
 
-def test_looks_as_stored(scored, same_as_stored):
+def test_matches_the_stored_image(scored, same_as_stored):
     counts = confusion_counts(scored.truth, scored.preds)
     same_as_stored(confusion_matrix(counts, title="cvnet"), "confusion")
     by_class = counts.sum(axis=1)

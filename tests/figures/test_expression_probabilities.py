@@ -63,7 +63,7 @@ def test_precision_recall_curves_enclose_the_average_precision(scored):
         assert text == f"{name}  {known:.3f}"
 
 
-def test_classes_that_nobody_shows_have_no_curve(scored):
+def test_absent_classes_have_no_curve(scored):
     two = np.isin(scored.truth, [0, 1])
     figure = roc_curves(scored.truth[two], scored.probabilities[two])
     assert list(curves(figure)) == ["neutral", "happiness"]
@@ -76,7 +76,7 @@ def test_one_class_has_no_roc_but_precision(scored):
     assert list(curves(precision_recall_curves(truth, scored.probabilities[:10]))) == ["neutral"]
 
 
-def test_no_labels_or_no_probabilities_are_said(scored):
+def test_no_labels_or_no_probabilities_give_a_message(scored):
     for figure in (
         roc_curves(np.full(5, -1), scored.probabilities[:5]),
         precision_recall_curves(scored.truth[:5], np.full((5, 8), np.nan)),
@@ -99,7 +99,7 @@ def test_reliability_agrees_with_the_calibration_error(scored):
     assert f"calibration error {error:.3f}" in above.get_title(loc="left")
 
 
-def test_looks_as_stored(scored, same_as_stored):
+def test_matches_the_stored_image(scored, same_as_stored):
     same_as_stored(roc_curves(scored.truth, scored.probabilities), "roc")
     same_as_stored(precision_recall_curves(scored.truth, scored.probabilities), "pr")
     right = scored.preds == scored.truth

@@ -30,11 +30,11 @@ def test_sample_grid_cuts_at_its_columns():
     assert len(shown(sample_grid([pictures(9)] * 8, columns=4))) == 32
 
 
-def test_sample_grid_of_nothing_says_so():
+def test_sample_grid_of_nothing_gives_a_message():
     assert "no image" in sample_grid([[]] * 8).axes[0].texts[0].get_text()
 
 
-def test_gallery_says_truth_prediction_confidence_and_affect():
+def test_gallery_shows_truth_prediction_confidence_and_affect():
     figure = gallery(
         [*pictures(2), None],
         np.array([1, 2, -1]),
@@ -62,13 +62,13 @@ def test_gallery_takes_colour_and_grey(grey):
     assert len(shown(figure)) == 7
 
 
-def test_gallery_of_nothing_says_so():
+def test_gallery_of_nothing_gives_a_message():
     nothing = np.array([])
     figure = gallery([], nothing, nothing, nothing, title="Wrong")
     assert figure.axes[0].texts[0].get_text() == "Wrong: no such face"
 
 
-def test_looks_as_stored(same_as_stored):
+def test_matches_the_stored_image(same_as_stored):
     truth, preds = np.arange(6), np.array([0, 1, 3, 3, 5, 5])
     figure = gallery(pictures(6), truth, preds, np.linspace(0.5, 1, 6), title="Faces")
     same_as_stored(figure, "gallery")

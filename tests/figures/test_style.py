@@ -20,7 +20,7 @@ def test_figures_leave_no_global_state():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_users_own_style_neither_matters_nor_changes():
+def test_the_style_of_the_user_has_no_effect_and_stays():
     with matplotlib.rc_context({"font.size": 31, "text.color": "red"}):
         figure = class_distribution({"test": [1] * 8})
         assert matplotlib.rcParams["font.size"] == 31
