@@ -78,7 +78,7 @@ def test_pupils_lips_and_nostrils_are_where_the_landmarks_say(expression, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_edge_of_the_jaw_is_an_edge_of_the_picture(seed):
+def test_the_edge_of_the_jaw_is_an_edge_of_the_image(seed):
     """Between neighbours of the jaw line, inside is skin and outside is something else."""
     picture, points = draw(NEUTRAL, seed=seed)
     centre = points[33]

@@ -1,7 +1,7 @@
 """Drawn faces with known expression, valence, arousal and landmarks, also as AffectNet tars.
 
-They stand in for real faces where none may be shipped: in the demo, in the tests, and in rehearsals
-of a full-size run. Nobody should judge a recogniser of real faces by them.
+They replace real faces where none may be shipped: in the demo, the tests and trials of full-size
+runs. They are not suitable for evaluating models of real faces.
 """
 
 import csv
@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from affectnet.data.drawn.look import Look
-from affectnet.data.drawn.picture import sketch_face
 from affectnet.data.drawn.scene import background, cover, photograph
 from affectnet.data.drawn.shape import Identity, Muscles, Pose, landmarks
+from affectnet.data.drawn.sketch import Traits, sketch_face
 from affectnet.data.store import Face
 from affectnet.errors import ConfigError
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
 from affectnet.run import write_beside
 
 SMALLEST = 32
-"""Below this side, in pixels, no expression can be read."""
+"""Below this side, in pixels, expressions are not recognisable."""
 
 LARGEST = 2048
 
@@ -49,31 +48,31 @@ def render(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Draw one face.
 
-    The expression moves action units of the face by the prototypes of `face_shape.PROTOTYPES`;
-    valence lifts the corners of the mouth, arousal opens eyes and mouth. All else - identity, pose,
-    light, background, what covers the face, noise - is drawn from `rng`, and is the same for the
-    same state of `rng` whatever the expression, valence and arousal.
+    The expression sets action units of the face by `shape.PROTOTYPES`; valence lifts the corners of
+    the mouth, arousal opens eyes and mouth. Identity, pose, light, background, covering objects and
+    noise are drawn from `rng`, and depend only on its state, not on the expression, valence and
+    arousal.
 
     Args:
         expression: 0-7 in the order of `labels.EXPRESSIONS`.
         valence: in [-1, 1].
         arousal: in [-1, 1].
-        rng: the only source of chance.
-        size: side of the square picture in pixels, 32-2048.
+        rng: the only source of randomness.
+        size: side of the square image in pixels, 32-2048.
         variety: in [0, 1]; 1 is the full range of people and conditions, 0 the average person,
-            upright, evenly lit, without noise and with nothing in front.
+            upright, evenly lit, without noise and uncovered.
 
     Returns:
-        uint8 RGB (size, size, 3), and the landmarks that the picture is drawn through, float32
-        (68, 2), x first, in pixels with centres at integers; all lie inside the picture.
+        uint8 RGB (size, size, 3), and its landmarks, float32 (68, 2), x first, in pixels with
+        centres at integers; all are inside the image.
 
     Raises:
         ConfigError: an argument outside its range.
     """
     _check_face(expression, valence, arousal)
-    _check_picture(size, variety)
+    _check_image(size, variety)
     person = Identity.draw(rng, variety)
-    look = Look.draw(rng, variety)
+    traits = Traits.draw(rng, variety)
     muscles = Muscles.draw(expression, valence, arousal, rng, variety)
     pose = Pose.draw(person, size, rng, variety)
     marks = landmarks(person, muscles)
@@ -82,10 +81,10 @@ def render(
     canvas = Image.new("RGB", (zoom * size, zoom * size))
     draw = ImageDraw.Draw(canvas)
     background(draw, canvas.width, rng)
-    sketch_face(person, look, muscles, marks).paint(draw, pose, zoom)
-    cover(draw, canvas.width, pose, zoom, look, rng, variety)
-    picture = photograph(canvas.reduce(zoom), pose, rng, variety)
-    return picture, pose.project(marks).astype(np.float32)
+    sketch_face(person, traits, muscles, marks).paint(draw, pose, zoom)
+    cover(draw, canvas.width, pose, zoom, traits, rng, variety)
+    image = photograph(canvas.reduce(zoom), pose, rng, variety)
+    return image, pose.project(marks).astype(np.float32)
 
 
 def draw_faces(
@@ -96,17 +95,17 @@ def draw_faces(
     soft: bool = False,
     variety: float = 1.0,
 ) -> Iterator[Face]:
-    """Draw faces of all expressions in mixed order, each of another person.
+    """Draw faces of all expressions in random order, each of a different person.
 
     Valence and arousal are normal around `labels.CIRCUMPLEX` with standard deviation `SPREAD`,
-    clipped to [-1, 1]. Face i depends on `seed`, i and its expression alone. Ids count from '0'.
+    clipped to [-1, 1]. Face i depends only on `seed`, i and its expression. Ids count from '0'.
 
     Args:
         per_class: faces of each expression, or eight numbers in the order of `labels.EXPRESSIONS`.
         seed: one or several integers, at least 0; the same seed draws the same faces.
-        size: side of the square pictures in pixels, 32-2048.
-        soft: also give soft labels: the shares of ten votes, of which six go to the expression and
-            four to it or to others that lie near in valence and arousal.
+        size: side of the square images in pixels, 32-2048.
+        soft: also give soft labels: the shares of ten votes, six for the expression and four for it
+            or others with similar valence and arousal.
         variety: as in `render`.
 
     Returns:
@@ -117,7 +116,7 @@ def draw_faces(
     """
     counts = _check_counts(per_class)
     seeds = _check_seed(seed)
-    _check_picture(size, variety)
+    _check_image(size, variety)
     return _draw_faces(counts, seeds, size, soft, variety)
 
 
@@ -130,10 +129,10 @@ def _draw_faces(
         near = np.clip(rng.normal(typical, SPREAD), -1, 1).tolist()
         valence, arousal = (round(value, 6) for value in near)
         votes = rng.random(4)
-        picture, points = render(expression, valence, arousal, rng, size, variety=variety)
+        pixels, points = render(expression, valence, arousal, rng, size, variety=variety)
         yield Face(
             id=str(index),
-            image=_jpeg(picture),
+            image=_jpeg(pixels),
             expression=expression,
             valence=valence,
             arousal=arousal,
@@ -143,16 +142,16 @@ def _draw_faces(
 
 
 def _mixed(counts: list[int], seeds: list[int]) -> list[int]:
-    """Return the expression of each face, so many of each, in an order that `seeds` shuffle."""
+    """Return the expression of each face, `counts` of each, in an order shuffled by `seeds`."""
     ordered = np.repeat(np.arange(N_EXPRESSIONS), counts)
-    # The length keeps this stream apart from those of the faces.
+    # The length makes this stream differ from those of the faces.
     mixed: list[int] = np.random.default_rng([*seeds, 0, 0]).permutation(ordered).tolist()
     return mixed
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
@@ -180,27 +179,27 @@ def write_affectnet_tars(
     distinct: int | None = None,
     variety: float = 1.0,
 ) -> tuple[Path, Path]:
-    """Write drawn faces as AffectNet's eight-class release: two tar files, laid out alike.
+    """Write drawn faces as AffectNet's eight-class release: two tar files with its layout.
 
     `train_and_val_set.tar` holds `train_set/images/ID.jpg` and `train_set/annotations/` with
     `ID_exp.npy`, `ID_val.npy`, `ID_aro.npy` (0-d unicode arrays) and `ID_lnd.npy` (136 numbers, x
     and y interleaved, pixels); `test_set.tar` the same under `val_set/`. The ids of both count from
-    0. The same arguments write the same bytes with the same Pillow. Files of these names are
-    replaced once the new ones are complete.
+    0. The same arguments write the same bytes with the same Pillow. Existing files are replaced
+    once the new ones are complete.
 
     Args:
-        out: the folder to write to; made if need be.
+        out: the folder to write to; created if missing.
         train_per_class: faces of each expression, or eight numbers.
         test_per_class: the same for the test part.
-        size: side of the square pictures in pixels, 32-2048.
+        size: side of the square images in pixels, 32-2048.
         seed: at least 0.
         landmarks: whether to write `ID_lnd.npy`, which some copies of AffectNet lack.
-        soft: also write the vote shares to `train_and_val_soft.csv` and `test_soft.csv` beside the
-            tars: `id`, then a column an expression.
-        distinct: render at most about this many pictures a part, and at least one an expression;
-            further faces repeat one of them, with its annotations, under ids of their own. This is
-            for rehearsals at the size of the real release, which drawing every face would turn into
-            an hour: never train on such a set to learn anything about a model.
+        soft: also write the vote shares to `train_and_val_soft.csv` and `test_soft.csv` next to the
+            tars: `id`, then one column per expression.
+        distinct: draw only about this many images per part, at least one per expression; further
+            faces repeat one of them, with its annotations, under new ids. For trials at the size of
+            the real release, which would take an hour to draw; results of training on such a set
+            are meaningless.
         variety: as in `render`.
 
     Returns:
@@ -214,7 +213,7 @@ def write_affectnet_tars(
         ("test", "val_set"): _check_counts(test_per_class),
     }
     _check_seed(seed)
-    _check_picture(size, variety)
+    _check_image(size, variety)
     if distinct is not None and distinct < 1:
         raise ConfigError(f"distinct is {distinct}; choose at least 1, or None for all")
     written = []
@@ -246,16 +245,16 @@ def write_affectnet_tars(
 def _repeat(
     draw: Callable[[list[int]], Iterator[Face]], counts: list[int], seeds: list[int], distinct: int
 ) -> Iterator[Face]:
-    """Fill up `counts` with repetitions of about `distinct` drawn faces."""
+    """Yield `counts` faces, repeating about `distinct` drawn ones."""
     total = sum(counts)
-    share = [min(count, max(1, round(distinct * count / total))) for count in counts]
+    drawn = [min(count, max(1, round(distinct * count / total))) for count in counts]
     pool: list[list[Face]] = [[] for _ in counts]
-    for expression, face in zip(_mixed(share, seeds), draw(share), strict=True):
+    for expression, face in zip(_mixed(drawn, seeds), draw(drawn), strict=True):
         pool[expression].append(face)
     used = [0] * len(counts)
     for index, expression in enumerate(_mixed(counts, seeds)):
-        choice = pool[expression]
-        yield replace(choice[used[expression] % len(choice)], id=str(index))
+        faces = pool[expression]
+        yield replace(faces[used[expression] % len(faces)], id=str(index))
         used[expression] += 1
 
 
@@ -313,7 +312,7 @@ def _check_face(expression: int, valence: float, arousal: float) -> None:
             raise ConfigError(f"{name} is {value}; choose a number from -1 to 1")
 
 
-def _check_picture(size: int, variety: float) -> None:
+def _check_image(size: int, variety: float) -> None:
     if not SMALLEST <= size <= LARGEST:
         raise ConfigError(f"size is {size} pixels; choose {SMALLEST} to {LARGEST}")
     if not 0 <= variety <= 1:
@@ -328,7 +327,7 @@ def _check_counts(per_class: int | Sequence[int]) -> list[int]:
     if len(counts) != N_EXPRESSIONS or min(counts) < 0 or sum(counts) == 0:
         raise ConfigError(
             f"the number of faces is {per_class}; give one number above 0, or {N_EXPRESSIONS} "
-            f"numbers from 0 up, one an expression ({', '.join(EXPRESSIONS)})"
+            f"numbers from 0 up, one per expression ({', '.join(EXPRESSIONS)})"
         )
     return counts
 

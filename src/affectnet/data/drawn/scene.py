@@ -1,14 +1,15 @@
-"""What surrounds a drawn face: background, things in front of it, light, and the camera."""
+"""The surroundings of a drawn face: background, covering objects, light and camera."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from affectnet.data.drawn.look import Look
 from affectnet.data.drawn.shape import Pose
+from affectnet.data.drawn.sketch import Traits
 
 
 def background(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
+    """Fill the canvas with a colour and three ellipses."""
     level, colour = rng.uniform(50, 215, (4, 1)), rng.uniform(-38, 38, (4, 3))
     colours = np.clip(level + colour, 0, 255).astype(int).tolist()
     places = (rng.random((3, 3)) * side).tolist()
@@ -23,11 +24,11 @@ def cover(
     side: int,
     pose: Pose,
     zoom: int,
-    look: Look,
+    traits: Traits,
     rng: np.random.Generator,
     variety: float,
 ) -> None:
-    """Put something in front of some faces: a patch, a hand, or a scarf over the chin."""
+    """Cover some faces in part: by a patch, a hand, or a scarf over the chin."""
     chance, kind, x, y, turn, extent = rng.random(6).tolist()
     grey = rng.integers(20, 230, 3).tolist()
     if chance >= 0.15 * variety:
@@ -48,10 +49,10 @@ def cover(
             shift = (finger - 1.5) * 0.24 * unit
             short = 0.12 * unit * abs(finger - 1.6)
             at4 = (foot[0] + shift, foot[1], tip[0] + shift, tip[1] + short)
-            draw.line(at4, tuple(int(0.85 * c) for c in look.skin), max(1, round(0.21 * unit)))
+            draw.line(at4, tuple(int(0.85 * c) for c in traits.skin), max(1, round(0.21 * unit)))
             end, radius = (tip[0] + shift, tip[1] + short), 0.1 * unit
             box = (end[0] - radius, end[1] - radius, end[0] + radius, end[1] + radius)
-            draw.ellipse(box, fill=tuple(int(0.85 * c) for c in look.skin))
+            draw.ellipse(box, fill=tuple(int(0.85 * c) for c in traits.skin))
     else:
         top = np.array([[-1.6, 1.35 + 0.4 * extent, 0.3], [1.6, 1.35 + 0.4 * turn, 0.3]])
         low = np.add(top[::-1], (0, 3.0, 0))
@@ -62,7 +63,7 @@ def cover(
 def photograph(
     image: Image.Image, pose: Pose, rng: np.random.Generator, variety: float
 ) -> NDArray[np.uint8]:
-    """Light the scene from one side, then take the picture: gain, colour cast, blur and noise."""
+    """Light the scene from one side, then simulate a camera: gain, colour cast, blur and noise."""
     size = image.width
     gain, blurred, grey = rng.uniform(-1, 1), rng.random(), rng.random()
     light = variety * rng.uniform(-1, 1, 2)
@@ -77,14 +78,14 @@ def photograph(
     shade = _shading(size, pose, light) * (1 + variety * (0.18 * gain - 0.06))
     pixels = pixels * (shade[:, :, None] * cast.astype(np.float32))
     if noise:
-        # One draw a pixel, weighted by channel, costs a third of three and looks the same.
+        # One draw per pixel, weighted by channel, takes a third of the time and looks the same.
         grain = rng.standard_normal((size, size), np.float32) * np.float32(noise)
         pixels += grain[:, :, None] * np.array([1.0, 0.8, -0.6], np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def _shading(size: int, pose: Pose, light: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the brightness of each pixel: the head as a ball, lit from the side of `light`."""
+    """Return the brightness of each pixel: the head as a ball, lit from direction `light`."""
     coarse = 24
     at = (np.arange(coarse) + 0.5) * size / coarse - 0.5
     dx, dy = (at - pose.x) / pose.scale, (at[:, None] - pose.y) / pose.scale

@@ -1,8 +1,8 @@
-"""The geometry of a drawn face: muscles move its 68 landmarks, a pose puts them in the picture.
+"""The geometry of a drawn face: muscles move its 68 landmarks, a pose projects them to the image.
 
-Everything here lives in the face's own frame: x to the right of the picture, y down, the origin
-between the eyes, one unit the distance between the eyes' centres; a third coordinate is how far a
-point stands out of the head. Sides are those of the picture: -1 left, +1 right.
+Coordinates are in the face's frame: x to the right of the image, y down, the origin between the
+eyes, in units of the distance between the eye centres; the third coordinate is how far a point
+protrudes from the head. Sides are those of the image: -1 left, +1 right.
 """
 
 from collections.abc import Mapping
@@ -27,19 +27,19 @@ PROTOTYPES: Final[dict[str, dict[int, float]]] = {
     "anger": {4: 1.0, 5: 0.4, 7: 0.7, 17: 0.3, 23: 0.8, 24: 0.8},
     "contempt": {12: 1.0, 14: 1.0, 43: 0.35},
 }
-"""Strength in [0, 1] of the action units that make up each expression, by unit number.
+"""Strength in [0, 1] of the action units of each expression, by unit number.
 
 The sets of units follow the emotion prediction table of Ekman, Friesen and Hager (2002), "Facial
-Action Coding System: Investigator's Guide"; contempt, which pulls one corner of the mouth only,
+Action Coding System: Investigator's Guide"; contempt, which pulls only one corner of the mouth,
 follows Ekman and Friesen (1986), "A new pan-cultural facial expression of emotion". The strengths,
-and the lowered lid (43) of sadness and contempt, are chosen so that small drawings can be read.
+and the lowered lid (43) of sadness and contempt, are chosen to make small drawings recognisable.
 """
 
 ONE_SIDED: Final = (12, 14)
-"""The units that contempt moves on one side alone."""
+"""The units that contempt moves on one side only."""
 
 HEAD_RADIUS: Final = 1.7
-"""The head is a standing cylinder of this radius as far as turning it goes."""
+"""For rotations the head is an upright cylinder of this radius."""
 
 MIRRORED: Final[tuple[int, ...]] = (
     *range(16, -1, -1),  # jaw
@@ -50,12 +50,12 @@ MIRRORED: Final[tuple[int, ...]] = (
     *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
     *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
 )
-"""Landmark i of a mirrored picture is landmark `MIRRORED[i]` of the picture."""
+"""Landmark i of a mirrored image is landmark `MIRRORED[i]` of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The proportions of a person, in units of the distance between the eyes' centres."""
+    """The proportions of a person, in units of the distance between the eye centres."""
 
     width: float  # half the width of the head
     chin: float
@@ -75,7 +75,7 @@ class Identity:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, variety: float) -> "Identity":
-        """Draw a person; `variety` 0 gives the average person, 1 the whole range."""
+        """Draw a person; `variety` 0 gives the average person, 1 the full range."""
         ranges = (
             (1.02, 1.20),
             (1.62, 1.90),
@@ -94,13 +94,13 @@ class Identity:
             (0.09, 0.17),
         )
         low, high = np.array(ranges).T
-        share = 0.5 + variety * (rng.random(len(ranges)) - 0.5)
-        return cls(*(low + share * (high - low)).tolist())
+        place = 0.5 + variety * (rng.random(len(ranges)) - 0.5)
+        return cls(*(low + place * (high - low)).tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class Muscles:
-    """What moves the face: action units, the side of one-sided ones, valence and arousal."""
+    """The movement of a face: action units, the side of one-sided ones, valence and arousal."""
 
     units: Mapping[int, float]
     side: int  # -1 or +1: only this side of `ONE_SIDED` moves; 0: both
@@ -118,14 +118,14 @@ class Muscles:
     ) -> "Muscles":
         """Draw how strongly a person shows an expression.
 
-        The same number of random draws is made whatever the expression, so that the same generator
-        gives the same person, pose and light to every expression.
+        The number of random draws does not depend on the expression, so the same generator gives
+        the same person, pose and light to every expression.
         """
         strength = 1 - 0.15 * variety * rng.random()
         jitter = 1 + 0.12 * variety * rng.uniform(-1, 1, 44)
         side = -1 if rng.random() < 0.5 else 1
         prototype = PROTOTYPES[EXPRESSIONS[expression]]
-        units = {unit: share * strength * jitter[unit] for unit, share in prototype.items()}
+        units = {unit: full * strength * jitter[unit] for unit, full in prototype.items()}
         one_sided = EXPRESSIONS[expression] == "contempt"
         return cls(units, side if one_sided else 0, valence, arousal)
 
@@ -137,7 +137,7 @@ class Muscles:
 
     @property
     def gap(self) -> float:
-        """How far the lips are apart. It grows with arousal, and is never quite zero."""
+        """Distance between the lips. It grows with arousal and is always above zero."""
         parted = 0.02 + 0.30 * self.unit(26) + 0.09 * self.unit(25) + 0.05 * self.unit(20)
         return parted * (1 + 0.45 * self.arousal)
 
@@ -178,7 +178,7 @@ def _brow(person: Identity, muscles: Muscles, side: int) -> Points:
     x = np.array([0.86, 0.71, 0.53, 0.34, 0.16]) - inner * (0.06 * lowered + 0.02 * muscles.unit(9))
     y = person.brow + person.brow_arch * arch
     y = y - 0.24 * raised * inner - 0.20 * muscles.unit(2) * outer
-    # With the inner brow raised, the lowerer draws the brows together rather than down.
+    # With raised inner brows, the brow lowerer draws them together rather than down.
     y = y + lowered * (0.19 * inner * max(0.0, 1 - 0.8 * raised) + 0.03)
     y = y + 0.07 * muscles.unit(9) * inner + 0.03 * muscles.unit(43)
     return np.stack([side * x, y], axis=1)
@@ -240,7 +240,7 @@ def _mouth(person: Identity, muscles: Muscles) -> Points:
     top[:, 1] -= thickness * np.array([0, 0.55, 1.0, 0.85, 1.0, 0.55, 0])
     bottom[:, 1] += 1.15 * thickness * np.array([0, 0.6, 0.95, 1.0, 0.95, 0.6, 0])
     inner_top, inner_bottom = curve(inner_at, upper, square), curve(inner_at, lower, 2.2)
-    # The inner corners are one point of the two curves: half way between them.
+    # The two curves share the inner corners: half way between their ends.
     for end in (0, 4):
         inner_top[end, 1] = (inner_top[end, 1] + inner_bottom[end, 1]) / 2
     return np.concatenate([top, bottom[-2:0:-1], inner_top, inner_bottom[-2:0:-1]])
@@ -248,7 +248,7 @@ def _mouth(person: Identity, muscles: Muscles) -> Points:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a head stands in the picture: angles in radians, scale in pixels per unit."""
+    """The pose of a head in the image: angles in radians, scale in pixels per unit."""
 
     roll: float
     yaw: float
@@ -259,16 +259,16 @@ class Pose:
 
     @classmethod
     def draw(cls, person: Identity, size: int, rng: np.random.Generator, variety: float) -> "Pose":
-        """Draw a pose that keeps every landmark in a square picture, whatever the expression."""
+        """Draw a pose that keeps all landmarks in a square image with any expression."""
         lean, turn, nod, near, right, down = variety * rng.uniform(-1, 1, 6)
         free = cls(np.deg2rad(20) * lean, np.deg2rad(24) * turn, np.deg2rad(10) * nod, 1, 0, 0)
-        # The furthest any expression gets: jaw all the way down, brows all the way up.
+        # The extremes of all expressions: jaw fully down, brows fully up.
         open_wide = _jaw(person, 0.42)
         high_brows = np.array([[-0.9, person.brow - 0.36], [0.9, person.brow - 0.36]])
-        outline = np.concatenate([_jaw(person, 0.0), open_wide, high_brows])
-        box = free.project(np.column_stack([outline, np.zeros(len(outline))]))
+        extremes = np.concatenate([_jaw(person, 0.0), open_wide, high_brows])
+        box = free.project(np.column_stack([extremes, np.zeros(len(extremes))]))
         low, high = box.min(axis=0), box.max(axis=0)
-        # A sixty-fourth of the side stays free all round: half a pixel of the smallest picture.
+        # A margin of 1/64 of the side stays free: half a pixel of the smallest image.
         inner = size * 31 / 32
         scale = min((0.325 + 0.03 * near) * size, 0.97 * inner / float((high - low).max()))
         room = inner - scale * (high - low)
@@ -277,7 +277,7 @@ class Pose:
         return cls(free.roll, free.yaw, free.pitch, scale, float(shift[0]), float(shift[1]))
 
     def project(self, points: Points) -> Points:
-        """Take points of the face's frame (n, 3) to pixels (n, 2); pixel centres are integers."""
+        """Project points in the face's frame (n, 3) to pixels (n, 2) with centres at integers."""
         x, y = points[:, 0], points[:, 1]
         depth = np.sqrt(np.maximum(HEAD_RADIUS**2 - x * x, 0)) - 1.1 + points[:, 2]
         turned = x * np.cos(self.yaw) + depth * np.sin(self.yaw)
@@ -309,5 +309,5 @@ def spline_matrix(n: int, steps: int) -> Points:
 
 
 def smooth(points: Points, steps: int = 4) -> Points:
-    """Draw an open smooth curve through points (n, d)."""
+    """Return an open smooth curve through points (n, d)."""
     return spline_matrix(len(points), steps) @ points

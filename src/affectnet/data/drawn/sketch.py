@@ -1,25 +1,102 @@
-"""The picture of a drawn face: skin, hair and features painted through its 68 landmarks."""
+"""Painting a drawn face through its 68 landmarks, with the colours and hair of a person."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from PIL import ImageDraw
 
-from affectnet.data.drawn.look import Colour, Look, tint
 from affectnet.data.drawn.shape import Identity, Muscles, Points, Pose, smooth
+
+Colour = tuple[int, int, int]
+
+SKINS: Final = np.array(
+    [
+        (240, 208, 186),
+        (232, 190, 160),
+        (226, 176, 132),
+        (196, 136, 94),
+        (146, 92, 62),
+        (98, 64, 46),
+    ]
+)
+HAIRS: Final = (
+    (32, 27, 25),
+    (64, 43, 32),
+    (108, 70, 42),
+    (156, 108, 62),
+    (206, 168, 108),
+    (146, 146, 148),
+    (222, 220, 216),
+    (146, 66, 34),
+)
+EYES: Final = ((66, 42, 26), (98, 64, 34), (60, 92, 66), (66, 100, 142), (92, 100, 108))
+CLOTHES: Final = (
+    (52, 62, 92),
+    (140, 46, 50),
+    (60, 98, 76),
+    (210, 206, 198),
+    (38, 38, 42),
+    (176, 144, 82),
+)
+HAIR_STYLES: Final = ("bald", "short", "fringe", "long", "curly")
+
+
+def tint(
+    colour: Colour, factor: float, towards: Colour = (0, 0, 0), fraction: float = 0.0
+) -> Colour:
+    """Return a colour scaled in brightness by a factor, then mixed with a fraction of another."""
+    mixed = (
+        min(255, round((1 - fraction) * factor * own + fraction * other))
+        for own, other in zip(colour, towards, strict=True)
+    )
+    red, green, blue = mixed
+    return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Colours, hair, beard and glasses of a person."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    lips: Colour
+    shirt: Colour
+    style: str
+    beard: str  # 'none', 'stubble', 'full'
+    glasses: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, variety: float) -> "Traits":
+        """Draw traits; the probability of glasses and of beards is proportional to `variety`."""
+        tone = rng.random() * (len(SKINS) - 1.001)
+        below, weight = int(tone), tone % 1
+        rgb = (1 - weight) * SKINS[below] + weight * SKINS[below + 1] + rng.uniform(-8, 8, 3)
+        red, green, blue = rgb.clip(0, 255).astype(int).tolist()
+        skin = (red, green, blue)
+        hair = HAIRS[rng.integers(len(HAIRS))]
+        iris = EYES[rng.integers(len(EYES))]
+        shirt = CLOTHES[rng.integers(len(CLOTHES))]
+        style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
+        made_up, bearded, glasses = rng.random(3)
+        lips = tint(skin, 0.80, (178, 52, 62), 0.30 + 0.4 * (made_up < 0.25))
+        beard = "none"
+        if style in ("bald", "short") and bearded < 0.45 * variety:
+            beard = "full" if bearded < 0.2 * variety else "stubble"
+        return cls(skin, hair, iris, lips, shirt, style, beard, bool(glasses < 0.15 * variety))
 
 
 class Sketch:
-    """Filled outlines and lines in the face's frame, from back to front, painted in one go."""
+    """Polygons and lines in the face's frame, from back to front, painted in one pass."""
 
     def __init__(self) -> None:
         self._points: list[Points] = []
         self._paints: list[tuple[Colour, float]] = []
 
-    def fill(self, outline: Points, colour: Colour) -> None:
-        """Add a filled outline (n, 3)."""
-        self._points.append(outline)
+    def fill(self, polygon: Points, colour: Colour) -> None:
+        """Add a filled polygon (n, 3)."""
+        self._points.append(polygon)
         self._paints.append((colour, 0.0))
 
     def line(self, points: Points, colour: Colour, width: float) -> None:
@@ -28,7 +105,7 @@ class Sketch:
         self._paints.append((colour, width))
 
     def paint(self, canvas: ImageDraw.ImageDraw, pose: Pose, zoom: int) -> None:
-        """Paint on a canvas `zoom` times as large as the picture that the pose speaks of."""
+        """Paint on a canvas `zoom` times as large as the image of the pose."""
         larger = replace(
             pose,
             scale=zoom * pose.scale,
@@ -47,12 +124,12 @@ class Sketch:
 
 
 def lift(points: Points, depth: float = 0.0) -> Points:
-    """Give flat points (n, 2) a third coordinate."""
+    """Add a third coordinate to points (n, 2)."""
     return np.column_stack([points, np.full(len(points), depth)])
 
 
 def oval(x: float, y: float, width: float, height: float, depth: float = 0.0) -> Points:
-    """Return the outline of an ellipse by its centre and half axes."""
+    """Return the polygon of an ellipse from its centre and half axes."""
     return np.column_stack([x + width * _COS, y + height * _SIN, np.full(len(_COS), depth)])
 
 
@@ -63,58 +140,58 @@ _HALF: Final = np.linspace(0, np.pi, 19)
 
 
 def _dome(width: float, base: float, top: float, depth: float = 0.0) -> Points:
-    """Return the upper half of a head's outline, from the right to the left."""
+    """Return the upper half of a head's contour, from right to left."""
     x = width * np.cos(_HALF)
     y = base - (base - top) * np.sin(_HALF) ** 0.8
     return lift(np.stack([x, y], axis=1), depth)
 
 
-def sketch_face(person: Identity, look: Look, muscles: Muscles, marks: Points) -> Sketch:
-    """Draw a person through landmarks (68, 3), in the face's frame."""
+def sketch_face(person: Identity, traits: Traits, muscles: Muscles, marks: Points) -> Sketch:
+    """Draw a person through landmarks (68, 3) in the face's frame."""
     sketch = Sketch()
-    _back(sketch, person, look)
-    _head(sketch, person, look, marks)
-    _folds(sketch, person, look, muscles, marks)
-    _nose(sketch, look, muscles, marks)
+    _back(sketch, person, traits)
+    _head(sketch, person, traits, marks)
+    _folds(sketch, person, traits, muscles, marks)
+    _nose(sketch, traits, muscles, marks)
     for corner in (36, 42):
-        _eye(sketch, look, muscles, marks[corner : corner + 6])
+        _eye(sketch, traits, muscles, marks[corner : corner + 6])
     for first in (17, 22):
-        _brow(sketch, person, look, marks[first : first + 5], tapers_left=first == 17)
-    _mouth(sketch, look, marks)
-    _front_hair(sketch, person, look)
-    if look.glasses:
+        _brow(sketch, person, traits, marks[first : first + 5], tapers_left=first == 17)
+    _mouth(sketch, traits, marks)
+    _front_hair(sketch, person, traits)
+    if traits.glasses:
         _glasses(sketch, person, marks)
     return sketch
 
 
-def _back(sketch: Sketch, person: Identity, look: Look) -> None:
+def _back(sketch: Sketch, person: Identity, traits: Traits) -> None:
     wide, top = person.width, -person.forehead
-    if look.style == "long":
+    if traits.style == "long":
         locks = [(1.28 * wide, 1.7), (0.9 * wide, 2.1), (-0.9 * wide, 2.1), (-1.28 * wide, 1.7)]
         hair = np.concatenate([_dome(1.2 * wide, 0, top - 0.28)[::-1], lift(np.array(locks))])
-        sketch.fill(hair, tint(look.hair, 0.8))
-    elif look.style == "curly":
+        sketch.fill(hair, tint(traits.hair, 0.8))
+    elif traits.style == "curly":
         for angle in np.linspace(-0.25, np.pi + 0.25, 12):
             x, y = 1.12 * wide * np.cos(angle), -0.1 + (top + 0.05) * np.sin(angle)
-            sketch.fill(oval(x, y, 0.36, 0.36, -0.1), look.hair)
+            sketch.fill(oval(x, y, 0.36, 0.36, -0.1), traits.hair)
     low = person.chin
     shoulders = np.array(
         [(-0.6, 1.75), (-2.6, low + 0.75), (-3.0, 5.0), (3.0, 5.0), (2.6, low + 0.75), (0.6, 1.75)]
     )
     neck = np.array([(-0.68, 0.9), (0.68, 0.9), (0.72, 2.35), (0, 2.65), (-0.72, 2.35)])
-    sketch.fill(lift(shoulders, -0.5), look.shirt)
-    sketch.fill(lift(neck, -0.4), tint(look.skin, 0.74))
+    sketch.fill(lift(shoulders, -0.5), traits.shirt)
+    sketch.fill(lift(neck, -0.4), tint(traits.skin, 0.74))
     for side in (-1, 1):
-        sketch.fill(oval(side * (wide + 0.02), 0.22, 0.16, 0.30, -0.25), tint(look.skin, 0.86))
+        sketch.fill(oval(side * (wide + 0.02), 0.22, 0.16, 0.30, -0.25), tint(traits.skin, 0.86))
 
 
-def _head(sketch: Sketch, person: Identity, look: Look, marks: Points) -> None:
+def _head(sketch: Sketch, person: Identity, traits: Traits, marks: Points) -> None:
     jaw = smooth(marks[:17], 3)
     top = _dome(person.width, marks[0, 1], -person.forehead)
-    sketch.fill(np.concatenate([jaw, top[1:-1]]), look.skin)
-    if look.beard != "none":
-        share = 0.85 if look.beard == "full" else 0.25
-        colour = tint(look.skin, 1.0, look.hair, share)
+    sketch.fill(np.concatenate([jaw, top[1:-1]]), traits.skin)
+    if traits.beard != "none":
+        density = 0.85 if traits.beard == "full" else 0.25
+        colour = tint(traits.skin, 1.0, traits.hair, density)
         inside = marks[3:14].copy()
         inside[:, 0] *= 0.62
         inside[:, 1] = 0.5 * (inside[:, 1] + marks[33, 1]) - 0.05
@@ -124,19 +201,21 @@ def _head(sketch: Sketch, person: Identity, look: Look, marks: Points) -> None:
         sketch.fill(np.concatenate([upper, smooth(marks[[54, 55, 57, 59, 48]], 2)]), colour)
 
 
-def _folds(sketch: Sketch, person: Identity, look: Look, muscles: Muscles, marks: Points) -> None:
-    """Draw the creases that muscles fold into the skin."""
+def _folds(
+    sketch: Sketch, person: Identity, traits: Traits, muscles: Muscles, marks: Points
+) -> None:
+    """Draw the creases that muscles make in the skin."""
     unit = muscles.unit
 
     def crease(points: list[tuple[float, float]], strength: float) -> None:
         if strength > 0.15:
-            colour = tint(look.skin, 1 - 0.28 * min(1.0, strength))
+            colour = tint(traits.skin, 1 - 0.28 * min(1.0, strength))
             sketch.line(smooth(lift(np.array(points))), colour, 0.02 + 0.014 * strength)
 
     flush = 0.10 + 0.25 * unit(6)
     for side in (-1, 1):
         low = 0.62 - 0.08 * unit(6)
-        sketch.fill(oval(side * 0.62, low, 0.27, 0.2), tint(look.skin, 1.0, (226, 92, 88), flush))
+        sketch.fill(oval(side * 0.62, low, 0.27, 0.2), tint(traits.skin, 1.0, (226, 92, 88), flush))
         corner = marks[54 if side > 0 else 48]
         x, y = float(corner[0]), float(corner[1])
         wing = float(marks[35 if side > 0 else 31, 1])
@@ -148,7 +227,7 @@ def _folds(sketch: Sketch, person: Identity, look: Look, muscles: Muscles, marks
             [(x + side * 0.07, y - 0.12), (x + side * 0.12, y), (x + side * 0.07, y + 0.10)], dimple
         )
         crease([(x + side * 0.02, y + 0.06), (x + side * 0.06, y + 0.18)], 0.8 * unit(15))
-        # The lowerer folds the skin between the brows upright, the nose wrinkler across.
+        # The brow lowerer folds the skin between the brows vertically, the nose wrinkler across.
         crease([(side * 0.07, person.brow + 0.18), (side * 0.06, person.brow - 0.08)], unit(4))
         for step in range(3):
             start = 0.14 + 0.10 * step
@@ -164,8 +243,8 @@ def _folds(sketch: Sketch, person: Identity, look: Look, muscles: Muscles, marks
         crease([(-half, y + bow), (0, y), (half, y + bow)], raised * 0.8)
 
 
-def _nose(sketch: Sketch, look: Look, muscles: Muscles, marks: Points) -> None:
-    dark, light = tint(look.skin, 0.80), tint(look.skin, 1.09)
+def _nose(sketch: Sketch, traits: Traits, muscles: Muscles, marks: Points) -> None:
+    dark, light = tint(traits.skin, 0.80), tint(traits.skin, 1.09)
     bridge, base = marks[27:31], marks[31:36]
     width = np.array([0.05, 0.055, 0.065, 0.10])[:, None] * np.array([[1.0, 0, 0]])
     sketch.fill(np.concatenate([bridge - width, (bridge + width)[::-1]]), light)
@@ -176,58 +255,58 @@ def _nose(sketch: Sketch, look: Look, muscles: Muscles, marks: Points) -> None:
     sketch.line(smooth(wings, 3), dark, 0.035)
     for nostril in (base[1], base[3]):
         x, y, depth = (float(v) for v in nostril)
-        sketch.fill(oval(x, y - 0.02, 0.06, 0.03, depth), tint(look.skin, 0.42))
+        sketch.fill(oval(x, y - 0.02, 0.06, 0.03, depth), tint(traits.skin, 0.42))
 
 
-def _eye(sketch: Sketch, look: Look, muscles: Muscles, marks: Points) -> None:
+def _eye(sketch: Sketch, traits: Traits, muscles: Muscles, marks: Points) -> None:
     upper, lower = smooth(marks[:4]), smooth(marks[[3, 4, 5, 0]])
     middle = marks.mean(axis=0)
     half = abs(float(marks[3, 0] - marks[0, 0])) / 2
     lid = upper - (0, 0.07 * (1 - 0.6 * muscles.unit(5)), 0)
-    shade = tint(look.skin, 0.84)
+    shade = tint(traits.skin, 0.84)
     socket = np.concatenate([lid, np.add(lower[1:], (0, 0.03, 0))])
     sketch.fill(socket, shade)
     sketch.fill(np.concatenate([upper, lower[1:]]), (244, 242, 238))
-    # The iris is cut off by the lids.
+    # The lids cut off the iris.
     x, y = float(middle[0]), float(marks[[0, 3], 1].mean()) - 0.01
     radius = 0.125 * half / 0.275
 
     top_x, bottom_x = np.maximum.accumulate(upper[:, 0]), np.maximum.accumulate(lower[::-1, 0])
 
-    def within_lids(outline: Points) -> Points:
-        top = np.interp(outline[:, 0], top_x, upper[:, 1])
-        bottom = np.interp(outline[:, 0], bottom_x, lower[::-1, 1])
-        clipped = outline.copy()
-        clipped[:, 1] = np.clip(outline[:, 1], top, bottom)
+    def within_lids(polygon: Points) -> Points:
+        top = np.interp(polygon[:, 0], top_x, upper[:, 1])
+        bottom = np.interp(polygon[:, 0], bottom_x, lower[::-1, 1])
+        clipped = polygon.copy()
+        clipped[:, 1] = np.clip(polygon[:, 1], top, bottom)
         return clipped
 
     pupil = radius * (0.5 + 0.08 * muscles.arousal)
-    sketch.fill(within_lids(oval(x, y, radius, radius)), look.iris)
+    sketch.fill(within_lids(oval(x, y, radius, radius)), traits.iris)
     sketch.fill(within_lids(oval(x, y, pupil, pupil)), (14, 12, 12))
     sketch.fill(within_lids(oval(x - 0.05, y - 0.05, 0.025, 0.025)), (255, 255, 255))
     sketch.line(upper, (38, 28, 26), 0.04)
-    sketch.line(lower, tint(look.skin, 0.62), 0.018)
+    sketch.line(lower, tint(traits.skin, 0.62), 0.018)
 
 
 def _brow(
-    sketch: Sketch, person: Identity, look: Look, marks: Points, *, tapers_left: bool
+    sketch: Sketch, person: Identity, traits: Traits, marks: Points, *, tapers_left: bool
 ) -> None:
     middle = smooth(marks)
-    share = np.linspace(0.3, 1.0, len(middle))
+    taper = np.linspace(0.3, 1.0, len(middle))
     if not tapers_left:
-        share = share[::-1]
+        taper = taper[::-1]
     half = np.zeros_like(middle)
-    half[:, 1] = person.brow_thickness * share * 0.8
-    colour = tint(look.hair if look.style != "bald" else (64, 48, 40), 0.72)
+    half[:, 1] = person.brow_thickness * taper * 0.8
+    colour = tint(traits.hair if traits.style != "bald" else (64, 48, 40), 0.72)
     sketch.fill(np.concatenate([middle - half, (middle + half)[::-1]]), colour)
 
 
-def _mouth(sketch: Sketch, look: Look, marks: Points) -> None:
+def _mouth(sketch: Sketch, traits: Traits, marks: Points) -> None:
     outer = np.concatenate(
         [smooth(marks[48:55], 3), smooth(marks[[54, 55, 56, 57, 58, 59, 48]], 3)]
     )
     upper, lower = smooth(marks[60:65], 3), smooth(marks[[60, 67, 66, 65, 64]], 3)
-    sketch.fill(outer, look.lips)
+    sketch.fill(outer, traits.lips)
     sketch.fill(np.concatenate([upper, lower[::-1]]), (64, 18, 22))
     gap = np.maximum(lower[:, 1] - upper[:, 1], 0)
     if gap.max() > 0.06:
@@ -239,29 +318,29 @@ def _mouth(sketch: Sketch, look: Look, marks: Points) -> None:
         tongue[:, 1] -= 0.3 * gap
         sketch.fill(np.concatenate([lower[2:-2], tongue[-3:1:-1]]), (190, 84, 86))
     seam = np.concatenate([marks[48:49], upper, marks[54:55]])
-    sketch.line(seam, tint(look.lips, 0.42), 0.03)
+    sketch.line(seam, tint(traits.lips, 0.42), 0.03)
 
 
-def _front_hair(sketch: Sketch, person: Identity, look: Look) -> None:
-    if look.style == "bald":
+def _front_hair(sketch: Sketch, person: Identity, traits: Traits) -> None:
+    if traits.style == "bald":
         return
     wide, top = 1.05 * person.width, -person.forehead - 0.14
-    line = {"short": -0.86, "fringe": -0.74, "long": -0.84, "curly": -0.82}[look.style]
+    line = {"short": -0.86, "fringe": -0.74, "long": -0.84, "curly": -0.82}[traits.style]
     line *= person.forehead / 1.25
     cap = _dome(wide, -0.05, top, -0.05)
-    if look.style == "long":  # parted
+    if traits.style == "long":  # parted
         edge = [(-0.93, -0.1), (-0.80, -0.5), (-0.2, line - 0.12), (0.3, line), (0.85, -0.45)]
         edge.append((0.93, -0.1))
-    elif look.style == "fringe":
+    elif traits.style == "fringe":
         edge = [(-0.95, -0.1), (-0.86, line + 0.1), (-0.3, line), (0.35, line + 0.03)]
         edge += [(0.86, line + 0.1), (0.95, -0.1)]
     else:
         edge = [(-0.94, -0.15), (-0.84, -0.55), (-0.5, line), (0.5, line - 0.02)]
         edge += [(0.84, -0.55), (0.94, -0.15)]
     hairline = lift(np.array(edge) * (person.width, 1), -0.02)
-    sketch.fill(np.concatenate([cap, smooth(hairline, 3)]), look.hair)
+    sketch.fill(np.concatenate([cap, smooth(hairline, 3)]), traits.hair)
     shine = smooth(lift(np.array([(-0.5, top + 0.2), (-0.1, top + 0.1), (0.4, top + 0.14)])))
-    sketch.line(shine, tint(look.hair, 1.0, (255, 255, 255), 0.22), 0.05)
+    sketch.line(shine, tint(traits.hair, 1.0, (255, 255, 255), 0.22), 0.05)
 
 
 def _glasses(sketch: Sketch, person: Identity, marks: Points) -> None:
