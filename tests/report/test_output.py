@@ -117,7 +117,7 @@ def test_files_are_replaced_only_with_overwrite(make_run, tmp_path, name) -> Non
     if name.endswith("md"):
         out.unlink()
         (tmp_path / "report_figures").mkdir()
-        with pytest.raises(RunError, match="report_figures exists"):
+        with pytest.raises(RunError, match="report_figures already exists"):
             write_report([run], out)
     write_report([run], out, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} <= {name, "report_figures", "runs"}

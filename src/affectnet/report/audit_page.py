@@ -21,7 +21,7 @@ from affectnet.data.images import data_uri, decode_image
 from affectnet.data.store import SPLITS, DatasetInfo, open_split
 from affectnet.errors import DataError
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, N_EXPRESSIONS
-from affectnet.report.html import html_template
+from affectnet.report.html import template
 from affectnet.run import write_beside
 from affectnet.version import __version__
 
@@ -72,7 +72,7 @@ def render_audit(audit: Audit) -> str:
         )
         for found in audit.contradictions[:MOST_ROWS]
     ]
-    return html_template("audit.html.j2").render(
+    return template("audit.html.j2").render(
         audit=audit,
         title=f"Audit of {audit.folder.resolve().name}",
         made=date.today().isoformat(),

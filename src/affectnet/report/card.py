@@ -3,16 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
+from affectnet.report.html import template
 from affectnet.report.runs import (
     METRICS_NAME,
     EvaluatedRun,
@@ -29,8 +27,6 @@ from affectnet.report.tables import (
     NAMED_CONTINUOUS,
     Keys,
     Table,
-    md_table,
-    md_text,
     text_table,
 )
 from affectnet.run import RunFolder, refuse_existing, write_beside
@@ -58,28 +54,11 @@ CLASS_METRICS: Final = {
     "auc_roc": "AUC",
     "auc_pr": "AUC-PR",
 }
-SLICE_METRICS: Final[dict[Keys, str]] = {
-    ("expression", "accuracy"): "Accuracy",
-    ("expression", "f1_macro"): "F1 (macro)",
-    ("valence", "rmse"): "Valence RMSE",
-    ("valence", "ccc"): "Valence CCC",
-    ("arousal", "rmse"): "Arousal RMSE",
-    ("arousal", "ccc"): "Arousal CCC",
+SLICE_METRICS: Final = {
+    keys: label
+    for keys, label in (CATEGORICAL | NAMED_CONTINUOUS).items()
+    if keys[-1] in ("accuracy", "f1_macro", "rmse", "ccc")
 }
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """The results of one split for the card."""
-
-    split: str
-    n: int
-    findings: list[str]
-    tables: list[Table]
-    undefined: list[tuple[str, str]]
-    notes: list[str]
-    protocol: str
-    slices: list[str]
 
 
 def write_card(
@@ -145,7 +124,11 @@ def model_card(
     """
     folder = RunFolder(Path(run_folder))
     model = _read_model_config(folder)
-    splits = [s for s in ("test", "val", "train") if _scored(folder, s)]
+    splits = [
+        split
+        for split in ("test", "val", "train")
+        if (folder.evaluation(split) / METRICS_NAME).is_file()
+    ]
     if not splits:
         raise RunError(
             f"the run {folder.path} is not evaluated, and a card contains only measured metrics; "
@@ -155,23 +138,19 @@ def model_card(
     results = [_result(run) for run in runs]
     title = name or folder.name
     infos, problem = _datasets(list(datasets) or datasets_of(runs[0]))
-    body = (
-        _environment()
-        .get_template("card.md.j2")
-        .render(
-            name=title,
-            description=_description(model, runs[0].config),
-            version=model["affectnet_version"],
-            classes=model["classes"],
-            preprocessing=model["preprocessing"],
-            temperature=model.get("temperature"),
-            results=results,
-            datasets=[_describe(folder, info) for folder, info in infos],
-            no_dataset=problem,
-            training=_training(runs[0].config),
-            agreement=_agreement(runs[0]),
-            slices=_slices_sentence(results),
-        )
+    body = template("card.md.j2").render(
+        name=title,
+        description=_description(model, runs[0].config),
+        version=model["affectnet_version"],
+        classes=model["classes"],
+        preprocessing=model["preprocessing"],
+        temperature=model.get("temperature"),
+        results=results,
+        datasets=[_describe(folder, info) for folder, info in infos],
+        no_dataset=problem,
+        training=_training(runs[0].config),
+        agreement=_agreement(runs[0]),
+        slices=_slices_sentence(results),
     )
     front = _front_matter(title, model, runs, infos, license)
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
@@ -188,10 +167,6 @@ def _is_unchanged(card: str) -> bool:
     """Whether a card is as `model_card` wrote it."""
     text, mark, rest = card.rpartition("\n<!-- affectnet ")
     return bool(mark) and rest.startswith(_checksum(text))
-
-
-def _scored(folder: RunFolder, split: str) -> bool:
-    return (folder.evaluation(split) / METRICS_NAME).is_file()
 
 
 def _read_model_config(folder: RunFolder) -> dict[str, Any]:
@@ -312,8 +287,8 @@ def _agreement(run: EvaluatedRun) -> str:
     return ""
 
 
-def _slices_sentence(results: Sequence[SplitResult]) -> str:
-    columns = list(dict.fromkeys(name for result in results for name in result.slices))
+def _slices_sentence(results: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for result in results for name in result["slices"]))
     if not columns:
         return "was not measured"
     return (
@@ -321,7 +296,8 @@ def _slices_sentence(results: Sequence[SplitResult]) -> str:
     )
 
 
-def _result(run: EvaluatedRun) -> SplitResult:
+def _result(run: EvaluatedRun) -> dict[str, Any]:
+    """The results of one split."""
     metrics = run.metrics
     tables = [
         _baseline_table("Expression", metrics, EXPRESSION_METRICS),
@@ -336,20 +312,20 @@ def _result(run: EvaluatedRun) -> SplitResult:
         for name in classes
         for metric, label in CLASS_METRICS.items()
     }
-    return SplitResult(
-        split=run.split,
-        n=int(metrics.get("n") or len(run.predictions)),
-        findings=card_findings(metrics),
-        tables=[table for table in tables if table.rows],
-        undefined=[
+    return {
+        "split": run.split,
+        "n": int(metrics.get("n") or len(run.predictions)),
+        "findings": card_findings(metrics),
+        "tables": [table for table in tables if table.rows],
+        "undefined": [
             (label, reason_of(metrics, *keys) or "not scored")
             for keys, label in wanted.items()
             if metric_of(metrics, *keys)[0] is None
         ],
-        notes=[str(note) for note in mapping_of(metrics, "protocol").get("notes") or ()],
-        protocol=protocol_sentences(metrics),
-        slices=list(mapping_of(metrics, "slices")),
-    )
+        "notes": [str(note) for note in mapping_of(metrics, "protocol").get("notes") or ()],
+        "protocol": protocol_sentences(metrics),
+        "slices": list(mapping_of(metrics, "slices")),
+    }
 
 
 def _measured(metrics: dict[str, Any]) -> Iterator[tuple[Keys, str, str, float]]:
@@ -413,16 +389,3 @@ def _value_and_interval(metrics: dict[str, Any], keys: Keys) -> tuple[str, str]:
     value, low, high = metric_of(metrics, *keys)
     interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
     return "" if value is None else f"{value:.3f}", interval
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("affectnet.report"),
-        autoescape=False,  # Markdown; the filter `md` escapes names
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = md_text
-    environment.filters["table"] = md_table
-    return environment

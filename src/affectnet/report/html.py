@@ -15,6 +15,7 @@ from PIL import Image
 
 from affectnet.data.images import data_uri
 from affectnet.figures.style import GRID, INK, MUTED, PAPER, figure_style
+from affectnet.report.tables import md_table, md_text
 
 THEMED: Final = {
     INK: "var(--ink)",
@@ -26,15 +27,19 @@ THEMED: Final = {
 RASTER_DPI: Final = 140
 
 
-def html_template(name: str) -> Template:
-    """A template of the package; values are escaped, and a missing value is an error."""
+def template(name: str) -> Template:
+    """A template of the package; a missing value is an error, and HTML is escaped.
+
+    In Markdown the filter `md` escapes texts and `table` renders a table.
+    """
     environment = Environment(
         loader=PackageLoader("affectnet.report", "templates"),
-        autoescape=True,
+        autoescape=".html." in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"md": md_text, "table": md_table}
     return environment.get_template(name)
 
 

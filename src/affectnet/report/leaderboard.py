@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from affectnet.report.html import asset, html_template
+from affectnet.report.html import asset, template
 from affectnet.report.runs import metric_of
 from affectnet.report.tables import (
     CATEGORICAL,
@@ -148,7 +148,7 @@ def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, 
 
 def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
     """The leaderboard as one page that opens offline, in light and dark."""
-    return html_template("leaderboard.html.j2").render(
+    return template("leaderboard.html.j2").render(
         title=title,
         made=date.today().isoformat(),
         version=__version__,

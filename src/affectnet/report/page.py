@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from affectnet.labels import COLOURS
 from affectnet.report.contents import FOOTER, Contents, RunContents
-from affectnet.report.html import asset, embed_json, html_template, inline_svg
+from affectnet.report.html import asset, embed_json, inline_svg, template
 from affectnet.report.run_figures import RunFigure
 from affectnet.report.runs import EvaluatedRun
 from affectnet.report.samples import (
@@ -61,7 +61,7 @@ def page_of(contents: Contents) -> str:
         "faces": thumbnails.uris,
         "runs": faces,
     }
-    return html_template("page.html.j2").render(
+    return template("page.html.j2").render(
         contents=contents,
         made=date.today().isoformat(),
         version=__version__,
