@@ -141,7 +141,7 @@ def _affect_figures(run: EvaluatedRun) -> list[RunFigure]:
         RunFigure(
             "predicted-true",
             "Predicted against annotated values",
-            "Darker cells hold more faces. On the dotted line the prediction is exact.",
+            "Stronger shading means more faces. On the dotted line the prediction is exact.",
             summary.alt_affect(run, "Predicted over annotated valence, and arousal."),
             lambda: figures.predicted_against_true(*truth, *preds),
             "" if any(either) else NO_AFFECT,
@@ -150,9 +150,9 @@ def _affect_figures(run: EvaluatedRun) -> list[RunFigure]:
         RunFigure(
             "regions",
             "Error by region of the circumplex",
-            "Darker regions are worse: a higher RMSE, a lower CCC. The annotation varies little "
-            "within a region, so its CCC is lower than that over all faces. Regions with fewer "
-            "than five faces are blank.",
+            "Stronger shading means a larger error: a higher RMSE, a lower CCC. The annotation "
+            "varies little within a region, so its CCC is lower than that over all faces. Regions "
+            "with fewer than five faces are blank.",
             summary.alt_affect(run, "RMSE and CCC in 17 regions of the circumplex."),
             lambda: figures.error_by_region(*truth, *preds),
             "" if both.any() else NO_AFFECT,
@@ -168,8 +168,8 @@ def annotation_figure(run: EvaluatedRun) -> RunFigure:
     return RunFigure(
         "annotations",
         "Distribution of annotated valence and arousal",
-        "Darker cells hold more faces. Each ellipse reaches one standard deviation from the mean "
-        "of its expression.",
+        "Stronger shading means more faces. Each ellipse reaches one standard deviation from the "
+        "mean of its expression.",
         f"Density of {n:,} annotated faces on the circumplex, with one ellipse per expression.",
         lambda: figures.affect_density(p.valence, p.arousal, p.expression),
         "" if n else "no face has annotated valence and arousal",
