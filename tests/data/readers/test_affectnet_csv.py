@@ -121,7 +121,7 @@ TRAPS = {
 }
 
 
-def test_every_trap_is_dropped_with_its_reason(kit):
+def test_every_fault_is_dropped_with_its_reason(kit):
     rows = [row(f"1/{name}.png", **changes) for name, (changes, _) in TRAPS.items()]
     rows += [
         row("1/good.png", points=""),
@@ -171,7 +171,7 @@ def test_boxes_beyond_the_image_repeat_its_border(kit, box):
     assert np.abs(shown.astype(int) - expected).mean() < 5
 
 
-def test_the_same_row_twice_is_kept_once_and_another_one_not_at_all(kit):
+def test_of_repeated_rows_only_identical_ones_are_used(kit):
     rows = [row("1/a.png"), row("1/a.png"), row("1/b.png"), row("1/b.png", label=3)]
     rows += [row("1/c.png", label=9), row("1/c.png"), row("1/d.png")]
     out, info = kit.ingest(source(kit, rows), val_fraction=0)

@@ -152,7 +152,7 @@ TRAPS = {
 }
 
 
-def test_every_trap_is_dropped_with_its_reason(kit):
+def test_every_fault_is_dropped_with_its_reason(kit):
     top = source(kit, {name: annotation for name, (annotation, _) in TRAPS.items()})
     source(
         kit,

@@ -23,11 +23,11 @@ def test_words_mean_expressions(word, name):
 
 
 @pytest.mark.parametrize("word", ["", "3", "happy sad", "none", "other", "ang", "3_", "_happy"])
-def test_other_words_mean_nothing(word):
+def test_other_words_have_no_meaning(word):
     assert find_class(word) is None
 
 
-def test_each_expression_means_itself_and_numbers_mean_nothing():
+def test_names_have_a_meaning_and_numbers_have_none():
     classes = Classes()
     assert [classes.find(name) for name in EXPRESSIONS] == list(range(8))
     assert set(WORDS.values()) == set(EXPRESSIONS)
@@ -61,13 +61,13 @@ def test_orders():
         (["0=happy", "00=sad"], "twice"),
     ],
 )
-def test_orders_that_say_nothing_sure_are_refused(order, word):
+def test_ambiguous_orders_are_refused(order, word):
     with pytest.raises(ConfigError, match=word):
         Classes(order)
 
 
 @given(st.lists(st.text(max_size=12), max_size=6), st.text(max_size=8))
-def test_any_text_is_understood_or_refused(order, label):
+def test_any_text_is_read_or_refused(order, label):
     try:
         classes = Classes(order)
     except ConfigError:

@@ -67,7 +67,7 @@ def test_other_sources_are_refused(kit):
         kit.ingest(kit.write({"some.csv": "a,b\n1,2\n"}) / "some.csv")
 
 
-def test_numbered_folders_are_seen_as_classes(kit):
+def test_numbered_folders_are_recognised_as_classes(kit):
     top = kit.write(
         {f"{split}/{i}/a.png": kit.image(i) for split in ["train", "test"] for i in range(7)}
     )

@@ -31,7 +31,7 @@ def source(kit, lines: dict[str, list[str]], **others):
     return kit.write(files)
 
 
-def test_the_order_of_votes_is_its_own(kit):
+def test_votes_are_in_the_order_of_ferplus(kit):
     listed = [line(f"fer{i:07}.png", **{answer: 10}) for i, answer in enumerate(ANSWERS[:8])]
     top = source(kit, {"train": listed, "val": listed[:3], "test": listed[5:]})
     out, info = kit.ingest(top)
@@ -147,7 +147,7 @@ def test_broken_rows_are_dropped(kit):
     }
 
 
-def test_a_header_is_believed(kit):
+def test_columns_are_found_by_the_header(kit):
     header = "Usage,Image name,NF,unknown," + ",".join(reversed(ANSWERS[:8]))
     listed = [header, "Training,a.png,0,0,10,0,0,0,0,0,0,0"]
     top = source(kit, {"train": listed}, **{"FER2013Train/a.png": kit.image(0)})
@@ -160,7 +160,7 @@ def test_a_header_is_believed(kit):
         kit.ingest(top)
 
 
-def test_choices_that_do_not_apply_are_refused(kit):
+def test_settings_that_do_not_apply_are_refused(kit):
     top = source(kit, {"train": [line("a.png", anger=9)]})
     with pytest.raises(ConfigError, match="--class-order does not apply to ferplus"):
         kit.ingest(top, class_order=("affectnet",))

@@ -55,7 +55,7 @@ def test_numbers_need_a_class_order(kit):
     assert EXPRESSIONS[kit.rows(out)["2/0.png"].expression] == "surprise"
 
 
-def test_counting_from_one_is_not_taken_for_counting_from_zero(kit):
+def test_folders_counted_from_one_need_pairs(kit):
     top = kit.write(files(kit, "1234567"))
     with pytest.raises(DataError, match="counts its folders from 1"):
         kit.ingest(top, class_order=EXPRESSIONS)

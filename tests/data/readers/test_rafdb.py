@@ -16,7 +16,7 @@ def source(kit, lines=LINES, *, where="Image/aligned", **others):
     return kit.write(files)
 
 
-def test_labels_are_in_its_own_order_and_aligned_images_are_taken(kit):
+def test_labels_are_in_the_order_of_rafdb_and_images_are_aligned(kit):
     out, info = kit.ingest(source(kit), val_fraction=0)
     assert info.release == "rafdb"
     faces = kit.rows(out)
@@ -57,7 +57,7 @@ def test_broken_lines_are_dropped(kit):
     }
 
 
-def test_uncropped_images_are_refused_and_renamed_aligned_ones_taken(kit):
+def test_original_images_are_refused_and_renamed_aligned_images_read(kit):
     top = source(kit)
     for image in (top / "Image/aligned").iterdir():
         image.unlink()

@@ -70,7 +70,7 @@ def test_damaged_streams_are_data_errors_or_read(tmp_path_factory, kind, data):
         unpack(path)
 
 
-def test_xz_may_not_ask_for_any_memory(tmp_path):
+def test_the_memory_of_xz_is_limited(tmp_path):
     path = tmp_path / "xz"
     raw = bytearray(lzma.compress(CONTENT, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}]))
     raw[16] = 36  # in the header of the first block: a dictionary of 1 GiB

@@ -59,7 +59,7 @@ TRAPS = {
 }
 
 
-def test_every_trap_is_dropped_with_its_reason(kit):
+def test_every_fault_is_dropped_with_its_reason(kit):
     lines = ["id,path,expression,valence,arousal"]
     lines += [",".join((name, *cells[:4])) for name, cells in TRAPS.items()]
     lines += ["short,images/0.png", "good,images/0.png,happy,0,0", ",images/0.png,happy,0,0"]
