@@ -138,6 +138,7 @@ def expression_loss(
 def shares_among(soft: Tensor, classes: int) -> Tensor:
     """Vote shares (B, 8) rescaled to the first `classes` expressions, (B, K), summing to one.
 
+    For tensors what `affectnet.seven.seven_votes` is for arrays, but without a column of contempt.
     NaN if these expressions got no votes or the shares are missing.
     """
     shares = soft[:, :classes]
