@@ -355,10 +355,10 @@ def mix(
         alike &= known == known.roll(1)
     weight = torch.where(alike[:, None, None, None], weight, 1)
     mixed = images * weight + images.roll(1, 0) * (1 - weight)
-    kept = weight.expand(rows, 1, side, side).mean((1, 2, 3))
+    remaining = weight.expand(rows, 1, side, side).mean((1, 2, 3))
     blended = {}
     for name, value in values.items():
-        part = kept.to(value)[:, None] if value.ndim == 2 else kept.to(value)
+        part = remaining.to(value)[:, None] if value.ndim == 2 else remaining.to(value)
         # Zero times a missing partner would still be NaN.
         other = torch.where(part < 1, value.roll(1, 0), value)
         blended[name] = value * part + other * (1 - part)

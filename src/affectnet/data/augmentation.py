@@ -27,7 +27,7 @@ class Augmentation:
     vflip: float = 0.0
     """Fraction of the images turned upside down. Off unless asked for: the original notebook lists
     it, but no face reaches the model upside down, and the turn swaps the places of brows and
-    mouth, by which expressions are told apart."""
+    mouth, by which expressions differ."""
     rotation: float = 0.0
     """Largest rotation in degrees, 0 to 180; each image is rotated by a draw from -r to +r."""
     scale: float = 0.0

@@ -257,7 +257,7 @@ def data_uri(
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def looks_whole(data: memoryview) -> bool:
+def is_complete_jpeg(data: memoryview) -> bool:
     """Whether this is a JPEG with a valid header, a readable size and its end marker.
 
     Takes 3 microseconds and misses damage in between. False means only that decoding has to decide.
@@ -279,7 +279,7 @@ def count_pixels(data: memoryview) -> int:
 
 
 def media_kind(head: bytes) -> Literal["image", "video"] | None:
-    """Tell an image from a video by the first bytes (200 are enough); None for anything else.
+    """Distinguish images and videos by the first 200 bytes; None for anything else.
 
     By content and not by name: a wrong extension does no harm, and a playlist that names other
     files or addresses is never taken for a video.
@@ -344,7 +344,7 @@ def as_pixels(image: Any) -> Pixels:
 
     Raises:
         DataError: anything else, so that neither a float image in an unknown range nor a wrong
-            axis order goes unnoticed. RGB and BGR cannot be told apart: arrays of OpenCV need
+            axis order goes unnoticed. RGB and BGR cannot be distinguished: arrays of OpenCV need
             `cv2.cvtColor(image, cv2.COLOR_BGR2RGB)` first.
     """
     data = _encoded(image)

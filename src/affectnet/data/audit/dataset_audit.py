@@ -242,9 +242,9 @@ def audit_dataset(
         raise DataError(f"all faces in {folder} are of contempt, which is left out")
     selected: dict[str, AnySplit] = dict(splits)
     if left_out:
-        kept = rows.expression != CONTEMPT
+        used = rows.expression != CONTEMPT
         if suspects:
-            suspects = replace(suspects, rows=(np.cumsum(kept) - 1)[suspects.rows])
+            suspects = replace(suspects, rows=(np.cumsum(used) - 1)[suspects.rows])
         for name, part in splits.items():
             selected[name] = SplitRows(part, np.flatnonzero(part.expression != CONTEMPT))
         rows = DatasetRows.of(selected)

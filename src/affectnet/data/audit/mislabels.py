@@ -132,12 +132,12 @@ def suspect_labels(
     ids, probs, expression = _read(file)
     place, name = _rows_of(file, ids, expression, rows, split)
     labels = rows.expression[place].astype(np.int64)
-    kept = labels >= 0
+    valid = labels >= 0
     if without_contempt or not probs[:, -1].any():
-        kept &= labels != CONTEMPT
+        valid &= labels != CONTEMPT
         probs = seven_probabilities(probs)
-    found = find_wrong_labels(labels[kept], probs[kept])
-    return Suspects(name, int(kept.sum()), place[kept][found.rows], found)
+    found = find_wrong_labels(labels[valid], probs[valid])
+    return Suspects(name, int(valid.sum()), place[valid][found.rows], found)
 
 
 def _read(file: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64] | None]:

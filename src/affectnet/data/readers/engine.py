@@ -24,7 +24,7 @@ from affectnet.data.crop import (
     move_points,
     warp,
 )
-from affectnet.data.images import Pixels, count_pixels, decode_image, looks_whole
+from affectnet.data.images import Pixels, count_pixels, decode_image, is_complete_jpeg
 from affectnet.data.readers.annotations import Bad, as_unicode, is_plain_text
 from affectnet.data.readers.archive import FileImages, ImageStore, Progress, Spool, read_member
 from affectnet.data.readers.release_part import (
@@ -286,7 +286,9 @@ class Engine:
         try:
             data = _read_image(face.image)
             stored, points = (None if in_file else data), face.landmarks
-            if self._edit is not None or not (self._only_header and looks_whole(memoryview(data))):
+            if self._edit is not None or not (
+                self._only_header and is_complete_jpeg(memoryview(data))
+            ):
                 pixels = self._decode(memoryview(data))
                 if self._edit is not None:
                     edited, points = self._edit(pixels, face)
