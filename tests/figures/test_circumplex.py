@@ -109,7 +109,7 @@ def test_unlabelled_faces_are_dots_without_a_mean(scored):
 places = st.tuples(st.floats(-0.8, 0.8), st.floats(-0.8, 0.8))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(places, min_size=1, max_size=8))
 def test_labels_stay_inside_and_off_one_another(points):
     names = dict(zip(EXPRESSIONS, points, strict=False))
