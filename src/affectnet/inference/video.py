@@ -198,11 +198,7 @@ def predict_video(
     """
     check_choice("faces", faces, ("detect", "none"))
     check_choice("smoothing", smoothing, ("one-euro", "ema", "none"))
-    if stride < 1:
-        raise ConfigError(f"stride is {stride}; it must be 1 or more")
-    for name, value in (("fps", fps), ("seconds", seconds)):
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{name} is {value}; it must be above 0")
+    _check_range(stride, fps=fps, seconds=seconds)
     detector = FaceDetector(predictor.min_score, detect_size) if faces == "detect" else None
     reader = source if isinstance(source, VideoReader) else VideoReader(source)
     origin = None if isinstance(source, VideoReader) else str(source)
@@ -210,18 +206,7 @@ def predict_video(
     depth = _frames_ahead(reader)
 
     def prepare(frame: Frame) -> Prepared:
-        height, width = frame.pixels.shape[:2]
-        result = PictureResult(origin, width, height, frame=frame.number, time=frame.time)
-        if detector is None:
-            whole = Box(0.0, 0.0, float(width), float(height))
-            crop = resize(
-                frame.pixels, predictor.classifier.size, predictor.classifier.interpolation
-            )[None]
-            pixels = frame.pixels if keep_pixels else None
-            return Prepared(result, (Candidate(whole, None, None),), crop, pixels)
-        found = detector.detect(frame.pixels)
-        candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
-        prepared = predictor.crop(frame.pixels, candidates, result)
+        prepared = _prepare(predictor, detector, frame, origin)
         return replace(prepared, pixels=frame.pixels) if keep_pixels else prepared
 
     with reader:
@@ -234,6 +219,30 @@ def predict_video(
                 yield _track(result, tracker, smoother), pixels
     if reader.fault is not None:
         raise DataError(reader.fault)
+
+
+def _check_range(stride: int, **limits: float | None) -> None:
+    if stride < 1:
+        raise ConfigError(f"stride is {stride}; it must be 1 or more")
+    for name, value in limits.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be above 0")
+
+
+def _prepare(
+    predictor: Pipeline, detector: FaceDetector | None, frame: Frame, source: str | None
+) -> Prepared:
+    """Detect and crop the faces of a frame; without a detector the frame is one face."""
+    height, width = frame.pixels.shape[:2]
+    result = PictureResult(source, width, height, frame=frame.number, time=frame.time)
+    if detector is None:
+        whole = Candidate(Box(0.0, 0.0, float(width), float(height)), None, None)
+        classifier = predictor.classifier
+        crop = resize(frame.pixels, classifier.size, classifier.interpolation)
+        return Prepared(result, (whole,), crop[None], None)
+    found = detector.detect(frame.pixels)
+    candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
+    return predictor.crop(frame.pixels, candidates, result)
 
 
 def _track(result: PictureResult, tracker: Tracker, smoother: Smoother) -> PictureResult:
