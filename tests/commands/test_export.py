@@ -28,10 +28,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_becomes_a_file_that_predicts(run: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "new" / "m.onnx"
     assert cli.main(["export", str(run), "--format", "onnx", "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "on 256 drawn faces" in told
-    assert "largest difference" in told
-    assert "float32 RGB (n, 3, 48, 48), any n" in told
+    output = capsys.readouterr().out
+    assert "on 256 drawn faces" in output
+    assert "largest difference" in output
+    assert "float32 RGB (n, 3, 48, 48), any n" in output
     (ours,), (theirs,) = load(run).predict(PHOTO).faces, load(out).predict(PHOTO).faces
     assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
     assert cli.main(["export", str(run), "--out", str(out)]) == 2
@@ -44,22 +44,22 @@ def test_faces_of_a_dataset_compare_and_calibrate(run, drawn: Path, tmp_path, ca
     )
     found = export(config)
     assert found.faces == 24
-    told = capsys.readouterr().out
-    assert f"24 faces of {drawn} (val)" in told
-    assert "int8, takes uint8 RGB (n, 48, 48, 3)" in told
+    output = capsys.readouterr().out
+    assert f"24 faces of {drawn} (val)" in output
+    assert "int8, takes uint8 RGB (n, 48, 48, 3)" in output
 
 
-def test_mistakes_are_told_at_once_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_mistakes_are_reported_at_once_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as output:
         export(ExportConfig(str(run), tmp_path / "m.pt", int8=True, fp16=True, faces=0))
     for part in ("--int8 and --fp16", "ends in .onnx", "--faces is 0"):
-        assert part in str(told.value)
+        assert part in str(output.value)
     with pytest.raises(RunError, match="no model at"):
         export(ExportConfig(str(tmp_path / "none"), tmp_path / "m.onnx"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_told_with_the_way_to_get_it(run: Path, tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_the_remedy(run: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['onnxscript'] = None\n"
         "from affectnet import cli\n"

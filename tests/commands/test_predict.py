@@ -56,7 +56,7 @@ def album(tmp_path: Path) -> Path:
     Image.open(PHOTO).resize((560, 660)).save(folder / "sub" / "one.png")
     Image.new("RGB", (64, 64), "gray").save(folder / "sub" / "wall.bmp")
     (folder / "empty.jpg").touch()
-    (folder / "wrong.png").write_text("this is no picture")
+    (folder / "wrong.png").write_text("this is no image")
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
     encode(folder / "film.avi", 10)
     return folder
@@ -73,16 +73,16 @@ def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, c
     assert by_source["wall.bmp"]["status"].tolist() == ["no face"]
     assert by_source["film.avi"]["status"].tolist() == ["ok"] * 8 + ["no face"] * 2
     assert by_source["film.avi"]["track"].dropna().unique().tolist() == [1]
-    for name, says in (
+    for name, message in (
         ("empty.jpg", "empty"),
         ("wrong.png", "not a JPEG"),
         ("broken.mp4", "cannot be opened"),
     ):
         assert by_source[name]["status"].tolist() == ["unreadable"]
-        assert says in by_source[name]["reason"].iloc[0]
-    told = capsys.readouterr().out
-    assert "3 images and 10 frames: 10 faces, 3 without a face; 3 unreadable" in told
-    assert "empty.jpg: the file is empty" in " ".join(told.split())
+        assert message in by_source[name]["reason"].iloc[0]
+    output = capsys.readouterr().out
+    assert "3 images and 10 frames: 10 faces, 3 without a face; 3 unreadable" in output
+    assert "empty.jpg: the file is empty" in " ".join(output.split())
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.*")) == [
         "film.webm",
         "film_over_time.png",
@@ -107,16 +107,16 @@ def test_every_kind_of_table(model: str, kind: str, tmp_path: Path) -> None:
     if kind == "parquet":
         assert pd.read_parquet(out)["width"].tolist() == [280.0]
     else:
-        told = json.loads(out.read_text())
-        (result,) = told if isinstance(told, list) else [told]
+        output = json.loads(out.read_text())
+        (result,) = output if isinstance(output, list) else [output]
         assert result["faces"][0]["box"] == {"x": 0, "y": 0, "width": 280, "height": 330}
 
 
 def test_without_out_the_terminal_shows_the_faces(model: str, capsys) -> None:
     assert cli.main(["predict", str(PHOTO), "--model", model]) == 0
-    told = capsys.readouterr().out
-    assert "astronaut.jpg" in told
-    assert "1 image: 1 face" in told
+    output = capsys.readouterr().out
+    assert "astronaut.jpg" in output
+    assert "1 image: 1 face" in output
 
 
 def test_the_status_is_1_where_nothing_can_be_read(model: str, tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_the_status_is_1_where_nothing_can_be_read(model: str, tmp_path: Path) -
     assert cli.main(["predict", "99", "--model", model]) == 1  # no such camera
 
 
-def test_all_mistakes_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_and_nothing_is_written(tmp_path: Path) -> None:
     config = PredictConfig(
         (str(PHOTO),), out=tmp_path / "r.xls", stride=0, min_score=7, annotate=PHOTO
     )
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as output:
         predict(config)
     for part in ("stride", "min_score is 7", ".parquet", "is a file"):
-        assert part in str(told.value)
+        assert part in str(output.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,12 +173,12 @@ def test_what_was_found_survives_an_interruption(model: str, tmp_path: Path) -> 
     while process.poll() is None and not (out.exists() and out.stat().st_size > 5000):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    told, complaint = process.communicate(timeout=120)
+    output, complaint = process.communicate(timeout=120)
     assert process.returncode == 130, complaint
     assert "interrupted" in complaint
     assert "Traceback" not in complaint
     rows = pd.read_csv(out)
-    assert f"{len(rows)} frames" in told.replace(",", "")
+    assert f"{len(rows)} frames" in output.replace(",", "")
     assert 10 < len(rows) < 600
     assert (drawn / "long_over_time.png").is_file()
     video = cv2.VideoCapture(str(drawn / "long.mp4"))

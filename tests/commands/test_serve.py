@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(*args: str, tmp: Path, **env: str) -> tuple[subprocess.Popen[str], str]:
-    """Start the command; return it with the line that tells its address."""
+    """Start the command; return it with the line that states its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "affectnet", "serve", *args],
         stdout=subprocess.PIPE,
@@ -39,10 +39,10 @@ def start(*args: str, tmp: Path, **env: str) -> tuple[subprocess.Popen[str], str
         text=True,
         env=os.environ | {"TMPDIR": str(tmp)} | env,
     )
-    said: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: said.put(process.stdout.readline()), daemon=True).start()
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
     try:
-        return process, said.get(timeout=120)
+        return process, lines.get(timeout=120)
     except queue.Empty:
         process.kill()
         raise
@@ -74,7 +74,7 @@ def test_it_starts_answers_and_stops_cleanly(model: Path, tmp_path: Path, way: i
     assert list(tmp_path.glob("affectnet-serve-*")) == []
 
 
-def test_a_port_in_use_is_told_in_one_line(model: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(model: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -84,7 +84,7 @@ def test_a_port_in_use_is_told_in_one_line(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"max_mb": 0, "workers": -1}, "--max-mb is 0; .*--workers is -1"),
         ({"waiting": -1}, "--waiting is -1; it must be 0 or more"),
@@ -95,13 +95,13 @@ def test_a_port_in_use_is_told_in_one_line(model: Path) -> None:
         ({"password_file": Path("/no/such/file")}, "cannot be read"),
     ],
 )
-def test_a_mistake_says_what_to_do(settings: dict[str, object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_an_error_states_what_to_do(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         command.serve(ServeConfig(**settings))
 
 
 @pytest.mark.parametrize("module", ["gradio", "uvicorn"])
-def test_without_gradio_the_pip_line_is_told(
+def test_without_gradio_the_pip_command_is_reported(
     model: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
@@ -109,7 +109,9 @@ def test_without_gradio_the_pip_line_is_told(
         command.serve(ServeConfig(model=str(model), port=0))
 
 
-def test_others_let_in_without_a_password_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_where_others_can_connect_without_a_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost"):
         command.warn_if_open(host, None)
     command.warn_if_open("0.0.0.0", "secret")

@@ -58,10 +58,10 @@ def test_every_batch_size(predictor: Predictor, onnx_file: Path) -> None:
             np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_what_the_file_says_of_itself(onnx_file: Path, model_dir: Path) -> None:
-    told = {p.key: p.value for p in onnx.load(str(onnx_file)).metadata_props}
-    assert json.loads(told[CONFIG_KEY]) == json.loads((model_dir / "config.json").read_text())
-    layout = json.loads(told[EXPORT_KEY])
+def test_the_metadata_of_the_file(onnx_file: Path, model_dir: Path) -> None:
+    output = {p.key: p.value for p in onnx.load(str(onnx_file)).metadata_props}
+    assert json.loads(output[CONFIG_KEY]) == json.loads((model_dir / "config.json").read_text())
+    layout = json.loads(output[EXPORT_KEY])
     assert layout["precision"] == "fp32"
     assert layout["input"].startswith("faces: float32 RGB, (n, 3, 48, 48)")
     loaded = OnnxClassifier(onnx_file)
@@ -82,14 +82,14 @@ def test_predict_runs_without_torch(
     )
     done = without({"torch", "timm", "lightning", "torchvision"}, code)
     assert done.returncode == 0, done.stderr
-    told = json.loads(out.read_text())
-    assert len(told) == 21
+    output = json.loads(out.read_text())
+    assert len(output) == 21
     (face,) = predictor.predict(photo_file).faces
-    assert told[0]["faces"][0]["valence"] == pytest.approx(face.valence, abs=1e-4)
+    assert output[0]["faces"][0]["valence"] == pytest.approx(face.valence, abs=1e-4)
     assert (tmp_path / "d" / f"{walk.stem}_over_time.png").is_file()
 
 
-def test_what_is_missing_is_told_with_the_way_to_get_it(onnx_file: Path, model_dir: Path) -> None:
+def test_what_is_missing_is_reported_with_the_remedy(onnx_file: Path, model_dir: Path) -> None:
     run = "from affectnet import cli; sys.exit(cli.main(['predict', '0', '--model', {!r}]))"
     done = without({"onnxruntime"}, run.format(str(onnx_file)))
     assert done.returncode == 2
@@ -132,7 +132,7 @@ def test_weights_in_other_files_are_not_read(onnx_file: Path, tmp_path: Path) ->
         OnnxClassifier(tmp_path / "m.onnx")
 
 
-def test_normalised_is_what_the_definition_says() -> None:
+def test_normalised_follows_the_definition() -> None:
     faces = np.stack([np.full((4, 4, 3), (0, 51, 255), np.uint8)] * 2)
     images = normalised(faces, np.array([0.5, 0, 0.5], np.float32), np.array([1, 2, 4], np.float32))
     assert images.shape == (2, 3, 4, 4)
@@ -140,7 +140,7 @@ def test_normalised_is_what_the_definition_says() -> None:
 
 
 def test_crops_get_the_numbers_of_pytorch(predictor: Predictor, uint8_file: Path) -> None:
-    pictures = [face.image for face in draw_faces(1, seed=3, size=80)]
-    ours = predictor.predict(pictures, faces="none")
-    for a, b in zip(ours, load(uint8_file).predict(pictures, faces="none"), strict=True):
+    images = [face.image for face in draw_faces(1, seed=3, size=80)]
+    ours = predictor.predict(images, faces="none")
+    for a, b in zip(ours, load(uint8_file).predict(images, faces="none"), strict=True):
         np.testing.assert_allclose(b.faces[0].probabilities, a.faces[0].probabilities, atol=1e-4)

@@ -22,9 +22,9 @@ def iou(a: Box, b: Box) -> float:
     return shared / (a.width * a.height + b.width * b.height - shared)
 
 
-def enlarged(picture: np.ndarray, factor: float) -> np.ndarray:
+def enlarged(image: np.ndarray, factor: float) -> np.ndarray:
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=way)
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=way)
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1, 3, 12])
@@ -40,7 +40,7 @@ def test_the_face_is_found_at_any_size(photo: np.ndarray, factor: float) -> None
     assert found[0].score > 0.8
 
 
-def test_a_face_that_fills_a_large_picture_is_found(photo: np.ndarray) -> None:
+def test_a_face_that_fills_a_large_image_is_found(photo: np.ndarray) -> None:
     x, y, w, h = map(int, FACE)
     close = enlarged(photo[y - 4 : y + h + 4, x - 2 : x + w + 2], 20)
     found = FaceDetector().detect(close)
@@ -48,7 +48,7 @@ def test_a_face_that_fills_a_large_picture_is_found(photo: np.ndarray) -> None:
     assert found[0].box.height > 0.7 * close.shape[0]
 
 
-def test_a_small_face_in_a_large_picture_needs_a_large_search(photo: np.ndarray) -> None:
+def test_a_small_face_in_a_large_image_needs_a_large_search(photo: np.ndarray) -> None:
     ground = np.full((2000, 3000, 3), 128, np.uint8)
     small = enlarged(photo, 0.3)
     ground[1500 : 1500 + small.shape[0], 2500 : 2500 + small.shape[1]] = small
@@ -75,10 +75,10 @@ def test_no_face_is_found_where_none_is(shape: tuple[int, int]) -> None:
 
 def test_one_detector_serves_many_threads(photo: np.ndarray) -> None:
     detector = FaceDetector()
-    pictures = [enlarged(photo, factor) for factor in (0.5, 1, 0.7, 1.3)] * 3
-    alone = [detector.detect(picture) for picture in pictures]
+    images = [enlarged(photo, factor) for factor in (0.5, 1, 0.7, 1.3)] * 3
+    alone = [detector.detect(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(detector.detect, pictures)) == alone
+        assert list(pool.map(detector.detect, images)) == alone
 
 
 @pytest.mark.parametrize("settings", [{"min_score": 1.5}, {"size": 10}, {"min_score": math.nan}])

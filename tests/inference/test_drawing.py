@@ -27,42 +27,42 @@ def result(*boxes: Box, expression: int = 1, time: float | None = None) -> Pictu
 
 
 def test_the_box_is_drawn_in_the_expressions_colour() -> None:
-    picture = np.full((400, 500, 3), 128, np.uint8)
-    drawn = annotate(picture, result(Box(100, 120, 80, 100)))
-    assert (picture == 128).all()
-    assert drawn.shape == picture.shape
+    image = np.full((400, 500, 3), 128, np.uint8)
+    drawn = annotate(image, result(Box(100, 120, 80, 100)))
+    assert (image == 128).all()
+    assert drawn.shape == image.shape
     for x, y in ((140, 120), (140, 220), (100, 170), (180, 170)):
         assert tuple(drawn[y, x]) == colour_of("happiness")
-    np.testing.assert_array_equal(drawn[130:210, 110:170], picture[130:210, 110:170])
+    np.testing.assert_array_equal(drawn[130:210, 110:170], image[130:210, 110:170])
     assert (drawn[300:, 400:] != 128).any()  # the circumplex
 
 
-def test_a_picture_without_a_face_stays_as_it_is() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(annotate(picture, result()), picture)
+def test_an_image_without_a_face_stays_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(annotate(image, result()), image)
 
 
-def test_large_pictures_come_smaller_with_the_box_in_place() -> None:
-    picture = np.full((3000, 4096, 3), 128, np.uint8)
-    drawn = annotate(picture, result(Box(2000, 1000, 400, 600)))
+def test_large_images_come_smaller_with_the_box_in_place() -> None:
+    image = np.full((3000, 4096, 3), 128, np.uint8)
+    drawn = annotate(image, result(Box(2000, 1000, 400, 600)))
     assert drawn.shape == (1500, LARGEST_SIDE, 3)
     assert tuple(drawn[650, 1000]) == colour_of("happiness")
 
 
 def test_a_smaller_copy_has_the_box_in_place() -> None:
-    picture = np.full((200, 250, 3), 128, np.uint8)
+    image = np.full((200, 250, 3), 128, np.uint8)
     faces = result(Box(100, 120, 80, 100)).faces
-    drawn = annotate(picture, PictureResult(None, 500, 400, faces))
+    drawn = annotate(image, PictureResult(None, 500, 400, faces))
     assert tuple(drawn[85, 50]) == colour_of("happiness")
     assert tuple(drawn[60, 70]) == colour_of("happiness")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (700, 2), (60, 60), (15, 900)])
 def test_any_size_and_any_box_can_be_drawn(shape: tuple[int, int]) -> None:
-    picture = np.full((*shape, 3), 50, np.uint8)
+    image = np.full((*shape, 3), 50, np.uint8)
     boxes = [Box(-50, -50, 80, 90), Box(0, 0, 0.5, 0.5), Box(0.4, 0.4, 2000, 3000)]
-    assert annotate(picture, result(*boxes)).shape == picture.shape
-    assert annotate(picture, result(*boxes, time=1.0), Traces()).shape == picture.shape
+    assert annotate(image, result(*boxes)).shape == image.shape
+    assert annotate(image, result(*boxes, time=1.0), Traces()).shape == image.shape
 
 
 def test_traces_forget_what_is_past() -> None:

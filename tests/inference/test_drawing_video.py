@@ -36,7 +36,7 @@ def film(predictor: Predictor, walk: Path, tmp_path_factory) -> Path:
 def test_a_browser_plays_it(film: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
+        pytest.skip("there is no Chromium; `apt-get install chromium` installs it")
     page_file = film.parent / "page.html"
     page_file.write_text(f"<video src='{film.name}' preload='auto' muted></video>")
     with sync_api.sync_playwright() as playwright:
@@ -53,7 +53,7 @@ def test_a_browser_plays_it(film: Path) -> None:
     assert duration == pytest.approx(2, abs=0.11)
 
 
-def test_nothing_is_said_on_the_terminal(walk: Path, predictor, tmp_path: Path, capfd) -> None:
+def test_nothing_is_printed_on_the_terminal(walk: Path, predictor, tmp_path: Path, capfd) -> None:
     with AnnotatedVideo(tmp_path / "a.webm", 10) as video:
         for result, pixels in predict_video(predictor, walk, seconds=0.25, keep_pixels=True):
             video.write(result, pixels)

@@ -89,7 +89,7 @@ def scores(probabilities: list[list[float]], valence: list[float]) -> ModelOutpu
     return ModelOutput(np.array(probabilities, np.float32), values, values)
 
 
-def test_comparison_counts_what_it_says() -> None:
+def test_the_comparison_is_correct() -> None:
     first = scores([[0.9, 0.1], [0.4, 0.6]], [0.0, 1.0])
     other = scores([[0.8, 0.2], [0.6, 0.4]], [0.0, 0.9])
     found = compare(first, other)

@@ -1,4 +1,4 @@
-"""One predictor, every form of picture, and the numbers of `affectnet evaluate`."""
+"""One predictor, every form of image, and the numbers of `affectnet evaluate`."""
 
 import json
 import math
@@ -48,8 +48,8 @@ def test_crops_get_the_numbers_of_evaluate(
     (file,) = (tmp_path / "e").rglob("predictions.parquet")
     table = pq.read_table(file).to_pandas().set_index("id")
     split = open_split(drawn, "test")
-    pictures = [bytes(split.image_bytes(i)) for i in range(len(split))]
-    results = load(model_dir, flip=flip).predict(pictures, faces="none", batch_size=7)
+    images = [bytes(split.image_bytes(i)) for i in range(len(split))]
+    results = load(model_dir, flip=flip).predict(images, faces="none", batch_size=7)
     assert len(results) == len(split) == 48
     for name, result in zip(split.ids, results, strict=True):
         row, (face,) = table.loc[name], result.faces
@@ -59,7 +59,7 @@ def test_crops_get_the_numbers_of_evaluate(
         assert EXPRESSIONS.index(face.expression) == row["expression_pred"]
 
 
-def test_every_form_of_a_picture_gives_the_same(
+def test_every_form_of_an_image_gives_the_same(
     predictor: Predictor, photo: np.ndarray, tmp_path: Path
 ) -> None:
     file = tmp_path / "photo.png"
@@ -83,7 +83,7 @@ def test_one_gives_one_and_many_give_many(predictor: Predictor, photo: np.ndarra
     assert isinstance(predictor.predict([photo]), Results)
     assert len(predictor.predict(np.stack([photo, photo]))) == 2
     assert len(predictor.predict(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])) == 1
-    assert len(predictor.predict(picture for picture in (photo, photo))) == 2
+    assert len(predictor.predict(image for image in (photo, photo))) == 2
     assert predictor.predict([]) == ()
 
 
@@ -125,13 +125,13 @@ def test_own_boxes_are_taken(predictor: Predictor, photo: np.ndarray) -> None:
         predictor.predict(photo, boxes=[[1, 1, 5, 5]], faces="none")
 
 
-def test_a_picture_without_a_face_has_none(predictor: Predictor) -> None:
+def test_an_image_without_a_face_has_none(predictor: Predictor) -> None:
     result = predictor.predict(np.full((100, 100, 3), 99, np.uint8))
     assert result.status == "no face"
     assert (result.width, result.height) == (100, 100)
 
 
-def test_one_unreadable_picture_is_told_or_kept(predictor: Predictor, photo: np.ndarray) -> None:
+def test_one_unreadable_image_is_reported_or_kept(predictor: Predictor, photo: np.ndarray) -> None:
     with pytest.raises(DataError, match="image 1: "):
         predictor.predict([photo, b"nothing", photo])
     with pytest.raises(DataError, match=r"no\.jpg: the file cannot be read"):
@@ -185,12 +185,12 @@ def test_models_are_found_by_run_folder_too(model_dir: Path, tmp_path: Path) -> 
 
 def test_results_are_plain_values(predictor: Predictor, photo_file: Path) -> None:
     results = predictor.predict([photo_file, b""], on_error="keep")
-    told = json.loads(json.dumps(results.to_dict()))
-    face = told[0]["faces"][0]
+    output = json.loads(json.dumps(results.to_dict()))
+    face = output[0]["faces"][0]
     assert math.isclose(sum(face["probabilities"].values()), 1, abs_tol=1e-5)
     assert set(face["probabilities"]) == set(EXPRESSIONS)
     assert set(face["box"]) == {"x", "y", "width", "height"}
-    assert told[1]["reason"] == "the file is empty"
+    assert output[1]["reason"] == "the file is empty"
     frame = results.to_frame()
     assert list(frame["status"]) == ["ok", "unreadable"]
     assert frame.loc[0, "p_fear"] == face["probabilities"]["fear"]
@@ -203,8 +203,8 @@ def test_results_draw_themselves(predictor: Predictor, photo_file: Path, tmp_pat
     results = predictor.predict([photo_file, photo_file])
     for name, figure in (
         ("face", results[0].faces[0].plot(photo_file)),
-        ("picture", results[0].plot()),
-        ("pictures", results.plot()),
+        ("image", results[0].plot()),
+        ("images", results.plot()),
     ):
         figure.savefig(tmp_path / f"{name}.png")
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 10

@@ -34,7 +34,7 @@ def write(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_tables_have_a_row_a_face_and_one_for_each_picture_without(kind: str, tmp_path) -> None:
+def test_tables_have_one_row_per_face_and_one_per_image_without(kind: str, tmp_path) -> None:
     path = write(tmp_path / "sub" / f"r.{kind}")
     frame = pd.read_csv(path) if kind == "csv" else pq.read_table(path).to_pandas()
     assert list(frame.columns) == list(COLUMNS)
@@ -52,8 +52,8 @@ def test_tables_have_a_row_a_face_and_one_for_each_picture_without(kind: str, tm
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
 def test_json_holds_the_results(kind: str, tmp_path: Path) -> None:
     text = write(tmp_path / f"r.{kind}").read_text()
-    told = json.loads(text) if kind == "json" else [json.loads(x) for x in text.splitlines()]
-    assert told == [json.loads(json.dumps(result.to_dict())) for result in RESULTS]
+    output = json.loads(text) if kind == "json" else [json.loads(x) for x in text.splitlines()]
+    assert output == [json.loads(json.dumps(result.to_dict())) for result in RESULTS]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])

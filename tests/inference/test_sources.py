@@ -22,7 +22,7 @@ def album(tmp_path: Path, photo_file: Path, walk: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_searched_to_the_bottom(album: Path) -> None:
+def test_a_folder_is_searched_recursively(album: Path) -> None:
     found = find_sources([str(album)])
     assert [(source.name, source.kind) for source in found] == [
         ("a.jpeg", "image"),
@@ -59,7 +59,7 @@ def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeyp
     assert find_sources(["0"])[0].kind == "image"
 
 
-def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_missing_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'no\.jpg', .*nothing\*', 'a\\x00b'"):
         find_sources(["no.jpg", str(tmp_path / "nothing*"), "a\0b"])
     with pytest.raises(DataError, match="no image and no video"):

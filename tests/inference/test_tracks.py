@@ -119,7 +119,7 @@ def test_one_euro_is_the_papers(pairs, min_cutoff, beta) -> None:
     np.testing.assert_allclose([g[1] for g in given], -np.array(expected), atol=1e-9)
 
 
-def test_ema_reaches_63_in_a_hundred_whatever_the_frame_rate() -> None:
+def test_ema_reaches_63_percent_at_any_frame_rate() -> None:
     for rate in (5, 30, 200):
         ema = Ema(seconds=0.4)
         ema(np.zeros(1), 0.0)
@@ -129,7 +129,7 @@ def test_ema_reaches_63_in_a_hundred_whatever_the_frame_rate() -> None:
 
 
 @pytest.mark.parametrize("kind", ["one-euro", "ema"])
-def test_smoothing_calms_noise_and_keeps_shares(kind) -> None:
+def test_smoothing_calms_noise_and_keeps_the_sum(kind) -> None:
     rng = np.random.default_rng(2)
     smoother = Smoother(kind)
     shares, affect = [], []

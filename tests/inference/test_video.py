@@ -26,7 +26,7 @@ def test_every_frame_has_a_result_with_its_time(predictor: Predictor, walk: Path
     np.testing.assert_allclose(np.diff(x)[:6], 8, atol=4)
 
 
-def test_frames_get_the_numbers_of_pictures(predictor: Predictor, walk: Path) -> None:
+def test_frames_get_the_numbers_of_images(predictor: Predictor, walk: Path) -> None:
     with VideoReader(walk) as reader:
         frames = list(reader.frames())
     for keep, batch_size in ((True, 3), (False, 32)):
@@ -86,13 +86,15 @@ def test_settings_out_of_range_are_refused(predictor, walk, settings) -> None:
         list(predictor.video(walk, **settings))
 
 
-def test_what_is_no_video_is_refused_with_the_reason(tmp_path: Path, photo_file: Path) -> None:
+def test_a_file_that_is_not_a_video_is_refused_with_the_reason(
+    tmp_path: Path, photo_file: Path
+) -> None:
     (tmp_path / "empty.mp4").touch()
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
     (tmp_path / "hollow.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(500))
-    for path, says in (
+    for path, message in (
         (tmp_path / "empty.mp4", "empty"),
         (tmp_path / "pipe.mp4", "not a regular file"),
         (tmp_path / "list.mp4", "not a video"),
@@ -102,11 +104,11 @@ def test_what_is_no_video_is_refused_with_the_reason(tmp_path: Path, photo_file:
         (photo_file, "not a video"),
         (99, "no camera 99"),
     ):
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             VideoReader(path)
 
 
-def test_a_video_that_breaks_off_gives_its_frames_and_the_reason(
+def test_a_video_that_ends_early_gives_its_frames_and_the_reason(
     predictor: Predictor, walk: Path, tmp_path: Path
 ) -> None:
     torn = tmp_path / "torn.avi"
@@ -141,7 +143,7 @@ def test_the_annotated_video_keeps_the_times(tmp_path: Path) -> None:
     assert levels == [0, 1, 2, 2, 2, 2, 2, 3, 4, 6]
 
 
-def test_a_disk_that_takes_nothing_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_takes_nothing_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dir.mp4").mkdir()
     with (
         pytest.raises(DataError, match="cannot be written"),

@@ -83,7 +83,7 @@ def test_health_docs_and_openapi(server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "says"),
+    ("path", "body", "status", "message"),
     [
         ("/predict", b"", 422, "empty"),
         ("/predict", b'{"path": "/etc/passwd"}', 422, "not a JPEG"),
@@ -93,10 +93,10 @@ def test_health_docs_and_openapi(server) -> None:
         ("/predict/video", b"", 422, "empty"),
     ],
 )
-def test_a_refusal_says_why(server, path, body, status, says) -> None:
+def test_a_refusal_states_the_reason(server, path, body, status, message) -> None:
     answer = httpx.post(server.address + path, content=body)
     assert answer.status_code == status
-    assert says in answer.json()["error"]
+    assert message in answer.json()["error"]
 
 
 def test_a_form_without_a_file_and_a_wrong_method(server) -> None:
@@ -132,9 +132,9 @@ def test_a_video_longer_than_allowed_is_refused_with_the_way_out(
     data = write_video(tmp_path / "long.avi", frames, fps=5).read_bytes()
     answer = httpx.post(f"{server.address}/predict/video", content=data)
     assert answer.status_code == 413
-    told = answer.json()
-    assert (told["given"], told["allowed"], told["setting"]) == (5.0, 3.0, "--max-seconds")
-    assert "?seconds=3" in told["error"]
+    output = answer.json()
+    assert (output["given"], output["allowed"], output["setting"]) == (5.0, 3.0, "--max-seconds")
+    assert "?seconds=3" in output["error"]
 
 
 ETC = "/etc/passwd"
@@ -203,7 +203,7 @@ def test_no_file_of_the_host_by_a_call_of_the_page(server, given) -> None:
         call = {"data": [given], "fn_index": number, "session_hash": "abc", "trigger_id": 1}
         answer = httpx.post(f"{server.address}/gradio_api/queue/join", json=call)
         assert answer.status_code in (403, 404), answer.text
-    for address in ("run/predict", "call/on_picture", "api/predict", "component_server"):
+    for address in ("run/predict", "call/on_image", "api/predict", "component_server"):
         answer = httpx.post(f"{server.address}/gradio_api/{address}", json={"data": [given]})
         assert answer.status_code == 404
 

@@ -19,7 +19,7 @@ from affectnet.inference.predictor import Predictor
 
 ALLOWED_MB = 900
 """Peak memory of a process that reads them all, above what it takes before the first; the largest
-picture that is read has 64 million pixels (192 MB), which decoders hold several times over."""
+image that is read has 64 million pixels (192 MB), which decoders hold several times over."""
 SECONDS_A_FILE = 20
 LINUX = pytest.mark.skipif(
     not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc"
@@ -36,21 +36,21 @@ predictor.predict(np.zeros((64, 64, 3), np.uint8))
 def peak():
     # Not ru_maxrss, which a process inherits from the one that started it.
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-before, told, slowest = peak(), {}, 0.0
+before, output, slowest = peak(), {}, 0.0
 for name in sorted(os.listdir(folder)):
     path, start = os.path.join(folder, name), time.monotonic()
     if name.startswith("video"):
         try:
             frames = sum(1 for _ in predictor.video(path, seconds=2, workers=1))
-            told[name] = f"{frames} frames"
+            output[name] = f"{frames} frames"
         except AffectNetError as error:
-            told[name] = f"refused: {error}"
+            output[name] = f"refused: {error}"
     else:
         for faces in ("detect", "none"):
             result = predictor.predict([path], faces=faces, workers=1, on_error="keep")[0]
-            told[name] = result.status if result.reason is None else f"refused: {result.reason}"
+            output[name] = result.status if result.reason is None else f"refused: {result.reason}"
     slowest = max(slowest, time.monotonic() - start)
-json.dump({"told": told, "memory": peak() - before, "slowest": slowest}, open(out, "w"))
+json.dump({"output": output, "memory": peak() - before, "slowest": slowest}, open(out, "w"))
 """
 
 
@@ -113,7 +113,7 @@ def oddities(photo: np.ndarray, walk: Path) -> dict[str, bytes]:
         "text-bomb.png": huge_text[:at] + texts + huge_text[at:],
         "video-empty.mp4": b"",
         "video-text.mp4": text,
-        "video-picture.mp4": encoded(image, "JPEG"),
+        "video-image.mp4": encoded(image, "JPEG"),
         "video-playlist.mp4": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
         "video-concat.mp4": b"ffconcat version 1.0\nfile /etc/passwd\n",
         "video-half.avi": walk.read_bytes()[: walk.stat().st_size // 2],
@@ -189,14 +189,14 @@ def read_all(model: Path, folder: Path, out: Path, limit: float) -> dict:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    told: dict = json.loads(out.read_text())
-    assert set(told["told"]) == {path.name for path in folder.iterdir()}
-    assert told["memory"] < ALLOWED_MB
-    assert told["slowest"] < SECONDS_A_FILE
-    for name, said in told["told"].items():
-        assert said not in ("", "refused: "), name
-        assert "\n" not in said, name
-    return told
+    output: dict = json.loads(out.read_text())
+    assert set(output["output"]) == {path.name for path in folder.iterdir()}
+    assert output["memory"] < ALLOWED_MB
+    assert output["slowest"] < SECONDS_A_FILE
+    for name, answer in output["output"].items():
+        assert answer not in ("", "refused: "), name
+        assert "\n" not in answer, name
+    return output
 
 
 @LINUX
@@ -207,8 +207,8 @@ def test_every_oddity_is_read_or_refused_with_the_reason(
     folder.mkdir()
     for name, data in oddities(photo, walk).items():
         (folder / name).write_bytes(data)
-    told = read_all(onnx_file, folder, tmp_path / "told.json", 300)["told"]
-    read = {name for name, said in told.items() if not said.startswith("refused")}
+    output = read_all(onnx_file, folder, tmp_path / "out.json", 300)["output"]
+    read = {name for name, answer in output.items() if not answer.startswith("refused")}
     assert read == {
         *("wrong-ending.png", "cmyk.jpg", "sixteen.png", "sixteen.tiff", "float.tiff"),
         *("clear.png", "palette.gif", "moving.webp", "turned.jpg", "dot.png", "dot.jpg"),
@@ -220,17 +220,17 @@ def test_every_oddity_is_read_or_refused_with_the_reason(
             "video-whole.avi",
         ),
     }
-    for name, says in {
+    for name, message in {
         "empty.jpg": "empty",
         "text.jpg": "not a JPEG",
         "film-in-name.jpg": "it is a video",
         "bomb-400-million.png": "at most 64,000,000",
         "bomb-promised.png": "at most 64,000,000",
-        "video-picture.mp4": "not a video",
+        "video-image.mp4": "not a video",
         "video-playlist.mp4": "not a video",
         "video-half.avi": "ends after",
     }.items():
-        assert says in told[name], (name, told[name])
+        assert message in output[name], (name, output[name])
 
 
 @LINUX
@@ -244,9 +244,9 @@ def test_mutated_files_are_read_or_refused(
     folder.mkdir()
     for name, data in mutants(seeds_of(photo, tmp_path), count, seed):
         (folder / name).write_bytes(data)
-    found = read_all(onnx_file, folder, tmp_path / "told.json", 60 + count)
-    said = list(found["told"].values())
-    assert 0 < sum(one.startswith("refused") for one in said) < count
+    found = read_all(onnx_file, folder, tmp_path / "out.json", 60 + count)
+    answers = list(found["output"].values())
+    assert 0 < sum(one.startswith("refused") for one in answers) < count
     print(f"{count} files, +{found['memory']:.0f} MB, slowest {found['slowest']:.1f} s")
 
 

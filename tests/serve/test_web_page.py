@@ -24,7 +24,7 @@ PATIENCE = 60_000
 @pytest.fixture(scope="module")
 def browser(photo, tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium; `apt-get install chromium` brings it")
+        pytest.skip("there is no Chromium; `apt-get install chromium` installs it")
     seen = tmp_path_factory.mktemp("camera") / "camera.y4m"
     write_y4m(seen, cv2.resize(photo, (320, 376)))
     with sync_api.sync_playwright() as playwright:
@@ -42,10 +42,10 @@ def browser(photo, tmp_path_factory):
         browser.close()
 
 
-def write_y4m(path: Path, picture: np.ndarray) -> None:
+def write_y4m(path: Path, image: np.ndarray) -> None:
     """Write a camera recording of one image, in the format that Chromium reads."""
-    planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420).tobytes()
-    height, width = picture.shape[:2]
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).tobytes()
+    height, width = image.shape[:2]
     head = f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420jpeg\n".encode()
     path.write_bytes(head + 10 * (b"FRAME\n" + planes))
 
@@ -101,11 +101,11 @@ def test_an_image_of_two_faces(page, predictor, photo, tmp_path) -> None:
     assert page.locator(".an-point").count() == 2
     assert page.locator(".an-card").count() == 2
     assert page.locator(".an-bar").count() == 16
-    picture = page.locator(".an-image").bounding_box()
+    image = page.locator(".an-image").bounding_box()
     for i, face in enumerate(wanted):
         drawn = page.locator(f".an-box[data-face='{i}'] rect").first.bounding_box()
-        scale = picture["width"] / 560
-        assert drawn["x"] - picture["x"] == pytest.approx(scale * face.box.x, abs=4)
+        scale = image["width"] / 560
+        assert drawn["x"] - image["x"] == pytest.approx(scale * face.box.x, abs=4)
         assert drawn["width"] == pytest.approx(scale * face.box.width, abs=6)
         card = page.locator(f".an-card[data-face='{i}']")
         assert card.locator("strong").inner_text().lower() == face.expression
@@ -157,7 +157,7 @@ def test_a_video_plays_with_its_curve(page, walk) -> None:
 
 
 def test_errors_are_shown_and_uploads_are_deleted(page, server, tmp_path) -> None:
-    (tmp_path / "no.png").write_bytes(b"no picture at all")
+    (tmp_path / "no.png").write_bytes(b"no image at all")
     page.set_input_files("#an-input input[type=file]", tmp_path / "no.png")
     note = page.locator(".an-note[role=alert]")
     note.wait_for(timeout=PATIENCE)
