@@ -23,8 +23,8 @@ from affectnet.data.store import (
 )
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
-from affectnet.evaluation.columns import parse_classes, parse_columns
 from affectnet.evaluation.comparison import Comparison, compare
+from affectnet.evaluation.prediction_columns import parse_classes, parse_columns
 from affectnet.evaluation.prediction_files import (
     joined_table,
     predictions_of,

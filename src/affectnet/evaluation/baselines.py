@@ -71,7 +71,7 @@ def published() -> list[dict[str, Any]]:
     `figure` is the metric. `checked` states whether it was read at its source or is quoted second
     hand.
     """
-    text = files("affectnet.evaluation").joinpath("anchors.csv").read_text(encoding="utf-8")
+    text = files("affectnet.evaluation").joinpath("published.csv").read_text(encoding="utf-8")
     return [
         {
             **row,

@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from affectnet.errors import DataError
-from affectnet.evaluation.columns import (
+from affectnet.evaluation.prediction_columns import (
     PREDICTION_COLUMNS,
     TRUTH_COLUMNS,
     Columns,
