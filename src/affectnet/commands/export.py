@@ -12,7 +12,12 @@ from affectnet.data.images import decode_image
 from affectnet.data.store import Split, open_split
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import OnnxClassifier
-from affectnet.inference.onnx_export import ExportComparison, Precision, check_packages, export_onnx
+from affectnet.inference.onnx_export import (
+    ExportComparison,
+    Precision,
+    check_packages,
+    export_onnx,
+)
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import Preprocessing
 from affectnet.run import refuse_existing

@@ -100,7 +100,7 @@ class Predictor(Pipeline):
 
         See `affectnet.inference.video.predict_video` for the settings.
         """
-        from affectnet.inference.video import predict_video  # loads scipy
+        from affectnet.inference.video import predict_video
 
         return (result for result, _ in predict_video(self, source, **settings))
 

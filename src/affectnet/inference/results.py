@@ -111,7 +111,7 @@ class FaceResult:
         Args:
             picture: the image that the face is in, in any form that `predict` takes.
         """
-        from affectnet.figures.predicted_faces import face_prediction
+        from affectnet.figures.faces import face_prediction
 
         crop = crop_face(as_pixels(picture), self.box, _FACE_SIDE)
         affect = np.array([self.valence, self.arousal])
@@ -182,7 +182,7 @@ class PictureResult:
         Args:
             picture: in any form that `predict` takes; read from `source` where not given.
         """
-        from affectnet.figures.predicted_faces import image_prediction
+        from affectnet.figures.faces import image_prediction
 
         classes = self.faces[0].classes if self.faces else ()
         probabilities = np.array([face.probabilities for face in self.faces])
@@ -209,7 +209,7 @@ class Results(tuple[PictureResult, ...]):
         Args:
             pictures: as many as there are results; read from their `source` where not given.
         """
-        from affectnet.figures.predicted_faces import images_prediction
+        from affectnet.figures.faces import images_prediction
 
         readable = [i for i, result in enumerate(self) if result.reason is None][:most]
         given = [None] * len(self) if pictures is None else list(pictures)
@@ -221,7 +221,7 @@ class Results(tuple[PictureResult, ...]):
 
 def _annotated(result: PictureResult, picture: Any) -> Pixels:
     """Return the image, read from its source where not given, with the faces drawn in."""
-    from affectnet.inference.drawing import annotate  # loads matplotlib, for a font
+    from affectnet.inference.drawing import annotate
 
     if picture is None and result.source is None:
         raise DataError("the result does not contain its image; pass it: result.plot(picture)")

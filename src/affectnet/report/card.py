@@ -22,13 +22,7 @@ from affectnet.report.runs import (
 )
 from affectnet.report.samples import datasets_of
 from affectnet.report.summary import card_findings, interval_level, protocol_sentences
-from affectnet.report.tables import (
-    CATEGORICAL,
-    NAMED_CONTINUOUS,
-    Keys,
-    Table,
-    text_table,
-)
+from affectnet.report.tables import CATEGORICAL, NAMED_CONTINUOUS, Keys, Table, text_table
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
 CARD_NAME: Final = "README.md"

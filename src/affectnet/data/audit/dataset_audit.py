@@ -17,14 +17,7 @@ from affectnet.data.audit.affect import (
 )
 from affectnet.data.audit.counts import Recognition, recognise
 from affectnet.data.audit.duplicates import DuplicateGroup, find_duplicates
-from affectnet.data.audit.findings import (
-    Finding,
-    Severity,
-    info,
-    percentage,
-    problem,
-    warning,
-)
+from affectnet.data.audit.findings import Finding, Severity, info, percentage, problem, warning
 from affectnet.data.audit.mislabels import Suspects, suspect_labels
 from affectnet.data.audit.scan import (
     AnySplit,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from affectnet.figures.predicted_faces import face_prediction, image_prediction, images_prediction
+from affectnet.figures.faces import face_prediction, image_prediction, images_prediction
 from affectnet.labels import COLOURS, EXPRESSIONS
 
 PIXELS = np.zeros((30, 40, 3), np.uint8)
