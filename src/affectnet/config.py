@@ -8,7 +8,7 @@ value, and `Doc` the help text of a flag that several commands share. No torch h
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from typing_extensions import Doc
 from tyro.conf import Positional, UseAppendAction
@@ -33,6 +33,12 @@ SplitName = Literal["train", "val", "test"]
 
 RENAMED: Final = {"augment: described": "notebook"}
 """Lines of config.yaml in earlier runs whose value has another name now."""
+
+
+def settings_of(config: object, *names: str) -> dict[str, Any]:
+    """Return these settings of a config, as keyword arguments of the function that uses them."""
+    return {name: getattr(config, name) for name in names}
+
 
 Model = Annotated[
     str,

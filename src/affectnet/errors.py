@@ -1,10 +1,20 @@
-"""Errors that a user can fix, and phrases that messages share.
+"""Errors that a user can fix, stops by a signal, and phrases that messages share.
 
 The command line prints an `AffectNetError` as one line and exits with status 2.
 """
 
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from types import FrameType
+from typing import Any, Final
+
+STOP_SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""The signals that clusters send before they take a machine away."""
 
 
 class AffectNetError(Exception):
@@ -46,6 +56,57 @@ class Stopped(BaseException):
         super().__init__(message or f"stopped by signal {signal_number}")
 
 
+Limit = tuple[tuple[str, ...], Callable[[Any], bool], str]
+"""Names of settings, the test that their values must pass unless None, and its description."""
+
+
+class Faults(list[str]):
+    """Messages on everything that is wrong with the settings of a command.
+
+    Starts with a message on each setting of `config` that is outside its limits.
+    """
+
+    def __init__(self, config: object, limits: Iterable[Limit] = ()) -> None:
+        super().__init__(
+            f"--{name.replace('_', '-')} is {value}; it must be {allowed}"
+            for names, passes, allowed in limits
+            for name in names
+            if (value := getattr(config, name)) is not None and not passes(value)
+        )
+
+    @contextmanager
+    def caught(self, prefix: str = "") -> Iterator[None]:
+        """Add the message of an `AffectNetError` that is raised in this context."""
+        try:
+            yield
+        except AffectNetError as error:
+            self.append(f"{prefix}{error}")
+
+    def raise_all(self) -> None:
+        """Raise one `ConfigError` with all messages, if there are any."""
+        if self:
+            raise ConfigError("; ".join(self))
+
+
+@contextmanager
+def handle_signals(
+    handler: Callable[[int, FrameType | None], object], numbers: Sequence[int] = STOP_SIGNALS
+) -> Iterator[None]:
+    """Call `handler` on these signals; the earlier handlers are restored on leaving.
+
+    Does nothing outside the main thread, which alone may set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
     near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
@@ -55,3 +116,8 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
 def counted(n: int, noun: str) -> str:
     """Return a number with its noun: `1 face`, `3,999 faces`."""
     return f"{n:,} {noun if n == 1 else noun + 's'}"
+
+
+def megabytes(size: float) -> str:
+    """Return a size in bytes in megabytes: `12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB"

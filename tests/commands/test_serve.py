@@ -87,7 +87,7 @@ def test_a_port_in_use_is_reported_in_one_line(model: Path) -> None:
     ("settings", "message"),
     [
         ({"max_mb": 0, "workers": -1}, "--max-mb is 0; .*--workers is -1"),
-        ({"waiting": -1}, "--waiting is -1; it must be 0 or more"),
+        ({"waiting": -1}, "--waiting is -1; it must be at least 0"),
         ({"port": 70000}, "--port is 70000"),
         ({"host": "no such host"}, "not an address of this machine"),
         ({"password": " "}, "the password is empty"),

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import AffectNetError, ConfigError, RunError, Stopped
+from affectnet.errors import ConfigError, Faults, RunError, Stopped, handle_signals
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.recipes import find_recipe
 from affectnet.report.leaderboard import Entry, write_leaderboard
@@ -67,7 +67,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         Stopped: a signal was received; the same command continues.
     """
     jobs = list_jobs(config)
-    with _locked(config.out), _stop_on_signals():
+    with _locked(config.out), handle_signals(_raise_stopped):
         settings = _settings(config)
         failed: dict[Job, str] = {}
         for number, job in enumerate(jobs):
@@ -91,22 +91,18 @@ def list_jobs(config: BenchmarkConfig) -> list[Job]:
 
     Raises `ConfigError` that lists everything that is wrong.
     """
-    faults = []
+    faults = Faults(config)
     given = [name for item in config.backbones for name in item.split(",") if name] or ["all"]
     backbones = [b for name in given for b in ([CVNET, *BASELINES] if name == "all" else [name])]
     for name in backbones:
-        try:
+        with faults.caught():
             resolve_name(name)
-        except AffectNetError as error:
-            faults.append(str(error))
     seeds = [seed for item in config.seeds for seed in item.split(",") if seed] or ["0"]
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         faults.append(f"--seeds has {', '.join(wrong)}, allowed are whole numbers from 0")
     if config.recipe not in ("none", "notebook", "default"):
-        try:
+        with faults.caught():
             find_recipe(config.recipe)
-        except ConfigError as error:
-            faults.append(str(error))
     if not config.data:
         faults.append("--data is required: a dataset folder made by `affectnet ingest`")
     faults += [
@@ -114,8 +110,7 @@ def list_jobs(config: BenchmarkConfig) -> list[Job]:
         for item in config.set
         if "=" not in item
     ]
-    if faults:
-        raise ConfigError("; ".join(faults))
+    faults.raise_all()
     # All models of one seed come first, so that an unfinished leaderboard has every model.
     return list(dict.fromkeys(Job(b, int(seed)) for seed in seeds for b in backbones))
 
@@ -255,23 +250,11 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on SIGTERM and SIGUSR1."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(
-            number,
-            f"stopped by {signal.Signals(number).name}; finished work is kept, and the same "
-            "command continues",
-        )
-
-    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _raise_stopped(number: int, _: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    raise Stopped(
+        number, f"stopped by {name}; finished work is kept, and the same command continues"
+    )
 
 
 @contextlib.contextmanager

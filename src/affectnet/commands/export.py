@@ -1,6 +1,5 @@
 """`affectnet export`: a trained model as an ONNX file, checked against PyTorch."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from affectnet.config import ExportConfig
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.data.store import Split, open_split
-from affectnet.errors import ConfigError, DataError
+from affectnet.errors import DataError, Faults, megabytes
 from affectnet.inference.classifiers import OnnxClassifier
 from affectnet.inference.onnx_export import (
     ExportComparison,
@@ -63,15 +62,12 @@ def export(config: ExportConfig) -> ExportComparison:
 
 
 def _check(config: ExportConfig) -> None:
-    faults = []
+    faults = Faults(config, [(("faces",), lambda n: 1 <= n <= 100_000, "1 to 100000")])
     if config.int8 and config.fp16:
         faults.append("--int8 and --fp16 are both given; leave one out")
     if config.out.suffix.lower() != ".onnx":
         faults.append(f"--out {config.out}: give a name that ends in .onnx")
-    if not 1 <= config.faces <= 100_000:
-        faults.append(f"--faces is {config.faces}; it may be 1 to 100000")
-    if faults:
-        raise ConfigError("; ".join(faults))
+    faults.raise_all()
     refuse_existing(config.out, config.overwrite)
     check_packages()
 
@@ -128,9 +124,6 @@ def _print_summary(
         f"largest difference {found.largest:.2g}, mean {found.mean:.2g}; the same expression on "
         f"{found.agreement:.1%} of {found.faces} faces"
     )
-    print(f"{config.out}: {_size(config.out)}, {precision}, takes {given}, any n")
+    size_of_file = megabytes(config.out.stat().st_size)
+    print(f"{config.out}: {size_of_file}, {precision}, takes {given}, any n")
     assert OnnxClassifier(config.out, "cpu").size == size  # the file can be read
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"

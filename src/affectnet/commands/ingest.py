@@ -3,7 +3,6 @@
 import csv
 import errno
 import signal
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +27,19 @@ from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
-from affectnet.errors import ConfigError, DataError, counted
+from affectnet.errors import ConfigError, DataError, Faults, Limit, counted, handle_signals
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import refuse_existing, write_beside
 from affectnet.seven import classes_for
 from affectnet.version import __version__
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LIMITS: tuple[Limit, ...] = (
+    (("val_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (("max_per_class",), lambda value: value >= 1, "at least 1"),
+    (("margin",), lambda value: -0.4 <= value <= 2, "-0.4 to 2"),
+    (("face_size",), lambda value: 16 <= value <= 1024, "16 to 1024 pixels"),
+)
 
 Selection = dict[str, tuple[ReleasePart, NDArray[np.int64]]]
 
@@ -54,7 +59,7 @@ def ingest(config: IngestConfig) -> DatasetInfo:
     out = config.out.resolve()
     _check_out(out, config)
     try:
-        with _quiet_pillow(), _terminate_by_exception(), write_beside(out) as new:
+        with _quiet_pillow(), handle_signals(_exit, [signal.SIGTERM]), write_beside(out) as new:
             new.mkdir()
             info, matches, other_files = _build(config, new)
     except OSError as error:
@@ -69,19 +74,12 @@ def ingest(config: IngestConfig) -> DatasetInfo:
 
 
 def _check_settings(config: IngestConfig) -> None:
+    faults = Faults(config, _LIMITS)
     if not config.sources:
-        raise ConfigError("no source given; give the tar files or folders of the release")
-    if not 0 <= config.val_fraction < 1:
-        raise ConfigError(
-            f"--val-fraction is {config.val_fraction}; it must be at least 0 and below 1"
-        )
-    if config.max_per_class is not None and config.max_per_class < 1:
-        raise ConfigError(f"--max-per-class is {config.max_per_class}; it must be at least 1")
-    if not -0.4 <= config.margin <= 2:
-        raise ConfigError(f"--margin is {config.margin}; it may be -0.4 to 2")
-    if not 16 <= config.face_size <= 1024:
-        raise ConfigError(f"--face-size is {config.face_size} pixels; it may be 16 to 1024")
-    Classes(config.class_order)
+        faults.append("no source given; give the tar files or folders of the release")
+    with faults.caught():
+        Classes(config.class_order)
+    faults.raise_all()
 
 
 def _check_out(out: Path, config: IngestConfig) -> None:
@@ -100,21 +98,9 @@ def _check_out(out: Path, config: IngestConfig) -> None:
         )
 
 
-@contextmanager
-def _terminate_by_exception() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that incomplete files are removed."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _exit(number: int, _: FrameType | None) -> None:
+    """Exit by an exception, so that incomplete files are removed."""
+    raise SystemExit(128 + number)
 
 
 @contextmanager

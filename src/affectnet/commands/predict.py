@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from affectnet.config import PredictConfig
+from affectnet.config import PredictConfig, settings_of
 from affectnet.data.images import Pixels
-from affectnet.errors import AffectNetError, ConfigError, DataError, counted
+from affectnet.errors import AffectNetError, ConfigError, DataError, Faults, Limit, counted
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
@@ -32,6 +32,11 @@ from affectnet.threads import Background
 _MAX_ROWS = 40
 _PATH_LENGTH = 28
 _JPEG_QUALITY = 90
+_LIMITS: tuple[Limit, ...] = (
+    (("stride", "batch_size"), lambda value: value >= 1, "at least 1"),
+    (("fps", "seconds"), lambda value: value > 0, "above 0"),
+    (("workers",), lambda value: 1 <= value <= 256, "1 to 256"),
+)
 
 
 def predict(config: PredictConfig) -> int:
@@ -47,15 +52,8 @@ def predict(config: PredictConfig) -> int:
         sources = find_sources(config.inputs)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    predictor = load(
-        config.model,
-        device=config.device,
-        margin=config.margin,
-        min_score=config.min_score,
-        detect_size=config.detect_size,
-        without_contempt=config.without_contempt,
-        flip=config.flip,
-    )
+    settings = ("device", "margin", "min_score", "detect_size", "without_contempt", "flip")
+    predictor = load(config.model, **settings_of(config, *settings))
     targets = _targets(config, sources)
     if config.out is not None:
         refuse_existing(config.out, config.overwrite)
@@ -76,27 +74,15 @@ def predict(config: PredictConfig) -> int:
 
 def _check(config: PredictConfig) -> None:
     """Raise `ConfigError` that lists every wrong setting."""
-    faults = []
-    for name, value in (("stride", config.stride), ("batch_size", config.batch_size)):
-        if value < 1:
-            faults.append(f"--{name.replace('_', '-')} is {value}; it must be 1 or more")
-    for name, limit in (("fps", config.fps), ("seconds", config.seconds)):
-        if limit is not None and not limit > 0:
-            faults.append(f"--{name} is {limit}; it must be above 0")
-    if config.workers is not None and not 1 <= config.workers <= 256:
-        faults.append(f"--workers is {config.workers}; it may be 1 to 256")
-    for check in (
-        lambda: FaceDetector(config.min_score, config.detect_size or IMAGE_SIZE),
-        lambda: check_format(config.out) if config.out else None,
-    ):
-        try:
-            check()
-        except ConfigError as error:
-            faults.append(str(error))
+    faults = Faults(config, _LIMITS)
+    with faults.caught():
+        FaceDetector(config.min_score, config.detect_size or IMAGE_SIZE)
+    if config.out is not None:
+        with faults.caught():
+            check_format(config.out)
     if config.annotate is not None and config.annotate.is_file():
         faults.append(f"--annotate {config.annotate} is a file; give a folder")
-    if faults:
-        raise ConfigError("; ".join(faults))
+    faults.raise_all()
 
 
 def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Path]:
@@ -192,14 +178,9 @@ def _predict_stream(
             results = predict_video(
                 predictor,
                 reader,
-                faces=config.faces,
-                smoothing=config.smoothing,
-                stride=config.stride,
-                fps=config.fps,
-                seconds=config.seconds,
-                batch_size=config.batch_size,
+                **settings_of(config, "faces", "smoothing", "stride", "fps", "seconds"),
+                **settings_of(config, "batch_size", "workers"),
                 detect_size=config.detect_size or VIDEO_SIZE,
-                workers=config.workers,
                 keep_pixels=video is not None,
             )
             stack.enter_context(closing(results))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from affectnet.config import ReportConfig
-from affectnet.errors import ConfigError
+from affectnet.errors import ConfigError, megabytes
 from affectnet.report import write_report
 from affectnet.report.output import FORMATS, format_of
 
@@ -39,6 +39,5 @@ def report(config: ReportConfig) -> Path:
         format=kind,
         explain=config.explain,
     )
-    size = out.stat().st_size / 1e6
-    print(f"report: {out} ({size:.1f} MB, {_NOTES[kind]})")
+    print(f"report: {out} ({megabytes(out.stat().st_size)}, {_NOTES[kind]})")
     return out

@@ -2,24 +2,35 @@
 
 import ipaddress
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Final
 
-from affectnet.config import ServeConfig
-from affectnet.errors import ConfigError
+from affectnet.config import ServeConfig, settings_of
+from affectnet.errors import ConfigError, Faults, Limit, handle_signals
 from affectnet.inference.predictor import load
 from affectnet.serve.api import MISSING, create_app
 from affectnet.serve.work import Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
 _SHUTDOWN_SECONDS: Final = 3
+_LIMITS: Final[tuple[Limit, ...]] = (
+    (
+        (
+            *("max_mb", "max_video_mb", "max_pixels", "max_seconds", "max_frames", "fps"),
+            *("workers", "timeout", "video_timeout"),
+        ),
+        lambda value: value > 0,
+        "above 0",
+    ),
+    (("waiting",), lambda value: value >= 0, "at least 0"),
+    (("port",), lambda value: 0 <= value <= 65535, "0 (any free port) to 65535"),
+)
 
 
 def serve(config: ServeConfig) -> int:
@@ -34,22 +45,18 @@ def serve(config: ServeConfig) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     listening = _listen(config.host, config.port)
-    folder = Path(tempfile.mkdtemp(prefix="affectnet-serve-"))
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        predictor = load(
-            config.model,
-            device=config.device,
-            margin=config.margin,
-            min_score=config.min_score,
-            detect_size=config.detect_size,
-        )
+    with (
+        handle_signals(_interrupt, [signal.SIGTERM]),
+        TemporaryDirectory(prefix="affectnet-serve-", ignore_cleanup_errors=True) as folder,
+        listening,
+    ):
+        settings = settings_of(config, "device", "margin", "min_score", "detect_size")
+        predictor = load(config.model, **settings)
         name = _name(config.model)
-        service = Service(predictor, name, limits, folder, config.faces)
-        app = create_app(service, password)
+        service = Service(predictor, name, limits, Path(folder), config.faces)
         server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                create_app(service, password),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -65,10 +72,6 @@ def serve(config: ServeConfig) -> int:
             server.run(sockets=[listening])
         service.stop()
         print("stopped; all uploads are deleted", flush=True)
-    finally:
-        listening.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, previous)
     return 0
 
 
@@ -78,20 +81,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 def _limits(config: ServeConfig) -> Limits:
     """Return the limits; raises `ConfigError` that lists every wrong setting."""
-    faults = [
-        f"--{name.replace('_', '-')} is {value:g}; it must be above 0"
-        for name in (
-            *("max_mb", "max_video_mb", "max_pixels", "max_seconds", "max_frames", "fps"),
-            *("workers", "timeout", "video_timeout"),
-        )
-        if not (value := getattr(config, name)) > 0
-    ]
-    if config.waiting < 0:
-        faults.append(f"--waiting is {config.waiting}; it must be 0 or more")
-    if not 0 <= config.port <= 65535:
-        faults.append(f"--port is {config.port}; it may be 0 (any free port) to 65535")
-    if faults:
-        raise ConfigError("; ".join(faults))
+    Faults(config, _LIMITS).raise_all()
     return Limits(
         image_bytes=round(config.max_mb * 2**20),
         video_bytes=round(config.max_video_mb * 2**20),

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from affectnet.config import RENAMED, TrainConfig
 from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import AffectNetError, ConfigError
+from affectnet.errors import ConfigError, Faults, Limit
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.models.model_config import local_path, resolve_model
 from affectnet.run import RunFolder, folder_name, write_beside
@@ -84,7 +83,7 @@ def optimisation(config: TrainConfig) -> Optimisation:
     return Optimisation(**{name: getattr(config, name) for name in names})
 
 
-_LIMITS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...]] = (
+_LIMITS: Final[tuple[Limit, ...]] = (
     (
         ("epochs", "batch_size", "accumulate", "step_size", "nodes", "max_per_class"),
         lambda value: value >= 1,
@@ -111,39 +110,25 @@ _LIMITS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...]] =
     (("clip_norm",), lambda value: value > 0, "above 0, or None"),
     (("name",), lambda value: Path(value).name == value, "a plain name without folders"),
 )
-"""Names of settings, the test that their values must pass unless None, and its description."""
 
 
 def check(config: TrainConfig) -> None:
     """Raise one `ConfigError` that lists everything that is wrong with `config` by itself."""
-    faults = []
+    faults = Faults(config, _LIMITS)
     if not config.data:
         faults.append("--data is required: a dataset folder made by `affectnet ingest`")
     if config.resume and config.overwrite:
         faults.append("--resume and --overwrite exclude each other")
-    faults += [
-        f"--{name.replace('_', '-')} is {getattr(config, name)}, allowed is {allowed}"
-        for names, passes, allowed in _LIMITS
-        for name in names
-        if getattr(config, name) is not None and not passes(getattr(config, name))
-    ]
     faults += _faults_of_fine_tuning(config) + _faults_of_devices(config)
-    try:
+    with faults.caught():
         if config.weights is not None and not local_path(config.weights).exists():
             faults.append(f"--weights {config.weights}: there is no such file or folder")
-    except AffectNetError as error:
-        faults.append(str(error))
     for teacher in config.teacher:
-        try:
+        with faults.caught("--teacher: "):
             resolve_model(teacher)
-        except AffectNetError as error:
-            faults.append(f"--teacher: {error}")
-    try:
+    with faults.caught():
         augmentation(config)
-    except AffectNetError as error:
-        faults.append(str(error))
-    if faults:
-        raise ConfigError("; ".join(faults))
+    faults.raise_all()
 
 
 def _faults_of_fine_tuning(config: TrainConfig) -> list[str]:

@@ -5,21 +5,15 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Final
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from affectnet.errors import Stopped
+from affectnet.errors import STOP_SIGNALS, Stopped, handle_signals
 from affectnet.training.distributed import rank
-
-SIGNALS: Final = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)
-"""The signals that clusters send before they take a machine away."""
 
 _AGREE_EVERY: Final = 8
 """Steps between two exchanges among processes about received signals."""
@@ -36,24 +30,15 @@ class StopOnSignal(Callback):
         self.received: int | None = None
         self._together = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> AbstractContextManager[None]:
         """Handle the signals in this context; the earlier handlers are restored after it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handle_signals(self._handle)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace Lightning's handlers, which end the process without a message."""
         self._together = trainer.world_size > 1
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._handle)
 
     def on_train_batch_end(

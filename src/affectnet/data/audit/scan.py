@@ -15,7 +15,7 @@ from affectnet.data.audit.counts import PublishedRelease
 from affectnet.data.audit.findings import Finding, info, percentage, problem, warning
 from affectnet.data.images import decode_image, jpeg_header
 from affectnet.data.store import Split
-from affectnet.errors import DataError, counted
+from affectnet.errors import DataError, counted, megabytes
 from affectnet.threads import ordered_map
 
 THUMBNAIL = 32
@@ -311,6 +311,6 @@ def _describe(images: ImageSummary) -> str:
             f"{min(heights)} to {max(heights)} high"
         )
     return (
-        f"{kinds}; {size}; {images.total_bytes / 1e6:,.1f} MB, {images.median_bytes / 1e3:.1f} kB "
+        f"{kinds}; {size}; {megabytes(images.total_bytes)}, {images.median_bytes / 1e3:.1f} kB "
         f"the median, {images.largest_bytes / 1e3:.1f} kB the largest"
     )
