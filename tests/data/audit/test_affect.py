@@ -20,7 +20,7 @@ def typical(n: int = 60, spread: float = 0.08) -> tuple[np.ndarray, np.ndarray, 
 
 def findings(expression: np.ndarray, valence: np.ndarray, arousal: np.ndarray) -> dict[str, str]:
     odd = contradictions(expression, valence, arousal)
-    found = judge(summarise(expression, valence, arousal), odd, expression, valence, arousal)
+    found = list(judge(summarise(expression, valence, arousal), odd, expression, valence, arousal))
     return {s: " | ".join(f.text for f in found if f.severity is s) for s in Severity}
 
 

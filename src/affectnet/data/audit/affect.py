@@ -1,17 +1,18 @@
 """Valence and arousal of a dataset: distribution, and rows that contradict their expression."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.findings import Finding, info, percentage, problem, warning
+from affectnet.data.audit.findings import Finding, Topic, percentage
 from affectnet.data.readers.classes import OTHER_ORDERS
 from affectnet.errors import counted
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
 
-TOPIC = "valence and arousal"
+TOPIC: Final = Topic("valence and arousal")
 BINS: Final = 20
 """Bins over [-1, 1] of each histogram."""
 
@@ -141,44 +142,33 @@ def judge(
     expression: NDArray[np.int8],
     valence: NDArray[np.float32],
     arousal: NDArray[np.float32],
-) -> list[Finding]:
-    """Return the findings about valence and arousal."""
+) -> Iterator[Finding]:
+    """Yield the findings about valence and arousal."""
     n = len(expression)
     if not np.isfinite(valence).any() and not np.isfinite(arousal).any():
-        return [info(TOPIC, "no face has valence or arousal")]
-    findings = []
+        yield TOPIC.info("no face has valence or arousal")
+        return
     both = int(affect.n)
     if both < n:
-        findings.append(info(TOPIC, f"{counted(n - both, 'face')} of {n:,} without both values"))
+        yield TOPIC.info(f"{counted(n - both, 'face')} of {n:,} without both values")
     with np.errstate(invalid="ignore"):
         outside = int(((np.abs(valence) > 1) | (np.abs(arousal) > 1)).sum())
     if outside:
-        findings.append(
-            problem(
-                TOPIC,
-                f"{counted(outside, 'face')} with a value outside [-1, 1]; AffectNet writes -2 "
-                "where there is no annotation",
-            )
+        yield TOPIC.problem(
+            f"{counted(outside, 'face')} with a value outside [-1, 1]; AffectNet writes -2 "
+            "where there is no annotation"
         )
-    findings.append(
-        info(TOPIC, f"exact zeros: {affect.zeros[0]:,} in valence, {affect.zeros[1]:,} in arousal")
-    )
+    yield TOPIC.info(f"exact zeros: {affect.zeros[0]:,} in valence, {affect.zeros[1]:,} in arousal")
     order = other_order(affect)
     if order:
-        findings.append(
-            problem(
-                TOPIC,
-                "valence and arousal fit the expressions far better if the class numbers are "
-                f"{order}'s order: the class order is wrong; ingest it again",
-            )
+        yield TOPIC.problem(
+            "valence and arousal fit the expressions far better if the class numbers are "
+            f"{order}'s order: the class order is wrong; ingest it again"
         )
     if found:
-        findings.append(
-            warning(
-                TOPIC,
-                f"{counted(len(found), 'face')} ({percentage(len(found), both)}) whose valence or "
-                "arousal contradicts the expression",
-            )
+        yield TOPIC.warning(
+            f"{counted(len(found), 'face')} ({percentage(len(found), both)}) whose valence or "
+            "arousal contradicts the expression"
         )
     counts = np.bincount(
         [EXPRESSIONS.index(f.rule.expression) for f in found], minlength=N_EXPRESSIONS
@@ -189,14 +179,10 @@ def judge(
             f"{percentage(int(counts[i]), int(affect.class_n[i]))} of {EXPRESSIONS[i]}"
             for i in many
         )
-        findings.append(
-            problem(
-                TOPIC,
-                f"{', '.join(fractions)} contradict their valence or arousal: too many to be "
-                "mistakes of annotators; the class order or the labels are in doubt",
-            )
+        yield TOPIC.problem(
+            f"{', '.join(fractions)} contradict their valence or arousal: too many to be "
+            "mistakes of annotators; the class order or the labels are in doubt"
         )
-    return findings
 
 
 def other_order(affect: AffectSummary) -> str | None:

@@ -1,6 +1,6 @@
 """The published class counts of the releases, and which release a dataset is by its counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.audit.findings import Finding, info, problem, warning
+from affectnet.data.audit.findings import Finding, Topic
 from affectnet.data.readers.classes import ALPHABETICAL
 from affectnet.errors import counted
 from affectnet.labels import EXPRESSIONS
@@ -115,9 +115,7 @@ RELEASES: Final = (
         "rafdb",
         "RAF-DB, basic expressions",
         (
-            PublishedPart(
-                ("train", "val"), "training part", (2_524, 4_772, 1_982, 1_290, 281, 717, 705, 0)
-            ),
+            PublishedPart(("train", "val"), "training part", _RAFDB_TRAINING),
             PublishedPart(("test",), "test part", (680, 1_185, 478, 329, 74, 160, 162, 0)),
         ),
         "the release's list_patition_label.txt, counted",
@@ -143,7 +141,7 @@ SEVEN_CLASS_RELEASES: Final = tuple(
 REDUCED_COPY: Final = (20_000, 45_000)
 """Range of training faces in the common copies of "AffectNet" with about 30,000 faces."""
 
-TOPIC = "counts"
+TOPIC: Final = Topic("counts")
 Counts = NDArray[np.int64]
 
 
@@ -207,36 +205,37 @@ def recognise(
         comparisons = _compare(release, counts, dropped, cap)
         if not comparisons:
             continue
-        best = min(c.match for c in comparisons)
-        family = _is_family(named, release)
-        if best <= Match.RELABELLED or family:
-            matches = [c.match for c in comparisons]
+        matches = [c.match for c in comparisons]
+        strong = min(matches) <= Match.RELABELLED
+        family = named.replace("_", "").replace("+", "plus").lower().startswith(release.family)
+        if strong or family:
             distance = sum(int(np.abs(c.actual - c.part.counts).sum()) for c in comparisons)
-            strong = best > Match.RELABELLED
-            ranked.append((strong, min(matches), sum(matches), not family, distance, place))
+            ranked.append((not strong, min(matches), sum(matches), not family, distance, place))
     if not ranked:
         return Recognition(None, (), (_unknown(counts),))
     release = releases[min(ranked)[-1]]
     comparisons = _compare(release, counts, dropped, cap)
-    findings = [info(TOPIC, f"by its counts this is {release.title}")]
-    if all(c.match >= Match.FEWER for c in comparisons):
-        findings = [
-            info(TOPIC, f"ingest read this as {release.title}; the counts do not confirm it")
-        ]
-    for comparison in comparisons:
-        findings.append(_sentence(comparison, release, cap))
-        if comparison.match is Match.SAME and comparison.part.note:
-            findings.append(info(TOPIC, comparison.part.note))
-    for part in release.parts:
-        if not any(split in counts for split in part.splits):
-            findings.append(
-                info(TOPIC, f"the {part.title} ({part.total:,} faces) is not in this dataset")
-            )
+    findings = _findings(release, comparisons, counts, cap)
     return Recognition(release, tuple(comparisons), tuple(findings))
 
 
-def _is_family(named: str, release: PublishedRelease) -> bool:
-    return named.replace("_", "").replace("+", "plus").lower().startswith(release.family)
+def _findings(
+    release: PublishedRelease,
+    comparisons: list[PartComparison],
+    counts: Mapping[str, Counts],
+    cap: int | None,
+) -> Iterator[Finding]:
+    if all(c.match >= Match.FEWER for c in comparisons):
+        yield TOPIC.info(f"ingest read this as {release.title}; the counts do not confirm it")
+    else:
+        yield TOPIC.info(f"by its counts this is {release.title}")
+    for comparison in comparisons:
+        yield _describe(comparison, release, cap)
+        if comparison.match is Match.SAME and comparison.part.note:
+            yield TOPIC.info(comparison.part.note)
+    for part in release.parts:
+        if not any(split in counts for split in part.splits):
+            yield TOPIC.info(f"the {part.title} ({part.total:,} faces) is not in this dataset")
 
 
 def _compare(
@@ -274,90 +273,71 @@ def _match(actual: Counts, part: PublishedPart, dropped: int, cap: int | None) -
     return Match.FEWER if (missing >= 0).all() else Match.OTHER
 
 
-def _sentence(comparison: PartComparison, release: PublishedRelease, cap: int | None) -> Finding:
+def _describe(comparison: PartComparison, release: PublishedRelease, cap: int | None) -> Finding:
     part, actual = comparison.part, comparison.actual
-    total = int(actual.sum())
+    total, most = int(actual.sum()), int(actual.max())
     title = f"the {part.title} of {release.title}"
     faces = f"{comparison.where}: {counted(total, 'face')}"
+    reduced = release.family == "affectnet" and "train" in part.splits
     match comparison.match:
         case Match.SAME:
-            return info(TOPIC, f"{faces}, the same in every class as published for {title}")
+            return TOPIC.info(f"{faces}, the same in every class as published for {title}")
         case Match.SHORT:
-            return info(
-                TOPIC,
+            return TOPIC.info(
                 f"{faces}, {part.total - total:,} fewer than the {part.total:,} of {title}, "
-                "which the rows dropped by ingest explain; dropped.csv has the reasons",
+                "which the rows dropped by ingest explain; dropped.csv has the reasons"
+            )
+        case Match.CAPPED if cap == most:
+            return TOPIC.info(
+                f"{faces}: {title} with at most {most:,} per class, as requested of ingest"
             )
         case Match.CAPPED:
-            most = int(actual.max())
-            if cap == most:
-                return info(
-                    TOPIC,
-                    f"{faces}: {title} with at most {most:,} per class, as requested of ingest",
-                )
-            return warning(
-                TOPIC,
+            return TOPIC.warning(
                 f"{faces}: {title} capped at {most:,} per class before ingest; scores on it are "
-                "not comparable with those on the whole release",
+                "not comparable with those on the whole release"
             )
         case Match.PERMUTED:
-            return problem(TOPIC, f"{faces} as in {title}, {_permutation(actual, part)}")
+            return TOPIC.problem(f"{faces} as in {title}, {_permutation(actual, part)}")
         case Match.RELABELLED:
-            return problem(
-                TOPIC,
+            return TOPIC.problem(
                 f"{faces}, the total of {title}, but with different counts per class "
                 f"({_differences(actual, part)}): a relabelled copy, so scores are not comparable "
-                "with published ones",
+                "with published ones"
             )
-        case Match.FEWER | Match.OTHER:
-            return _other(comparison, faces, title, release)
-
-
-def _other(
-    comparison: PartComparison, faces: str, title: str, release: PublishedRelease
-) -> Finding:
-    part, total = comparison.part, int(comparison.actual.sum())
-    if (
-        release.family == "affectnet"
-        and "train" in part.splits
-        and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]
-    ):
-        return problem(
-            TOPIC,
-            f"{faces}: one of the reduced copies of AffectNet with about 30,000 faces, not the "
-            f"{part.total:,} of {title}; scores on it are not comparable",
-        )
-    if comparison.match is Match.FEWER:
-        return warning(
-            TOPIC,
-            f"{faces} of the {part.total:,} of {title}: a sample, not the whole; scores on it are "
-            "not comparable with published ones",
-        )
-    return warning(
-        TOPIC,
-        f"{faces}, where {title} has {part.total:,} ({_differences(comparison.actual, part)}): "
-        "a different or modified release",
-    )
+        case _ if reduced and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]:
+            return TOPIC.problem(
+                f"{faces}: one of the reduced copies of AffectNet with about 30,000 faces, not the "
+                f"{part.total:,} of {title}; scores on it are not comparable"
+            )
+        case Match.FEWER:
+            return TOPIC.warning(
+                f"{faces} of the {part.total:,} of {title}: a sample, not the whole; scores on it "
+                "are not comparable with published ones"
+            )
+        case _:
+            return TOPIC.warning(
+                f"{faces}, where {title} has {part.total:,} ({_differences(actual, part)}): "
+                "a different or modified release"
+            )
 
 
 def _unknown(counts: Mapping[str, Counts]) -> Finding:
     total = int(sum(c.sum() for name, c in counts.items() if name != "test"))
     classes = np.sum([*counts.values()], axis=0) > 0 if counts else np.zeros(8, bool)
     if classes.sum() >= 7 and REDUCED_COPY[0] <= total <= REDUCED_COPY[1]:
-        return warning(
-            TOPIC,
+        return TOPIC.warning(
             f"no published release has these counts; if these {total:,} training faces are said to "
-            "be AffectNet, they are one of the reduced copies of about 30,000, not its 287,651",
+            "be AffectNet, they are one of the reduced copies of about 30,000, not its 287,651"
         )
-    return info(TOPIC, "these counts match no published release that this audit knows")
+    return TOPIC.info("these counts match no published release that this audit knows")
 
 
-def _differences(actual: Sequence[int] | Counts, part: PublishedPart, most: int = 3) -> str:
+def _differences(actual: Counts, part: PublishedPart) -> str:
     """List the classes that differ most: `neutral 70,000 where 74,874 are published`."""
-    order = np.argsort([-abs(int(a) - p) for a, p in zip(actual, part.counts, strict=True)])
+    order = np.argsort(-np.abs(actual - part.counts))
     texts = [
         f"{EXPRESSIONS[i]} {int(actual[i]):,} where {part.counts[i]:,} are published"
-        for i in order[:most]
+        for i in order[:3]
         if actual[i] != part.counts[i]
     ]
     return "; ".join(texts)
@@ -367,7 +347,7 @@ def _permutation(actual: Counts, part: PublishedPart) -> str:
     alphabetical = [part.counts[EXPRESSIONS.index(name)] for name in ALPHABETICAL]
     if np.array_equal(actual, alphabetical):
         return (
-            "but its classes are numbered alphabetically (0 anger, 1 contempt, ...) but were "
+            "but its classes are numbered alphabetically (0 anger, 1 contempt, ...) and were "
             "read in AffectNet's order: every label is wrong; ingest it again with its class order"
         )
     moved = [

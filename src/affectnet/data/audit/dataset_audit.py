@@ -1,9 +1,9 @@
 """The whole audit of a dataset folder: measurements, and findings in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from affectnet.data.audit.affect import (
 )
 from affectnet.data.audit.counts import Recognition, recognise
 from affectnet.data.audit.duplicates import DuplicateGroup, find_duplicates
-from affectnet.data.audit.findings import Finding, Severity, info, percentage, problem, warning
+from affectnet.data.audit.findings import Finding, Severity, Topic, percentage
 from affectnet.data.audit.mislabels import Suspects, suspect_labels
 from affectnet.data.audit.scan import (
     AnySplit,
@@ -34,8 +34,8 @@ from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.seven import CONTEMPT, classes_for
 
-DUPLICATES = "duplicates"
-LABELS = "labels"
+DUPLICATES: Final = Topic("duplicates")
+LABELS: Final = Topic("labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,58 +297,42 @@ def _open_splits(folder: Path, wanted: str | None) -> dict[str, Split]:
     return splits
 
 
-def _label_findings(rows: DatasetRows, dropped: int, left_out: int | None) -> list[Finding]:
+def _label_findings(rows: DatasetRows, dropped: int, left_out: int | None) -> Iterator[Finding]:
     """`left_out` is the number of faces of contempt, None with eight classes."""
-    findings = []
     if left_out is not None:
         text = f"{counted(left_out, 'face')} of contempt left out" if left_out else "as ingested"
-        findings.append(info(LABELS, f"seven classes, without contempt: {text}"))
+        yield LABELS.info(f"seven classes, without contempt: {text}")
     unlabelled = int((rows.expression < 0).sum())
     if unlabelled:
-        findings.append(
-            info(LABELS, f"{counted(unlabelled, 'face')} of {len(rows):,} without expression")
-        )
+        yield LABELS.info(f"{counted(unlabelled, 'face')} of {len(rows):,} without expression")
     if dropped:
-        findings.append(
-            info(LABELS, f"ingest dropped {counted(dropped, 'row')}; dropped.csv has the reasons")
-        )
-    return findings
+        yield LABELS.info(f"ingest dropped {counted(dropped, 'row')}; dropped.csv has the reasons")
 
 
-def _duplicate_findings(groups: list[DuplicateGroup], rows: DatasetRows) -> list[Finding]:
+def _duplicate_findings(groups: list[DuplicateGroup], rows: DatasetRows) -> Iterator[Finding]:
     if not groups:
-        return [info(DUPLICATES, "no image appears more than once")]
-    findings = []
+        yield DUPLICATES.info("no image appears more than once")
+        return
     leaks = [group for group in groups if group.leak]
     if leaks:
-        findings.append(
-            problem(
-                DUPLICATES,
-                f"{counted(len(leaks), 'image')} in more than one split "
-                f"({'; '.join(_leaked(leaks, rows))}): scores on such faces are scores on faces "
-                "seen in training",
-            )
+        yield DUPLICATES.problem(
+            f"{counted(len(leaks), 'image')} in more than one split "
+            f"({'; '.join(_leaked(leaks, rows))}): scores on such faces are scores on faces "
+            "seen in training"
         )
     disputed = sum(group.disputed for group in groups)
     if disputed:
-        findings.append(
-            warning(
-                DUPLICATES,
-                f"{counted(disputed, 'image')} that appear more than once with different "
-                "expressions: one of the labels is wrong",
-            )
+        yield DUPLICATES.warning(
+            f"{counted(disputed, 'image')} that appear more than once with different "
+            "expressions: one of the labels is wrong"
         )
     spare = sum(len(group.rows) - 1 for group in groups)
     exact = sum(group.kind != "near" for group in groups)
-    findings.append(
-        warning(
-            DUPLICATES,
-            f"{counted(len(groups), 'image')} more than once, with {counted(spare, 'face')} "
-            f"({percentage(spare, len(rows))}) too many: {exact:,} copied exactly, "
-            f"{len(groups) - exact:,} re-encoded, resized or cropped",
-        )
+    yield DUPLICATES.warning(
+        f"{counted(len(groups), 'image')} more than once, with {counted(spare, 'face')} "
+        f"({percentage(spare, len(rows))}) too many: {exact:,} copied exactly, "
+        f"{len(groups) - exact:,} re-encoded, resized or cropped"
     )
-    return findings
 
 
 def _leaked(leaks: list[DuplicateGroup], rows: DatasetRows) -> list[str]:
@@ -370,15 +354,11 @@ def _leaked(leaks: list[DuplicateGroup], rows: DatasetRows) -> list[str]:
     return texts
 
 
-def _suspect_findings(suspects: Suspects) -> list[Finding]:
-    findings = []
+def _suspect_findings(suspects: Suspects) -> Iterator[Finding]:
     if suspects.split == "train":
-        findings.append(
-            warning(
-                LABELS,
-                "the predictions are for the training split: a model trained on these labels "
-                "hides their mistakes; predict a split that it has not seen",
-            )
+        yield LABELS.warning(
+            "the predictions are for the training split: a model trained on these labels "
+            "hides their mistakes; predict a split that it has not seen"
         )
     n = len(suspects.rows)
     text = (
@@ -386,5 +366,4 @@ def _suspect_findings(suspects: Suspects) -> list[Finding]:
         f"learning; estimated fraction of wrong labels "
         f"{percentage(round(suspects.found.estimated_fraction * suspects.n), suspects.n)}"
     )
-    findings.append(warning(LABELS, text) if n else info(LABELS, text))
-    return findings
+    yield LABELS.warning(text) if n else LABELS.info(text)

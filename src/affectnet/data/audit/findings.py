@@ -25,19 +25,20 @@ class Finding:
     text: str
 
 
-def info(topic: str, text: str) -> Finding:
-    """Return an informative finding."""
-    return Finding(Severity.INFO, topic, text)
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What findings are about; its methods return a finding of each severity."""
 
+    name: str
 
-def warning(topic: str, text: str) -> Finding:
-    """Return a finding that should be checked."""
-    return Finding(Severity.WARNING, topic, text)
+    def info(self, text: str) -> Finding:
+        return Finding(Severity.INFO, self.name, text)
 
+    def warning(self, text: str) -> Finding:
+        return Finding(Severity.WARNING, self.name, text)
 
-def problem(topic: str, text: str) -> Finding:
-    """Return a finding that makes results wrong or not comparable."""
-    return Finding(Severity.PROBLEM, topic, text)
+    def problem(self, text: str) -> Finding:
+        return Finding(Severity.PROBLEM, self.name, text)
 
 
 def percentage(part: int, whole: int) -> str:

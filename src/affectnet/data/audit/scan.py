@@ -3,8 +3,9 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from affectnet.data.audit.counts import PublishedRelease
-from affectnet.data.audit.findings import Finding, info, percentage, problem, warning
+from affectnet.data.audit.findings import Finding, Topic, percentage
 from affectnet.data.images import decode_image, jpeg_header
 from affectnet.data.store import Split
 from affectnet.errors import DataError, counted, megabytes
@@ -212,7 +213,7 @@ def _header(data: memoryview) -> tuple[str, bool]:
         return image.format or "other", image.mode in ("1", "L", "LA", "I", "I;16", "F")
 
 
-TOPIC = "images"
+TOPIC: Final = Topic("images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,40 +263,31 @@ def summarise_images(scan: Scan) -> ImageSummary:
     )
 
 
-def judge_images(images: ImageSummary, release: PublishedRelease | None) -> list[Finding]:
-    """Return the findings about the images."""
-    findings = [info(TOPIC, _describe(images))]
+def judge_images(images: ImageSummary, release: PublishedRelease | None) -> Iterator[Finding]:
+    """Yield the findings about the images."""
+    yield TOPIC.info(_describe(images))
     if images.broken:
-        findings.append(problem(TOPIC, f"{counted(len(images.broken), 'image')} cannot be decoded"))
+        yield TOPIC.problem(f"{counted(len(images.broken), 'image')} cannot be decoded")
     if images.plain:
-        findings.append(
-            warning(
-                TOPIC,
-                f"{counted(len(images.plain), 'image')} of one even tone, which show no face",
-            )
+        yield TOPIC.warning(
+            f"{counted(len(images.plain), 'image')} of one even tone, which show no face"
         )
     side = release.side if release else None
     usual = images.sizes.get((side, side), 0) if side else images.n
     readable = sum(images.sizes.values())
     if side and usual < readable:
         (width, height), most = next(iter(images.sizes.items()))
-        findings.append(
-            warning(
-                TOPIC,
-                f"{percentage(readable - usual, readable)} of the images are not {side}x{side}, "
-                f"the size in {release.title if release else ''} (most frequent: {width}x{height}, "
-                f"{most:,}): a resized copy, which changes accuracy",
-            )
+        yield TOPIC.warning(
+            f"{percentage(readable - usual, readable)} of the images are not {side}x{side}, "
+            f"the size in {release.title if release else ''} (most frequent: {width}x{height}, "
+            f"{most:,}): a resized copy, which changes accuracy"
         )
     mixed = images.grey - images.stored_grey
     if 0 < images.grey < readable:
-        findings.append(
-            info(TOPIC, f"{images.grey:,} images are grey, {readable - images.grey:,} in colour")
-        )
+        yield TOPIC.info(f"{images.grey:,} images are grey, {readable - images.grey:,} in colour")
     elif images.grey:
         stored = f"; {mixed:,} of them stored as colour" if mixed else ""
-        findings.append(info(TOPIC, f"all images are grey{stored}"))
-    return findings
+        yield TOPIC.info(f"all images are grey{stored}")
 
 
 def _describe(images: ImageSummary) -> str:
