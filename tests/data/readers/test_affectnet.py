@@ -256,6 +256,11 @@ def planted() -> dict[str, tuple[dict[str, bytes], str, str]]:
             "aro is -2",
         ),
         "above_one": ({"val": npy("1.01")}, "valence or arousal outside [-1, 1]", "val is 1.01"),
+        "just_above": (
+            {"val": npy("1.0000001")},
+            "valence or arousal outside [-1, 1]",
+            "val is 1.0000001",
+        ),
         "infinite": ({"aro": npy(-np.inf)}, "valence or arousal outside [-1, 1]", "aro is -inf"),
         "nan_val": ({"val": npy("nan")}, "valence or arousal outside [-1, 1]", "val is nan"),
     }
@@ -418,4 +423,4 @@ def test_links_elsewhere_do_not_matter(tmp_path):
 def test_pipes_in_folders_are_refused(tmp_path):
     source = folder(tmp_path / "f", release(3))
     os.mkfifo(source / "train_set" / "images" / "9.jpg")
-    assert "not a regular file" in refused(tmp_path, source)
+    assert "not a regular file; remove or repair it" in refused(tmp_path, source)

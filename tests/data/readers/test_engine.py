@@ -1,11 +1,12 @@
 import os
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from affectnet.data.readers import archive
+from affectnet.data.readers import archive, engine
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, Reason
 from affectnet.errors import DataError
@@ -14,12 +15,12 @@ from affectnet.errors import DataError
 def collect(kit, faces, check="decode"):
     """Read faces, and ids of rows that cannot be used, into one part."""
     options = ReadOptions(kit.folder, check, lambda _: lambda *_: None)
-    with Engine(options) as engine:
-        engine.read(
+    with Engine(options) as collector:
+        collector.read(
             Dropped("part", face, Reason.UNREADABLE, "planted") if isinstance(face, str) else face
             for face in faces
         )
-        return engine.release("release", {"train": "part"}).parts["part"]
+        return collector.release("release", {"train": "part"}).parts["part"]
 
 
 def face(name: str, image, *labels, **others) -> FaceRecord:
@@ -94,6 +95,27 @@ def test_paths_that_are_not_image_files_are_dropped_without_blocking(kit, monkey
     reasons = {line.id: line.reason for line in part.dropped}
     assert reasons.pop("huge.png") == "undecodable image"
     assert set(reasons.values()) == {"annotation without image"}
+
+
+def test_large_images_are_decoded_and_cropped_one_at_a_time(kit, monkeypatch):
+    at_work, most = [], []
+
+    def slow_warp(*_):
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+        return np.zeros((24, 24, 3), np.uint8)
+
+    monkeypatch.setattr(engine, "warp", slow_warp)
+    monkeypatch.setattr(engine, "cores", lambda: 4)
+    options = ReadOptions(kit.folder, "decode", lambda _: lambda *_: None)
+    image = kit.image(0, width=2100, height=2000)
+    with Engine(options, cropped=False) as cropper:
+        cropper.read(face(str(i), image, 1, box=(0, 0, 9, 9)) for i in range(6))
+        part = cropper.release("release", {"train": "part"}).parts["part"]
+    assert len(part) == 6
+    assert max(most) == 1
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\0b", "\udcff", "\x1b[31m"])

@@ -98,6 +98,13 @@ def test_columns_are_checked(tmp_path):
         read_soft(tmp_path / "binary")
 
 
+def test_ids_that_are_not_utf8_are_refused(tmp_path):
+    path = write(tmp_path / "s.csv", one_hot("a", 0))
+    path.write_bytes(path.read_bytes() + one_hot("é", 1).encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 3: the id '\\udce9' is not text in UTF-8"):
+        read_soft(path)
+
+
 def test_files_find_their_part_by_their_ids(tmp_path):
     parts = {"train_set": part("train_set", "abc", "d"), "val_set": part("val_set", "xy")}
     files = [

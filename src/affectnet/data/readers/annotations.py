@@ -13,7 +13,7 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.release_part import Fault, Reason, affect_fault
+from affectnet.data.readers.release_part import Fault, Reason, affect_fault, plain_number
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
 from affectnet.labels import N_EXPRESSIONS
@@ -95,7 +95,7 @@ def expression(value: object, name: str) -> int:
     if label in NO_FACE:
         raise Bad(Reason.NO_EXPRESSION, f"class {label:g}, {NO_FACE[int(label)]}")
     if not 0 <= label < N_EXPRESSIONS or label != int(label):
-        raise Bad(Reason.BAD_LABEL, f"{name} is {label:g}")
+        raise Bad(Reason.BAD_LABEL, f"{name} is {plain_number(label)}")
     return int(label)
 
 

@@ -261,7 +261,9 @@ class FolderSource(FileImages):
                 try:
                     data, size = read_member(path)
                 except OSError as error:
-                    raise DataError(f"{path} cannot be read: {error.strerror}") from error
+                    raise DataError(
+                        f"{path} cannot be read: {error.strerror}; remove or repair it"
+                    ) from error
                 block.names.append(prefix + os.fsencode(name))
                 block.starts.append(-1 if data is None else len(buffer))
                 block.sizes.append(size)

@@ -7,6 +7,7 @@ decode the images while the source is being read; the result does not depend on 
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -107,8 +108,10 @@ class ReadOptions:
             "face_size": None if cropped and not self.align else self.face_size,
         }
 
-    def edit(self, pixels: Pixels, face: FaceRecord) -> tuple[Pixels, Points | None]:
-        """Align or crop a face; returns it with its moved landmarks.
+    def edit(self, pixels: Pixels, face: FaceRecord) -> tuple[bytes, Points | None]:
+        """Align or crop a face; returns it encoded, with its moved landmarks.
+
+        It becomes a JPEG of quality 95 without colour subsampling.
 
         Raises:
             Bad: there are no landmarks or no box, or they cannot be used.
@@ -126,7 +129,9 @@ class ReadOptions:
         except DataError as error:
             raise Bad(Reason.NO_EYES if self.align else Reason.BAD_BOX, str(error)) from error
         moved = None if points is None else move_points(points, transform)
-        return warp(pixels, transform, self.face_size), moved
+        aligned = np.ascontiguousarray(warp(pixels, transform, self.face_size))
+        encoded: bytes = simplejpeg.encode_jpeg(aligned, _QUALITY, "RGB", colorsubsampling="444")
+        return encoded, moved
 
 
 class BlockImages(NamedTuple):
@@ -282,39 +287,39 @@ class Engine:
         if not face.id or not is_plain_text(face.id):
             detail = "an empty id, or one that is not text in UTF-8"
             return _Checked(Dropped(face.part, face.id[:200], Reason.UNREADABLE_ID, detail))
-        in_file = isinstance(face.image, Path)
         try:
             data = _read_image(face.image)
-            stored, points = (None if in_file else data), face.landmarks
+            edited = None
             if self._edit is not None or not (
                 self._only_header and is_complete_jpeg(memoryview(data))
             ):
-                pixels = self._decode(memoryview(data))
-                if self._edit is not None:
-                    edited, points = self._edit(pixels, face)
-                    stored = encode_face(edited)
+                edited = self._decode(memoryview(data), face)
         except Bad as bad:
             return _Checked(face, bad.fault)
+        as_read = (None if isinstance(face.image, Path) else data), face.landmarks
+        stored, points = edited or as_read
         size = len(data if stored is None else stored)
         return _Checked(face, None, stored, size, _digest(face, data), points)
 
-    def _decode(self, data: memoryview) -> Pixels:
-        """Decode an image.
+    def _decode(
+        self, data: memoryview, face: FaceRecord | None = None
+    ) -> tuple[bytes, Points | None] | None:
+        """Decode an image; return its face as `ReadOptions.edit` does, if that is required.
 
         Raises:
-            Bad: it does not decode.
+            Bad: it does not decode, or the face cannot be used.
         """
         if not len(data):
             raise Bad(Reason.UNDECODABLE, "an empty file")
-        try:
-            if count_pixels(data) > _LARGE:
-                with self._one_large:  # a few hundred megabytes each: one at a time
-                    return decode_image(data)
-            return decode_image(data)
-        except DataError as error:
-            detail = str(error).removeprefix("the image cannot be decoded: ")
-            reason = Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE
-            raise Bad(reason, detail) from error
+        # Large images take a few hundred megabytes each: one at a time.
+        with self._one_large if count_pixels(data) > _LARGE else nullcontext():
+            try:
+                pixels = decode_image(data)
+            except DataError as error:
+                detail = str(error).removeprefix("the image cannot be decoded: ")
+                reason = Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE
+                raise Bad(reason, detail) from error
+            return None if face is None or self._edit is None else self._edit(pixels, face)
 
 
 def split_block(
@@ -363,14 +368,6 @@ def _stored_faces(part: ReleasePart, progress: Progress) -> Iterator[FaceRecord]
                 float(part.arousal[row]),
                 None if absent[i] else landmarks[i].reshape(N_LANDMARKS, 2),
             )
-
-
-def encode_face(face: Pixels) -> bytes:
-    """Encode a cropped or aligned face as JPEG of quality 95 without colour subsampling."""
-    encoded: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(face), _QUALITY, "RGB", colorsubsampling="444"
-    )
-    return encoded
 
 
 def _cost(face: FaceRecord | Dropped) -> float:

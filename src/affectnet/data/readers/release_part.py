@@ -379,7 +379,7 @@ class FaceTable:
         label = self.rows["exp"]
         bad = ~((label >= 0) & (label < N_EXPRESSIONS) & (label == np.floor(label)))
         for row in np.flatnonzero(bad & (seen & EXP > 0)).tolist():
-            self.fault(row, Reason.BAD_LABEL, f"exp is {label[row]:g}")
+            self.fault(row, Reason.BAD_LABEL, f"exp is {plain_number(label[row])}")
         for piece in (VAL, ARO):
             value = self.rows[PIECES[piece]]
             bad = ~((value >= -1) & (value <= 1))
@@ -398,7 +398,13 @@ class FaceTable:
 
 def affect_fault(value: float, name: str) -> Fault:
     """Return why a valence or arousal that is not in [-1, 1] cannot be used."""
-    return Reason.MINUS_TWO if value == -2 else Reason.OUTSIDE, f"{name} is {value:g}"
+    reason = Reason.MINUS_TWO if value == -2 else Reason.OUTSIDE
+    return reason, f"{name} is {plain_number(value)}"
+
+
+def plain_number(value: float) -> str:
+    """Write a number with all its digits; whole numbers without a point."""
+    return str(float(value)).removesuffix(".0")
 
 
 def _incomplete(seen: int) -> Fault:

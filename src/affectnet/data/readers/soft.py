@@ -46,6 +46,8 @@ def read_soft(path: Path) -> tuple[list[str], NDArray[np.float32]]:
                 detail = f"{len(row)} values, but there are {len(header)} columns"
                 raise _bad(path, line, detail)
             name = row[at].strip()
+            if name != as_unicode(name):
+                raise _bad(path, line, f"the id '{as_unicode(name)}' is not text in UTF-8")
             if name in lines:
                 raise _bad(path, line, f"the id '{name}' is on line {lines[name]} too")
             lines[name] = line
