@@ -1,11 +1,18 @@
 """The run folder's paths, and atomic writing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from affectnet.errors import RunError
-from affectnet.run import RunFolder, refuse_existing, write_beside
+from affectnet.run import (
+    RunFolder,
+    changed_settings,
+    plain_settings,
+    refuse_existing,
+    write_beside,
+)
 
 
 def test_names(tmp_path: Path) -> None:
@@ -62,3 +69,20 @@ def test_existing_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--overwrite"):
         refuse_existing(tmp_path, overwrite=False)
     refuse_existing(tmp_path, overwrite=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    data: tuple[Path, ...]
+    lr: float = 1e-3
+    ema: float | None = None
+
+
+def test_settings_are_plain_and_their_changes_are_described() -> None:
+    now = plain_settings(Config((Path("a"), Path("b"))))
+    assert now == {"data": ["a", "b"], "lr": 0.001, "ema": None}
+    assert changed_settings(Config, {"data": ["a"]}, now, {"data"}) == ""
+    before = {"data": ["a"], "lr": 0.1, "ema": 0.9}
+    assert changed_settings(Config, before, now, {"data"}) == (
+        "lr (was 0.1, now 0.001), ema (was 0.9, now None)"
+    )

@@ -1,11 +1,13 @@
 """The run folder: the names of all files that a training writes."""
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from affectnet.errors import RunError
 
@@ -74,6 +76,26 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise `RunError` if `path` exists and `overwrite` is false."""
     if path.exists() and not overwrite:
         raise RunError(f"{path} already exists; choose another --out, or add --overwrite")
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Return the settings of a config as YAML and JSON hold them: lists, and paths as text."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return settings
+
+
+def changed_settings(
+    kind: type, before: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str]
+) -> str:
+    """Describe how settings of the config `kind` differ, except those `ignored`.
+
+    A setting that is missing in `before`, because it is newer, had its default.
+    """
+    return ", ".join(
+        f"{name} (was {was}, now {value})"
+        for name, value in now.items()
+        if name not in ignored and (was := before.get(name, getattr(kind, name, None))) != value
+    )
 
 
 def folder_name(backbone: str) -> str:

@@ -27,11 +27,13 @@ from affectnet.errors import ConfigError, Faults, RunError, Stopped, handle_sign
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.recipes import find_recipe
 from affectnet.report.leaderboard import Entry, write_leaderboard
-from affectnet.run import RunFolder, folder_name, write_beside
+from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
 
 SETTINGS: Final = "benchmark.yaml"
-FREE_TO_CHANGE: Final = {"backbones", "seeds", "out", "workers", "cache", "accelerator", "devices"}
-"""What another call on the same folder may change: more models and seeds, and where it runs."""
+FREE_TO_CHANGE: Final = {
+    *("backbones", "seeds", "data", "out", "workers", "cache", "accelerator", "devices")
+}
+"""What another call on the same folder may change: models, seeds, paths and where it runs."""
 PASSED_ON: Final = (
     *("epochs", "image_size", "freeze", "batch_size", "cache", "precision"),
     *("accelerator", "devices", "workers"),
@@ -120,28 +122,21 @@ def _settings(config: BenchmarkConfig) -> dict[str, object]:
 
     Returns the settings that the leaderboard shows.
     """
-    now = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    now = plain_settings(config)
     now["data"] = [str(path.resolve()) for path in config.data]
     now["dataset"] = [DatasetInfo.read(path).content_hash for path in config.data]
     file = config.out / SETTINGS
     if file.is_file():
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = [
-            f"{name} (was {was}, now {value})"
-            for name, value in now.items()
-            # A benchmark that is older than a setting used the default of the setting.
-            if name not in FREE_TO_CHANGE | {"data"}
-            and (was := before.get(name, getattr(BenchmarkConfig, name, None))) != value
-        ]
-        if changed:
+        if changed := changed_settings(BenchmarkConfig, before, now, FREE_TO_CHANGE):
             raise ConfigError(
-                f"{config.out} holds a benchmark with other settings: {', '.join(changed)}; use "
-                "the same settings to continue it, or choose another --out"
+                f"{config.out} holds a benchmark with other settings: {changed}; use the same "
+                "settings to continue it, or choose another --out"
             )
     with write_beside(file) as new:
         new.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
-    shown = {k: v for k, v in now.items() if v not in (None, []) and k not in ("out", "dataset")}
-    return {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in shown.items()}
+    given = {k: v for k, v in now.items() if v not in (None, []) and k not in ("out", "dataset")}
+    return {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def _missing_steps(config: BenchmarkConfig, job: Job) -> list[tuple[str, list[str]]]:

@@ -6,13 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 
-from affectnet.config import EvaluateConfig
+from affectnet.config import EvaluateConfig, settings_of
 from affectnet.data.store import (
     IMAGE_COLUMNS,
     SCHEMA,
@@ -23,7 +21,7 @@ from affectnet.data.store import (
 )
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
-from affectnet.evaluation.comparison import Comparison, compare
+from affectnet.evaluation.comparison import compare
 from affectnet.evaluation.prediction_columns import parse_classes, parse_columns
 from affectnet.evaluation.prediction_files import (
     joined_table,
@@ -39,12 +37,14 @@ from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
 from affectnet.models.model_config import local_path
-from affectnet.run import RunFolder, write_beside
+from affectnet.run import RunFolder, refuse_existing, write_beside
 
 PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
 COMPARISON_NAME = "comparison.json"
 CARD_NAME = "README.md"
+_SCORE_SETTINGS = ("resamples", "seed", "stratified", "zero_rule", "without_contempt")
+_TRUTH_COLUMNS = ("id", "expression", "valence", "arousal")
 
 
 @dataclass(frozen=True)
@@ -78,31 +78,19 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     given = _check(config)
     config = _with_classes_of_data(config)
     console = Console(width=max(WIDTH, Console().width))
-    sets = [_prediction_set(path, config, alone=len(given) == 1) for path in given]
+    sets = [_prediction_set(path, config) for path in given]
     if config.devices > 1 or config.nodes > 1:
         from affectnet.training.distributed import rank
 
         if rank():
             return []  # the first process scores the predictions of all
     if config.ensemble:
-        folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
-        members = [one.preds for one in sets]
-        if config.without_contempt or any(preds.of_seven for preds in members):
-            members = [preds.to_seven() for preds in members]
-        mean = ensemble(members)
-        sets.append(PredictionSet("ensemble", sets[0].truth, mean, folder))
+        sets.append(_ensemble(sets, config))
+    settings = settings_of(config, *_SCORE_SETTINGS)
     found = []
     for one in sets:
         scores = score(
-            one.truth,
-            one.preds,
-            resamples=config.resamples,
-            seed=config.seed,
-            interval=config.interval,
-            stratified=config.stratified,
-            zero_rule=config.zero_rule,
-            slices=config.slices,
-            without_contempt=config.without_contempt,
+            one.truth, one.preds, interval=config.interval, slices=config.slices, **settings
         )
         console.print(f"\n[bold]{one.name}[/bold]", *tables(scores.metrics), sep="\n")
         where = _write(one, scores, config)
@@ -113,13 +101,25 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
         if where and one.folder and config.card:
             _write_card(one.folder, config)
         found.append(scores)
-    compared = [_compare(sets[0], other, config) for other in sets[1:]]
-    for comparison in compared:
-        console.print(comparison_table(comparison.metrics))
-    if compared and config.out and config.out.suffix != ".json":
-        with write_beside(config.out / COMPARISON_NAME) as new:
+    first, *others = sets
+    compared = []
+    for other in others:
+        names = (first.name, other.name if other.name != first.name else f"{other.name} (2)")
+        compared.append(compare(first.truth, first.preds, other.preds, names=names, **settings))
+        console.print(comparison_table(compared[-1].metrics))
+    if compared and (out := _out_folder(config)):
+        with write_beside(out / COMPARISON_NAME) as new:
             new.write_text(json.dumps([one.metrics for one in compared], indent=2) + "\n")
     return found
+
+
+def _ensemble(sets: Sequence[PredictionSet], config: EvaluateConfig) -> PredictionSet:
+    """The mean of several predictions, with seven classes where any of them has seven."""
+    preds = [one.preds for one in sets]
+    if config.without_contempt or any(one.of_seven for one in preds):
+        preds = [one.to_seven() for one in preds]
+    folder = config.out and RunFolder(config.out / "ensemble").evaluation(config.split)
+    return PredictionSet("ensemble", sets[0].truth, ensemble(preds), folder)
 
 
 def _with_classes_of_data(config: EvaluateConfig) -> EvaluateConfig:
@@ -170,18 +170,12 @@ def _check(config: EvaluateConfig) -> list[Path]:
         raise ConfigError("--calibrate fits on the val split of --data; give --data DIR")
     if config.out and len({_name(path) for path in given}) < len(given):
         raise ConfigError("two of these have the same name; score them separately, or rename one")
-    if config.out and config.out.suffix == ".json" and len(given) > 1:
+    if config.out and _out_folder(config) is None and len(given) > 1:
         raise ConfigError(f"--out {config.out} is one file; give a folder for several scores")
-    if config.out and not config.overwrite:
-        taken = [config.out] if config.out.suffix == ".json" else []
-        taken += [
-            _evaluation_folder(path, config, len(given) == 1) / METRICS_NAME
-            for path in given
-            if config.out.suffix != ".json"
-        ]
-        for path in taken:
-            if path.exists():
-                raise RunError(f"{path} exists already; choose another --out, or add --overwrite")
+    if config.out:
+        for path in given:
+            folder = _evaluation_folder(path, config)
+            refuse_existing(folder / METRICS_NAME if folder else config.out, config.overwrite)
     return given
 
 
@@ -190,16 +184,21 @@ def _name(path: Path) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _evaluation_folder(path: Path, config: EvaluateConfig, alone: bool) -> Path:
-    """The folder of the evaluation of `path` under --out."""
-    assert config.out is not None
-    return RunFolder(config.out if alone else config.out / _name(path)).evaluation(config.split)
+def _out_folder(config: EvaluateConfig) -> Path | None:
+    """The folder --out; None where it is a .json file or not given."""
+    return None if config.out is None or config.out.suffix == ".json" else config.out
 
 
-def _prediction_set(path: Path, config: EvaluateConfig, alone: bool) -> PredictionSet:
-    folder = None
-    if config.out and config.out.suffix != ".json":
-        folder = _evaluation_folder(path, config, alone)
+def _evaluation_folder(path: Path, config: EvaluateConfig) -> Path | None:
+    """The folder of the evaluation of `path` in the folder --out, if that is given."""
+    out = _out_folder(config)
+    if out and len(config.runs) > 1:
+        out /= _name(path)
+    return out and RunFolder(out).evaluation(config.split)
+
+
+def _prediction_set(path: Path, config: EvaluateConfig) -> PredictionSet:
+    folder = _evaluation_folder(path, config)
     if path.is_file() or config.predictions:
         preds = read_predictions(path, config.columns, config.classes, config.out_of_range)
         return PredictionSet(path.stem, _truth(path, config), preds, folder)
@@ -211,7 +210,7 @@ def _prediction_set(path: Path, config: EvaluateConfig, alone: bool) -> Predicti
     if saved and folder is None:
         return _set_of_saved_model(path, name, config)
     folder = folder or run.evaluation(config.split)
-    file = _predictions_of_run(path if saved else run.model, path, folder, config, alone)
+    file = _predictions_of_run(path if saved else run.model, path, folder, config)
     table = read_table(file)
     preds = predictions_of(table, source=name)
     truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
@@ -226,7 +225,7 @@ def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> Predi
             "folder; give one with --out DIR"
         )
     with tempfile.TemporaryDirectory() as folder:
-        file = _predictions_of_run(model, model, Path(folder), config, alone=False)
+        file = _predictions_of_run(model, model, Path(folder), config)
         preds = predictions_of(read_table(file), source=name)
         truth = _truth(file, config)
     if config.out is None:
@@ -234,12 +233,10 @@ def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> Predi
     return PredictionSet(name, truth, preds, None)
 
 
-def _predictions_of_run(
-    model: Path, path: Path, folder: Path, config: EvaluateConfig, alone: bool
-) -> Path:
+def _predictions_of_run(model: Path, path: Path, folder: Path, config: EvaluateConfig) -> Path:
     """The predictions.parquet of the run: the existing one, or a new one."""
     file = folder / PREDICTIONS_NAME
-    if file.is_file() and alone and not config.overwrite:
+    if file.is_file() and len(config.runs) == 1 and not config.overwrite:
         raise RunError(
             f"{path} is already evaluated on {config.split} ({file}); add --overwrite to repeat it "
             "(without --data: to score the same predictions again)"
@@ -269,15 +266,9 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
     if model.name == "model" and rank() == 0:
         export_best(RunFolder(model.parent))
     loaded = AffectModel.from_pretrained(model)
-    settings: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "workers": config.workers,
-        "accelerator": config.accelerator,
-        "devices": config.devices,
-        "nodes": config.nodes,
-        "strategy": config.strategy,
-        "flip": config.flip,
-    }
+    settings = settings_of(
+        config, "batch_size", "workers", "accelerator", "devices", "nodes", "strategy", "flip"
+    )
     if config.calibrate:
         calibrate(loaded, data, **settings)
     if config.calibrate and rank() == 0:
@@ -302,18 +293,15 @@ def _truth(path: Path, config: EvaluateConfig) -> Truth:
     if source.is_dir():
         return _truth_of_split(open_split(source, config.split), config.slices)
     aliases = parse_columns(config.columns)
-    known = {name: theirs for name, theirs in aliases.items() if name in _TRUTH_ALIASES}
+    known = {name: theirs for name, theirs in aliases.items() if name in _TRUTH_COLUMNS}
     return read_truth(source, [f"{n}={theirs}" for n, theirs in known.items()], config.classes)
-
-
-_TRUTH_ALIASES = ("id", "expression", "valence", "arousal")
 
 
 def _own_truth(path: Path, config: EvaluateConfig) -> Truth:
     """The truth in the same file as the predictions."""
     aliases = parse_columns(config.columns)
     table = read_table(path, aliases)
-    named = {aliases.get(name, name) for name in _TRUTH_ALIASES[1:]} | set(_TRUTH_ALIASES[1:])
+    named = {aliases.get(name, name) for name in _TRUTH_COLUMNS[1:]} | set(_TRUTH_COLUMNS[1:])
     if not named & set(table.column_names):
         raise DataError(
             f"{path.name} has no expression, valence or arousal to score against; give --truth "
@@ -336,23 +324,9 @@ def _truth_of_split(split: Split, slices: Sequence[str]) -> Truth:
     )
 
 
-def _compare(first: PredictionSet, other: PredictionSet, config: EvaluateConfig) -> Comparison:
-    return compare(
-        first.truth,
-        first.preds,
-        other.preds,
-        names=(first.name, other.name if other.name != first.name else f"{other.name} (2)"),
-        resamples=config.resamples,
-        seed=config.seed,
-        stratified=config.stratified,
-        zero_rule=config.zero_rule,
-        without_contempt=config.without_contempt,
-    )
-
-
 def _write(one: PredictionSet, scores: Scores, config: EvaluateConfig) -> Path | None:
     """Write metrics.json, and predictions.parquet if missing; return the path, if any."""
-    if config.out and config.out.suffix == ".json":
+    if config.out and _out_folder(config) is None:
         scores.write(config.out)
         return config.out
     if one.folder is None:
@@ -362,8 +336,7 @@ def _write(one: PredictionSet, scores: Scores, config: EvaluateConfig) -> Path |
         return None
     predictions = one.folder / PREDICTIONS_NAME
     if config.predictions or not predictions.is_file():
-        table: pa.Table = joined_table(join(one.truth, one.preds))
-        write_predictions(table, predictions)
+        write_predictions(joined_table(join(one.truth, one.preds)), predictions)
     if config.data is not None:
         # Galleries need the location of the faces, and reports may be made from another folder.
         scores.metrics["protocol"]["data"] = str(config.data.resolve())

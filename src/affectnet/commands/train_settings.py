@@ -17,7 +17,7 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, Faults, Limit
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.models.model_config import local_path, resolve_model
-from affectnet.run import RunFolder, folder_name, write_beside
+from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
 from affectnet.training.optimisation import Optimisation
 from affectnet.training.trainer import on_gpu
 
@@ -205,30 +205,17 @@ def check_same_run(config: TrainConfig, run: RunFolder) -> None:
     """Raise `ConfigError` if settings differ from those of the run that is resumed."""
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     saved = {name: RENAMED.get(f"{name}: {value}", value) for name, value in saved.items()}
-    now = _as_yaml(config)
-    changed = [
-        f"{name} (was {saved.get(name)}, now {value})"
-        for name, value in now.items()
-        # A run from before a setting existed was trained with its default.
-        if name not in FREE_TO_CHANGE and saved.get(name, getattr(TrainConfig, name, None)) != value
-    ]
-    if changed:
+    if changed := changed_settings(TrainConfig, saved, _as_yaml(config), FREE_TO_CHANGE):
         raise ConfigError(
-            f"--resume continues {run.path} with its own settings, but these differ: "
-            f"{', '.join(changed)}; leave them out, or start another run with --name"
+            f"--resume continues {run.path} with its own settings, but these differ: {changed}; "
+            "leave them out, or start another run with --name"
         )
 
 
 def _as_yaml(config: TrainConfig) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    settings = {name: plain(value) for name, value in dataclasses.asdict(config).items()}
     # An absolute path, so that the run can be repeated from any folder.
-    settings["data"] = [str(path.resolve()) for path in config.data]
-    settings["name"] = run_name(config)
+    data = [str(path.resolve()) for path in config.data]
+    settings = plain_settings(config) | {"data": data, "name": run_name(config)}
     del settings["resume"], settings["overwrite"]
     return settings
 
