@@ -71,7 +71,8 @@ def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path):
     [
         ("b,0,0,0,0,0,0,0,0", "not all 0"),
         ("b,1,0,0,0,0,0,0,-1", "0 or more"),
-        ("b,nan,0,0,0,0,0,0,1", "0 or more"),
+        ("b,nan,0,0,0,0,0,0,1", "a number is missing"),
+        ("b,1e308,1e308,0,0,0,0,0,1", "0 or more"),
         ("b,inf,0,0,0,0,0,0,1", "0 or more"),
         ("b,1,0,0,x,0,0,0,1", "'x' is not a number"),
         ("b,1,0,0", "4 values, but there are 9 columns"),

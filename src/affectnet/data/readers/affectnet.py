@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 
 from affectnet.data.readers.annotations import read_npy_number, read_npy_points
 from affectnet.data.readers.archive import IMAGE_SUFFIXES, Archive, Progress, open_source
-from affectnet.data.readers.bulk import (
-    group_names,
-    have_sound_headers,
-    plain_numbers,
-    plain_points,
-)
+from affectnet.data.readers.bulk import group_names, have_sound_headers, plain_numbers, plain_points
 from affectnet.data.readers.engine import (
     BlockImages,
     Engine,
+    ImageRow,
     ReadOptions,
     align_release,
     split_block,
@@ -56,9 +52,6 @@ _KINDS = {"images": _IMAGES, "annotations": _ANNOTATIONS}
 _NO_TABLE = FaceTable("")
 _SUFFIXES = frozenset(suffix.encode() for suffix in IMAGE_SUFFIXES)
 
-ImageRow = tuple[int, FaceTable, int]
-"""Index of an image in its block, and the table and row of its face."""
-
 
 def read_affectnet(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     """Read one or both parts of AffectNet's eight-class release, in one pass over each source.
@@ -75,46 +68,51 @@ def read_affectnet(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
         DataError: a source is missing, damaged, unsafe, or not a part of the release; or a part has
             no usable face.
     """
-    # The pieces of a face come in any order, so faces are aligned once all of them are known.
+    other_files = 0
     with Engine(options) as engine:
-        reader = _EightClassReader(engine, options.check == "header")
         for path in paths:
             source = open_source(path, options.scratch, PARTS, list(_KINDS))
             engine.sources.append(source)
-            reader.read(source, len(engine.sources) - 1, options.progress(source.name))
-        splits = {split: part for split, part in SPLIT_PARTS.items() if engine.tables[part].index}
-        release = engine.release("affectnet", splits, reader.other_files)
+            reader = _SourceReader(engine, source, options.check == "header")
+            other_files += reader.read(options.progress(source.name))
+        splits = {split: part for split, part in SPLIT_PARTS.items() if engine.table(part).index}
+        release = engine.release("affectnet", splits, other_files)
+    # The pieces of a face come in any order, so faces are aligned once all of them are known.
     return align_release(release, options) if options.align else release
 
 
-class _EightClassReader:
-    """Sorts the files of all sources into the tables of the parts."""
+class _SourceReader:
+    """Sorts the files of the last source of an engine into the tables of the parts."""
 
-    def __init__(self, engine: Engine, only_header: bool) -> None:
-        self.other_files = 0
+    def __init__(self, engine: Engine, source: Archive, only_header: bool) -> None:
+        self._engine = engine
+        self._source, self._number = source, len(engine.sources) - 1
+        self._only_header = only_header
+        self._tables = {part.encode(): engine.table(part) for part in PARTS}
+        self._folders: dict[bytes, tuple[FaceTable, int]] = {}
         self._found = 0
         self._others: Counter[bytes] = Counter()
-        self._engine = engine
-        self._tables = {part.encode(): engine.table(part) for part in PARTS}
-        self._only_header = only_header
-        self._folders: dict[bytes, tuple[FaceTable, int]] = {}
 
-    def read(self, source: Archive, number: int, progress: Progress) -> None:
-        """Read a source; `number` is its index among the engine's sources."""
-        self._found = 0
-        self._others.clear()
-        self._engine.check_images(self._sort_all(source, number, progress))
+    def read(self, progress: Progress) -> int:
+        """Read the source; return the number of files that belong to no part."""
+        self._engine.check_images(self._sort_all(progress))
         if not self._found:
-            raise _nothing_found(source.name, self._others)
-        self.other_files += self._others.total()
+            common = [name.decode("utf-8", "replace") for name, _ in self._others.most_common(4)]
+            names = ", ".join(f"'{name}'" for name in common)
+            raise DataError(
+                f"{self._source.name} contains no part of AffectNet: it needs the folder train_set "
+                "or val_set with the folders images and annotations, and contains "
+                f"{names or 'no other files'}"
+            )
+        return self._others.total()
 
-    def _sort_all(self, source: Archive, number: int, progress: Progress) -> Iterator[BlockImages]:
-        with closing(source.blocks(progress)) as blocks:
+    def _sort_all(self, progress: Progress) -> Iterator[BlockImages]:
+        with closing(self._source.blocks(progress)) as blocks:
             for block in blocks:
-                self._refuse_links(source, block)
-                yield from split_block(block, self._sort(source, number, block))
+                self._refuse_links(block)
+                yield from split_block(block, self._sort(block))
 
-    def _sort(self, source: Archive, number: int, block: FileBlock) -> list[ImageRow]:
+    def _sort(self, block: FileBlock) -> list[ImageRow]:
         """Sort the files of a block into rows; return the images to be decoded."""
         images: list[ImageRow] = []
         groups, alone = group_names(block.names, list(_ENDINGS))
@@ -128,13 +126,14 @@ class _EightClassReader:
             members, rows = group.members, table.find(group.stems)
             left = self._add_group(table, rows, piece, block, starts[members], sizes[members])
             if piece == IMAGE and not left.any():
-                table.rows["place"][rows] = [source.store(block, i) for i in members.tolist()]
-                table.rows["source"][rows] = number
+                places = [self._source.store(block, i) for i in members.tolist()]
+                table.rows["place"][rows] = places
+                table.rows["source"][rows] = self._number
                 images += zip(members.tolist(), repeat(table), rows.tolist(), strict=False)
             alone = np.append(alone, members[left])
             self._found += len(members) - int(left.sum())
         for i in alone.tolist():
-            images += self._add_file(source, number, block, i)
+            images += self._add_file(block, i)
         if self._only_header:
             at = np.array([i for i, _, _ in images], np.int64)
             sound = have_sound_headers(block.data, starts[at], sizes[at])
@@ -166,7 +165,7 @@ class _EightClassReader:
         table.rows["seen"][rows[read]] |= piece
         return ~read
 
-    def _add_file(self, source: Archive, number: int, block: FileBlock, i: int) -> list[ImageRow]:
+    def _add_file(self, block: FileBlock, i: int) -> list[ImageRow]:
         """Add one file, or count it among the others; return it if it has to be decoded."""
         name = block.names[i]
         path, _, file = name.rpartition(b"/")
@@ -176,15 +175,16 @@ class _EightClassReader:
         if kind == _ANNOTATIONS and file[-8:] in _ENDINGS:
             self._found += 1
             row, piece = int(table.find([file[:-8]])[0]), _ENDINGS[file[-8:]]
-            add = self._add_landmarks if piece == LND else self._add_number
-            add(table, row, piece, block, i)
+            if piece == LND:
+                self._add_landmarks(table, row, block, i)
+            else:
+                self._add_number(table, row, piece, block, i)
             return []
         stem, dot, suffix = file.rpartition(b".")
         if kind == _IMAGES and dot + suffix.lower() in _SUFFIXES:
             self._found += 1
             row = int(table.find([stem])[0])
-            added = self._add_image(table, row, source, number, block, i)
-            return [(i, table, row)] if added else []
+            return [(i, table, row)] if self._add_image(table, row, block, i) else []
         self._others[name.removeprefix(b"./").partition(b"/")[0]] += 1
         return []
 
@@ -198,9 +198,7 @@ class _EightClassReader:
             self._folders[path] = found
         return found
 
-    def _add_image(
-        self, table: FaceTable, row: int, source: Archive, number: int, block: FileBlock, i: int
-    ) -> bool:
+    def _add_image(self, table: FaceTable, row: int, block: FileBlock, i: int) -> bool:
         """Note where the image of a face is; return whether it has to be checked."""
         start, size = block.starts[i], block.sizes[i]
         first = not table.rows["seen"][row] & IMAGE
@@ -208,11 +206,11 @@ class _EightClassReader:
         if start < 0:
             table.fault(row, *too_large(size).fault)
             return False
-        place = source.store(block, i)
+        place = self._source.store(block, i)
         if not first:
-            table.images_again.append((row, number, place, size))
+            table.images_again.append((row, self._number, place, size))
             return False
-        for column, value in (("source", number), ("place", place), ("size", size)):
+        for column, value in (("source", self._number), ("place", place), ("size", size)):
             table.rows[column][row] = value
         return True
 
@@ -232,38 +230,28 @@ class _EightClassReader:
             table.rows["seen"][row] |= piece
             column[row] = value
 
-    def _add_landmarks(
-        self, table: FaceTable, row: int, piece: int, block: FileBlock, i: int
-    ) -> None:
+    def _add_landmarks(self, table: FaceTable, row: int, block: FileBlock, i: int) -> None:
         """Note the landmarks of a face."""
         start, size = block.starts[i], block.sizes[i]
-        again = table.rows["seen"][row] & piece
-        table.rows["seen"][row] |= piece
+        again = table.rows["seen"][row] & LND
+        table.rows["seen"][row] |= LND
         data = bytes(block.data[start : start + size]) if start >= 0 and size < 1 << 16 else b""
         points = read_npy_points(data, N_LANDMARKS)
         if isinstance(points, str):
             detail = points if data else f"{size:,} bytes"
-            table.fault(row, Reason.UNREADABLE, f"{PIECES[piece]}: {detail}")
+            table.fault(row, Reason.UNREADABLE, f"lnd: {detail}")
         elif again:
             place = int(table.rows["landmarks"][row])
             before = self._engine.landmarks.read(place, len(points)) if place >= 0 else b""
-            table.repeat(row, piece, before == points)
+            table.repeat(row, LND, before == points)
         else:
             table.rows["landmarks"][row] = self._engine.landmarks.append(points)
 
-    def _refuse_links(self, source: Archive, block: FileBlock) -> None:
+    def _refuse_links(self, block: FileBlock) -> None:
         for name in block.links:
             if any(folder in self._tables for folder in name.split(b"/")):
                 shown = name.decode("utf-8", "backslashreplace")
                 raise DataError(
-                    f"{source.name} contains the link '{shown}'; links in an archive are not "
+                    f"{self._source.name} contains the link '{shown}'; links in an archive are not "
                     "followed: pack it again with `tar --dereference --hard-dereference`"
                 )
-
-
-def _nothing_found(source: str, others: Counter[bytes]) -> DataError:
-    names = ", ".join(f"'{name.decode('utf-8', 'replace')}'" for name, _ in others.most_common(4))
-    return DataError(
-        f"{source} contains no part of AffectNet: it needs the folder train_set or val_set with "
-        f"the folders images and annotations, and contains {names or 'no other files'}"
-    )

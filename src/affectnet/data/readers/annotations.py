@@ -40,7 +40,7 @@ def number(value: object, name: str) -> float | None:
     Raises:
         Bad: it is something else.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | np.number):
         raise Bad(Reason.UNREADABLE, f"{name}: {type(value).__name__} instead of a number")
@@ -108,8 +108,6 @@ def points(value: object) -> NDArray[np.float32] | None:
     Raises:
         Bad: there is another count, or a number is not finite.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
     flat = _flat(value, "landmarks", 2 * N_LANDMARKS)
     if not flat:
         return None
@@ -130,7 +128,7 @@ def shares(value: object, name: str) -> NDArray[np.float32] | None:
     Raises:
         Bad: there is another count, a negative share, or nothing but zeros.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     flat = _flat(value, name, N_EXPRESSIONS)
     if len(flat) != N_EXPRESSIONS:
@@ -147,19 +145,23 @@ def numbers(value: object, name: str, most: int) -> list[float]:
     Raises:
         Bad: it contains something else.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return []
     flat = _flat(value, name, most)
     if not all(map(math.isfinite, flat)):
         raise Bad(Reason.UNREADABLE, f"{name}: not all numbers are finite")
     return flat
 
 
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _flat(value: object, name: str, most: int) -> list[float]:
-    """Return the numbers of nested lists or of a text; at most `most` + 1."""
+    """Return the numbers of nested lists or of a text, at most `most` + 1; empty for no value."""
+    if _is_empty(value):
+        return []
     if isinstance(value, str):
         text = value[: 64 * most].strip("[]() \t")
-        value = [piece for piece in text.replace(";", " ").replace(",", " ").split() if piece]
+        value = text.replace(";", " ").replace(",", " ").split()
     elif isinstance(value, Mapping):
         value = list(value.values())
     elif isinstance(value, np.ndarray):
@@ -168,8 +170,7 @@ def _flat(value: object, name: str, most: int) -> list[float]:
         value = [value]
     flat: list[float] = []
     for item in value:
-        pair = item if isinstance(item, list | tuple) else [item]
-        for piece in pair:
+        for piece in item if isinstance(item, list | tuple) else [item]:
             found = number(piece, name)
             if found is None:
                 raise Bad(Reason.UNREADABLE, f"{name}: a number is missing")
@@ -239,22 +240,19 @@ def as_unicode(text: str) -> str:
 
 def as_text(value: object) -> str | None:
     """Turn a plain value into text for an extra column; None where there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool | int | float):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, str):
-        return value.strip() if value.strip() and is_plain_text(value) else None
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:g}"
+    if isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, str) and is_plain_text(value):
+        return value.strip() or None
     return None
 
 
 def find_key(table: Mapping[str, Any], name: str) -> Any:
     """Look up a key by letters and digits alone, without case; None where it is missing."""
     wanted = plain_key(name)
-    for key, value in table.items():
-        if plain_key(key) == wanted:
-            return value
-    return None
+    return next((value for key, value in table.items() if plain_key(key) == wanted), None)
 
 
 def plain_key(name: str) -> str:

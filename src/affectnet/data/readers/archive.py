@@ -53,21 +53,6 @@ class ImageStore(Protocol):
         ...
 
 
-class Archive(ImageStore, Protocol):
-    """Files that are read twice: first all of them, in the archive's order, then chosen images.
-
-    In between, `store` returns the place to ask for.
-    """
-
-    def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
-        """Yield all files; at most `tarscan.HELD` blocks may be unreleased."""
-        ...
-
-    def store(self, block: FileBlock, index: int) -> int:
-        """Make sure that a file of an unreleased block can be read again; return its place."""
-        ...
-
-
 class Spool:
     """A temporary file without a name: it disappears with the process, however that ends.
 
@@ -102,18 +87,14 @@ class Spool:
     def read(self, place: int, size: int) -> bytes:
         """Return appended bytes."""
         data = bytearray(size)
-        self.read_at(place, memoryview(data))
+        self.read_into([place], [memoryview(data)])
         return bytes(data)
-
-    def read_at(self, place: int, target: memoryview) -> None:
-        """Read appended bytes into memory."""
-        self._flush()
-        read_at(self._file, place, target, self.name)
 
     def read_into(self, places: Sequence[int], targets: Sequence[memoryview]) -> None:
         """Read stored images; see `ImageStore`."""
+        self._flush()
         for place, target in zip(places, targets, strict=True):
-            self.read_at(place, target)
+            read_at(self._file, place, target, self.name)
 
     def close(self) -> None:
         """Release the disk space."""
@@ -156,7 +137,10 @@ class FileImages:
 
 
 class TarSource:
-    """A tar archive. The images of a compressed one are copied to a temporary file."""
+    """A tar archive, read twice: first all files, in its order, then the images that `store` named.
+
+    Images of a compressed archive are copied to a temporary file in between.
+    """
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.name = str(path)
@@ -167,7 +151,7 @@ class TarSource:
         self._stretch = new_memory(WINDOW)
 
     def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
-        """Yield all files; see `Archive`."""
+        """Yield all files; at most `tarscan.HELD` blocks may be unreleased."""
         with open_archive(self._path) as (stream, compressed, file):
             total = self._path.stat().st_size
             if compressed:
@@ -179,7 +163,7 @@ class TarSource:
                     yield block
 
     def store(self, block: FileBlock, index: int) -> int:
-        """Return the place of a file; see `Archive`."""
+        """Make sure that a file of an unreleased block can be read again; return its place."""
         if self._spool is None:
             return block.places[index]
         start = block.starts[index]
@@ -211,7 +195,7 @@ class TarSource:
 
     def _read(self, place: int, target: memoryview) -> None:
         if self._spool is not None:
-            self._spool.read_at(place, target)
+            self._spool.read_into([place], [target])
             return
         if self._file is None:
             self._file = self._path.open("rb", buffering=0)
@@ -245,7 +229,7 @@ class FolderSource(FileImages):
         ]
 
     def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
-        """Yield all files; see `Archive`."""
+        """Yield all files; see `TarSource`."""
         listings = [
             [name for name, is_folder in entries(folder) if not is_folder]
             for folder in self._wanted
@@ -264,10 +248,8 @@ class FolderSource(FileImages):
                     raise DataError(
                         f"{path} cannot be read: {error.strerror}; remove or repair it"
                     ) from error
-                block.names.append(prefix + os.fsencode(name))
-                block.starts.append(-1 if data is None else len(buffer))
-                block.sizes.append(size)
-                block.places.append(self.add(top, name))
+                start = -1 if data is None else len(buffer)
+                block.add(prefix + os.fsencode(name), start, size, self.add(top, name))
                 buffer += data or b""
                 done += 1
                 if len(buffer) >= WINDOW or len(block.names) >= _FILES_PER_BLOCK:
@@ -280,8 +262,11 @@ class FolderSource(FileImages):
         progress(total, total)
 
     def store(self, block: FileBlock, index: int) -> int:
-        """Return the place of a file; see `Archive`."""
+        """Return the place of a file; see `TarSource`."""
         return block.places[index]
+
+
+Archive = TarSource | FolderSource
 
 
 def read_member(path: str | Path) -> tuple[bytes | None, int]:
@@ -304,9 +289,7 @@ def read_member(path: str | Path) -> tuple[bytes | None, int]:
     return data, len(data)
 
 
-def open_source(
-    path: Path, scratch: Path, parts: Collection[str], kinds: Sequence[str]
-) -> TarSource | FolderSource:
+def open_source(path: Path, scratch: Path, parts: Collection[str], kinds: Sequence[str]) -> Archive:
     """Open a tar archive or a folder.
 
     Args:
@@ -323,11 +306,9 @@ def open_source(
     return FolderSource(path, parts, kinds) if path.is_dir() else TarSource(path, scratch)
 
 
-def _nothing(_: str) -> bool:
-    return False
-
-
-def walk(top: Path, skip: Callable[[str], bool] = _nothing) -> Iterator[tuple[Path, list[Entry]]]:
+def walk(
+    top: Path, skip: Callable[[str], bool] = lambda _: False
+) -> Iterator[tuple[Path, list[Entry]]]:
     """Yield a folder and all folders below it, at most `DEPTH` levels down, with their entries.
 
     Level by level, by name. Names that begin with a dot are skipped, and so are folders to `skip`
@@ -367,7 +348,7 @@ def below(top: Path, wanted: Callable[[str], bool], *, folders: bool = False) ->
 
     Folders below a wanted folder are not visited.
     """
-    for folder, inside in walk(top, wanted if folders else _nothing):
+    for folder, inside in walk(top, wanted) if folders else walk(top):
         for name, is_folder in inside:
             if is_folder == folders and wanted(name):
                 yield folder / name

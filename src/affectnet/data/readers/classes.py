@@ -7,23 +7,15 @@ from typing import Final
 from affectnet.errors import ConfigError, DataError, suggest
 from affectnet.labels import EXPRESSIONS
 
-WORDS: Final[dict[str, str]] = {
-    "neutral": "neutral",
-    "happiness": "happiness",
+WORDS: Final[dict[str, str]] = {name: name for name in EXPRESSIONS} | {
     "happy": "happiness",
     "joy": "happiness",
-    "sadness": "sadness",
     "sad": "sadness",
-    "surprise": "surprise",
     "surprised": "surprise",
-    "fear": "fear",
     "fearful": "fear",
     "afraid": "fear",
-    "disgust": "disgust",
     "disgusted": "disgust",
-    "anger": "anger",
     "angry": "anger",
-    "contempt": "contempt",
     "contemptuous": "contempt",
 }
 """Words that can mean only one expression."""
@@ -105,10 +97,9 @@ class Classes:
                 )
             index = find_class(name)
             if index is None and name.casefold() != DROP:
-                allowed = (*EXPRESSIONS, DROP)
                 raise ConfigError(
                     f"--class-order names '{name}'{suggest(name, (*WORDS, *ORDERS))}; it may be "
-                    f"{', '.join(allowed)}, or one word for all: {', '.join(ORDERS)}"
+                    f"{', '.join((*EXPRESSIONS, DROP))}, or one word for all: {', '.join(ORDERS)}"
                 )
             key = _key(label)
             meant = DROP if index is None else EXPRESSIONS[index]

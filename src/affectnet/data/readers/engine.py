@@ -134,13 +134,16 @@ class ReadOptions:
         return encoded, moved
 
 
+ImageRow = tuple[int, FaceTable, int]
+"""Index of an image in its block, and the table and row of its face."""
+
+
 class BlockImages(NamedTuple):
-    """Images of a block of files that one thread checks: (index in the block, table, row)."""
+    """Images of a block of files that one thread checks."""
 
     block: FileBlock
-    images: Sequence[tuple[int, FaceTable, int]]
-    last: bool
-    """Whether the block can be released afterwards."""
+    images: Sequence[ImageRow]
+    last: bool  # the block can be released afterwards
 
 
 class _Checked(NamedTuple):
@@ -157,12 +160,8 @@ class _Checked(NamedTuple):
 class Engine:
     """Collects faces, checks their images with threads, and returns the release.
 
-    A context manager: after an error it removes its temporary files.
-
-    Args:
-        options: how to read.
-        cropped: whether the images are faces already.
-        columns: extra columns.
+    A context manager: after an error it removes its temporary files. `cropped` states that the
+    images are faces already; `columns` are extra columns.
     """
 
     def __init__(
@@ -229,7 +228,9 @@ class Engine:
 
     def check_images(self, groups: Iterable[BlockImages]) -> None:
         """Decode images of blocks of files; release each block once that is done."""
-        for group, faults in ordered_map(self._check_group, groups, cores(), HELD, _is_last):
+        for group, faults in ordered_map(
+            self._check_group, groups, cores(), HELD, lambda group: group.last
+        ):
             for table, row, fault in faults:
                 table.fault(row, *fault)
             if group.last:
@@ -238,13 +239,7 @@ class Engine:
     def release(
         self, name: str, splits: Mapping[str, str], other_files: int = 0, **settings: Any
     ) -> RawRelease:
-        """Judge all faces and return the release.
-
-        Args:
-            name: name of the release.
-            splits: split -> part.
-            other_files: number of files that belong to no part.
-            settings: settings of this release to be recorded.
+        """Judge all faces and return the release; see `RawRelease` for the arguments.
 
         Raises:
             DataError: a part has no usable face.
@@ -254,19 +249,13 @@ class Engine:
         for part in splits.values():
             if not self.table(part).index:
                 raise DataError(f"{part} contains no face; give the whole release")
-        return RawRelease(
-            name,
-            {
-                part: table.build(self.sources, self.landmarks)
-                for part, table in self.tables.items()
-                if table.index
-            },
-            splits,
-            self.sources,
-            self.landmarks,
-            other_files,
-            self._settings | settings,
-        )
+        parts = {
+            part: table.build(self.sources, self.landmarks)
+            for part, table in self.tables.items()
+            if table.index
+        }
+        settings = self._settings | settings
+        return RawRelease(name, parts, splits, self.sources, self.landmarks, other_files, settings)
 
     def _check_group(
         self, group: BlockImages
@@ -322,9 +311,7 @@ class Engine:
             return None if face is None or self._edit is None else self._edit(pixels, face)
 
 
-def split_block(
-    block: FileBlock, images: Sequence[tuple[int, FaceTable, int]]
-) -> Iterator[BlockImages]:
+def split_block(block: FileBlock, images: Sequence[ImageRow]) -> Iterator[BlockImages]:
     """Divide the images of a block among threads; a block without images is released."""
     if not images:
         block.release()
@@ -374,10 +361,6 @@ def _cost(face: FaceRecord | Dropped) -> float:
     """Return how much of `_FACES_AHEAD` a face takes."""
     image = face.image if isinstance(face, FaceRecord) else None
     return max(1, len(image) * _FACES_AHEAD / _BYTES_AHEAD) if isinstance(image, bytes) else 1
-
-
-def _is_last(group: BlockImages) -> float:
-    return group.last
 
 
 def _read_image(image: Path | bytes) -> bytes:

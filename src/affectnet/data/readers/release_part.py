@@ -197,10 +197,6 @@ class FaceTable:
     250 MB; `rows` is longer than the number of faces, `len(index)`.
 
     Of an id that occurs twice with the same content one face is used, with different contents none.
-
-    Args:
-        part: name of the part.
-        columns: extra columns.
     """
 
     def __init__(self, part: str, columns: pa.Schema = _NO_COLUMNS) -> None:
@@ -224,10 +220,10 @@ class FaceTable:
         index = self.index
         number = index.setdefault
         found = np.array([number(key, len(index)) for key in keys], np.int64)
-        missing = len(index) - len(self.rows)
-        if missing > 0:
-            more = np.full(max(missing, len(self.rows)), _EMPTY_ROW)
-            self.rows = np.concatenate([self.rows, more])
+        if len(index) > len(self.rows):
+            longer = np.full(max(len(index), 2 * len(self.rows)), _EMPTY_ROW)
+            longer[: len(self.rows)] = self.rows
+            self.rows = longer
         return found
 
     def are_new(self, rows: NDArray[np.int64], piece: int) -> bool:
@@ -247,11 +243,7 @@ class FaceTable:
     ) -> int | None:
         """Return the new row of a whole face; None, with a line in `dropped`, if the id is taken.
 
-        Args:
-            name: the id.
-            digest: hash of everything known of the face.
-            soft: its soft label.
-            extra: its values of the extra columns.
+        `digest` is a hash of everything known of the face, `extra` its values of the extra columns.
         """
         row = self.index.get(name.encode())
         if row is None:
@@ -312,25 +304,25 @@ class FaceTable:
         good.sort()
         self.dropped.sort(key=lambda line: (len(line.id), line.id))
         order = np.array([row for _, _, row in good], np.int64)
-        rows = self.rows[order]
+        column = {name: self.rows[name][order] for name in self.rows.dtype.names or ()}
         soft = np.array(self._soft, np.float32).reshape(-1, N_EXPRESSIONS)
         return ReleasePart(
             name=self.part,
             ids=[name for _, name, _ in good],
-            expression=rows["exp"].astype(np.int8),
-            valence=rows["val"].astype(np.float32),
-            arousal=rows["aro"].astype(np.float32),
+            expression=column["exp"].astype(np.int8),
+            valence=column["val"].astype(np.float32),
+            arousal=column["aro"].astype(np.float32),
             sources=sources,
-            source=rows["source"].copy(),
-            place=rows["place"].copy(),
-            size=rows["size"].copy(),
+            source=column["source"],
+            place=column["place"],
+            size=column["size"],
             landmark_file=landmark_file,
-            landmark_place=rows["landmarks"].copy(),
+            landmark_place=column["landmarks"],
             dropped=self.dropped,
             soft=None if not len(soft) or np.isnan(soft[order]).all() else soft[order],
             extra={
-                column.name: pa.array(values, column.type).take(pa.array(order))
-                for column, values in zip(self._columns, self._extra, strict=True)
+                kind.name: pa.array(values, kind.type).take(pa.array(order))
+                for kind, values in zip(self._columns, self._extra, strict=True)
             },
         )
 

@@ -1,6 +1,5 @@
 """Soft labels from a separate file: CSV with a column `id` and one column per expression."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.annotations import as_unicode, open_csv, parse_number
+from affectnet.data.readers.annotations import Bad, as_unicode, open_csv, shares
 from affectnet.data.readers.release_part import ReleasePart
 from affectnet.errors import DataError, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
@@ -36,7 +35,7 @@ def read_soft(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     Raises:
         DataError: the file is missing, lacks a column, or has a bad row, whose line is named.
     """
-    values: list[list[float]] = []
+    values = []
     lines: dict[str, int] = {}
     with open_csv(path, lambda *_: None) as rows:
         header = [name.strip() for name in next(rows, (0, []))[1]]
@@ -51,7 +50,10 @@ def read_soft(path: Path) -> tuple[list[str], NDArray[np.float32]]:
             if name in lines:
                 raise _bad(path, line, f"the id '{name}' is on line {lines[name]} too")
             lines[name] = line
-            values.append(_shares(path, line, [row[column] for column in columns]))
+            try:
+                values.append(shares([row[column] for column in columns], "shares"))
+            except Bad as bad:
+                raise _bad(path, line, bad.fault[1]) from None
     if not values:
         raise DataError(f"{path} has no rows below its header")
     return list(lines), np.array(values, np.float32)
@@ -68,17 +70,6 @@ def _find_columns(path: Path, header: list[str]) -> tuple[int, list[int]]:
                 f"line must name id, {', '.join(EXPRESSIONS)}, in any order"
             )
     return header.index("id"), [header.index(name) for name in EXPRESSIONS]
-
-
-def _shares(path: Path, line: int, cells: Sequence[str]) -> list[float]:
-    found = [value for cell in cells if (value := parse_number(cell)) is not None]
-    if len(found) < len(cells):
-        wrong = next(cell for cell in cells if parse_number(cell) is None)
-        raise _bad(path, line, f"'{as_unicode(wrong)}' is not a number")
-    total = math.fsum(found)
-    if not all(0 <= value < math.inf for value in found) or not 0 < total < math.inf:
-        raise _bad(path, line, f"{', '.join(cells)}: shares must be 0 or more, and not all 0")
-    return [value / total for value in found]
 
 
 def _bad(path: Path, line: int, what: str) -> DataError:
@@ -151,7 +142,7 @@ def _choose(
         counted = " and ".join(f"{found[name]:,} of them in {name}" for name in holding)
         raise DataError(f"{path}: its {total:,} ids are in both parts, {counted}; give {ask}")
     if not holding:
-        where = f"{names[chosen]}" if chosen else "what was read"
+        where = names[chosen] if chosen else "what was read"
         raise DataError(f"{path}: none of its {total:,} ids is an id of {where}")
     if chosen is None and 2 * found[holding[0]] < total:
         raise DataError(

@@ -53,6 +53,13 @@ class FileBlock:
     done: int = 0
     on_release: Callable[[], None] | None = None
 
+    def add(self, name: bytes, start: int, size: int, place: int) -> None:
+        """Add one file."""
+        self.names.append(name)
+        self.starts.append(start)
+        self.sizes.append(size)
+        self.places.append(place)
+
     def release(self) -> None:
         """Return the memory to the reader."""
         if self.on_release is not None:
@@ -233,7 +240,7 @@ class _Scanner:
             else:
                 header = bytes(data[position : position + BLOCK])
                 if not any(header):
-                    if not self._started and not self._all_zero_tail(data, position):
+                    if not self._started and any(data[position : position + 2 * BLOCK]):
                         raise self._no_archive()
                     self.finished = True
                     return end
@@ -260,10 +267,7 @@ class _Scanner:
                 if name[:1] == b"/" or b".." in name:
                     self._refuse_outside(name)
                 if name[-1:] != b"/":  # before POSIX, a directory was a file with a slash
-                    block.names.append(name)
-                    block.starts.append(start)
-                    block.sizes.append(size)
-                    block.places.append(base + start)
+                    block.add(name, start, size, base + start)
                 self._forget()
             elif kind in _PAX:
                 self._read_pax(bytes(data[start : start + size]))
@@ -280,10 +284,7 @@ class _Scanner:
         if kind in _REGULAR:
             name = self._next_name or name
             self._refuse_outside(name)
-            block.names.append(name)
-            block.starts.append(-1)
-            block.sizes.append(size)
-            block.places.append(place)
+            block.add(name, -1, size, place)
         elif kind in _PAX or kind == _GNU_LONG_NAME:
             raise self._damaged(place - BLOCK)
 
@@ -341,10 +342,6 @@ class _Scanner:
                 f"{self.source} contains the path '{shown}', which leads out of the archive; "
                 "such archives are not read: pack it again with relative paths"
             )
-
-    @staticmethod
-    def _all_zero_tail(data: memoryview, position: int) -> bool:
-        return not any(bytes(data[position : position + 2 * BLOCK]))
 
     def _sparse(self, name: bytes) -> DataError:
         shown = name.decode("utf-8", "backslashreplace")
