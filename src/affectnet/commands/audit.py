@@ -1,8 +1,8 @@
 """`affectnet audit`: describe a dataset and report its problems in sentences."""
 
 import json
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,7 @@ from affectnet.data.audit.affect import BINS
 from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_name
 from affectnet.data.audit.findings import Severity
 from affectnet.errors import ConfigError, counted
+from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.audit_page import render_audit
 from affectnet.run import refuse_existing, write_beside
@@ -76,26 +77,11 @@ def _print(audit: Audit, console: Console, show: int) -> None:
     )
 
 
-def _table(title: str, *columns: str, numbers: int = 0) -> Table:
-    """Return a table whose last `numbers` columns are aligned right."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD
-    )
-    for i, column in enumerate(columns):
-        right = i >= len(columns) - numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=numbers > 0)
-    return table
-
-
 def _counts(audit: Audit) -> Table:
     columns = audit.count_columns()
     release = audit.recognition.release
-    table = _table(
-        f"faces by class and split, next to {release.title}" if release else "faces by class",
-        "expression",
-        *(column.title for column in columns),
-        numbers=len(columns),
-    )
+    title = "faces by class" + (f" and split, next to {release.title}" if release else "")
+    table = grid(title, ["expression", *(column.title for column in columns)])
     for i, name in enumerate(audit.classes):
         cells = [
             Text(f"{column.counts[i]:,}", style="yellow" if column.differs[i] else "")
@@ -108,25 +94,16 @@ def _counts(audit: Audit) -> Table:
 
 
 def _affect(audit: Audit) -> Table:
-    table = _table(
+    table = grid(
         "valence and arousal, mean ± standard deviation",
-        "expression",
-        "faces",
-        "valence",
-        "arousal",
-        numbers=3,
+        ("expression", "faces", "valence", "arousal"),
     )
     affect = audit.affect
     for i, name in enumerate(EXPRESSIONS):
         if affect.class_n[i]:
-            table.add_row(
-                name,
-                f"{affect.class_n[i]:,}",
-                *(
-                    f"{mean:+.2f} ± {std:.2f}"
-                    for mean, std in zip(affect.class_mean[i], affect.class_std[i], strict=True)
-                ),
-            )
+            moments = zip(affect.class_mean[i], affect.class_std[i], strict=True)
+            cells = (f"{mean:+.2f} ± {std:.2f}" for mean, std in moments)
+            table.add_row(name, f"{affect.class_n[i]:,}", *cells)
     return table
 
 
@@ -138,73 +115,67 @@ def _bars(counts: list[int]) -> str:
 
 
 def _duplicates(audit: Audit, show: int) -> Table | None:
-    groups = audit.duplicates[:show]
-    if not groups:
-        return None
-    table = _table(
-        _first("images that appear more than once", len(groups), len(audit.duplicates)),
-        *("relation", "splits", "faces"),
-    )
-    for group in groups:
-        names = [
-            f"{audit.name(row)} {expression_name(int(audit.rows.expression[row]))}"
-            for row in group.rows[:4]
-        ]
+    rows = []
+    for group in audit.duplicates[:show]:
+        names = [f"{audit.name(row)} {_label(audit, row)}" for row in group.rows[:4]]
         more = len(group.rows) - len(names)
         faces = ", ".join(names) + (f" and {more} more" if more else "")
         splits = Text(" + ".join(group.splits), style="red" if group.leak else "")
-        table.add_row(group.kind, splits, Text(faces))
-    return table
+        rows.append((group.kind, splits, Text(faces)))
+    columns = ("relation", "splits", "faces")
+    return _first("images that appear more than once", columns, 0, rows, len(audit.duplicates))
 
 
 def _contradictions(audit: Audit, show: int) -> Table | None:
-    first = audit.contradictions[:show]
-    if not first:
-        return None
-    table = _table(
-        _first("valence or arousal against expression", len(first), len(audit.contradictions)),
-        "face",
-        "expression",
-        "rule broken",
-        "valence",
-        "arousal",
-        numbers=2,
-    )
-    for found in first:
-        table.add_row(
+    rows = [
+        (
             Text(audit.name(found.row)),
             found.rule.expression,
             str(found.rule),
             f"{audit.rows.valence[found.row]:+.2f}",
             f"{audit.rows.arousal[found.row]:+.2f}",
         )
-    return table
+        for found in audit.contradictions[:show]
+    ]
+    columns = ("face", "expression", "rule broken", "valence", "arousal")
+    title = "valence or arousal against expression"
+    return _first(title, columns, 2, rows, len(audit.contradictions))
 
 
 def _suspects(audit: Audit, show: int) -> Table | None:
-    if audit.suspects is None or not len(audit.suspects.rows[:show]):
+    if audit.suspects is None:
         return None
     found = audit.suspects.found
-    rows = audit.suspects.rows[:show]
-    table = _table(
-        _first("likely wrong labels", len(rows), len(audit.suspects.rows)),
-        "face",
-        "label",
-        "more likely",
-        "margin",
-        numbers=1,
-    )
-    for i, row in enumerate(rows.tolist()):
-        table.add_row(
+    rows = [
+        (
             Text(audit.name(row)),
-            expression_name(int(audit.rows.expression[row])),
+            _label(audit, row),
             EXPRESSIONS[found.suggested[i]],
             f"{found.margin[i]:+.2f}",
         )
+        for i, row in enumerate(audit.suspects.rows[:show].tolist())
+    ]
+    columns = ("face", "label", "more likely", "margin")
+    return _first("likely wrong labels", columns, 1, rows, len(audit.suspects.rows))
+
+
+def _label(audit: Audit, row: int) -> str:
+    return expression_name(int(audit.rows.expression[row]))
+
+
+def _first(
+    title: str,
+    columns: Sequence[str],
+    numbers: int,
+    rows: Sequence[Sequence[str | Text]],
+    total: int,
+) -> Table | None:
+    """Return a table of the first rows of `total`; None if there are none."""
+    if not rows:
+        return None
+    if len(rows) < total:
+        title += f" (the first {len(rows)} of {total:,}; --out FILE.json has all)"
+    table = grid(title, columns, numbers)
+    for row in rows:
+        table.add_row(*row)
     return table
-
-
-def _first(title: str, shown: int, total: int) -> str:
-    if shown == total:
-        return title
-    return f"{title} (the first {shown} of {total:,}; --out FILE.json has all)"

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from tqdm import tqdm
 
 from affectnet.config import IngestConfig
@@ -28,6 +27,7 @@ from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
 from affectnet.errors import ConfigError, DataError, Faults, Limit, counted, handle_signals
+from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import refuse_existing, write_beside
 from affectnet.seven import classes_for
@@ -256,25 +256,21 @@ def _print(
     config: IngestConfig, info: DatasetInfo, matches: Sequence[SoftMatch], other_files: int
 ) -> None:
     console = Console()
-    faces = Table(title=f"{escape(str(config.out))}: faces by expression and split")
-    faces.add_column("expression")
-    for name in info.counts:
-        faces.add_column(name, justify="right")
-    faces.add_column("all", justify="right")
-    listed = list(info.classes)
-    if any("unlabelled" in counts for counts in info.counts.values()):
-        listed.append("unlabelled")
-    for expression in listed:
-        row = [counts.get(expression, 0) for counts in info.counts.values()]
-        faces.add_row(expression, *(f"{n:,}" for n in row), f"{sum(row):,}")
-    faces.add_section()
-    totals = [sum(counts.values()) for counts in info.counts.values()]
-    faces.add_row("all", *(f"{n:,}" for n in totals), f"{sum(totals):,}")
+    faces = grid(
+        f"{escape(str(config.out))}: faces by expression and split",
+        ["expression", *info.counts, "all"],
+    )
+    splits = info.counts.values()
+    unlabelled = ["unlabelled"] * any("unlabelled" in counts for counts in splits)
+    rows = {n: [counts.get(n, 0) for counts in splits] for n in (*info.classes, *unlabelled)}
+    for name, row in (rows | {"all": [sum(counts.values()) for counts in splits]}).items():
+        if name == "all":
+            faces.add_section()
+        faces.add_row(name, *(f"{n:,}" for n in (*row, sum(row))))
     console.print(faces)
     if info.dropped:
-        drops = Table(title=f"dropped (listed in {escape(str(config.out / DROPPED_NAME))})")
-        drops.add_column("reason")
-        drops.add_column("rows", justify="right")
+        listed = escape(str(config.out / DROPPED_NAME))
+        drops = grid(f"dropped (listed in {listed})", ("reason", "rows"))
         for reason, count in info.dropped.items():
             drops.add_row(reason, f"{count:,}")
         console.print(drops)

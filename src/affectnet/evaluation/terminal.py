@@ -1,4 +1,4 @@
-"""The tables of a score on the terminal."""
+"""Tables on the terminal: those of scores, and an empty one for others."""
 
 from collections.abc import Sequence
 from io import StringIO
@@ -55,7 +55,7 @@ def comparison_table(metrics: dict[str, Any]) -> RenderableType:
     title = f"{b} against {a}, {metrics['n']:,} faces"
     if lacks_contempt(metrics.get("classes", EXPRESSIONS)):
         title += ", seven classes"
-    table = _grid(title, ["metric", a, b, "difference", "better"])
+    table = grid(title, ["metric", a, b, "difference", "better"])
     for group, rows in (
         ("expression", EXPRESSION_ROWS),
         ("valence", AFFECT_ROWS),
@@ -114,7 +114,7 @@ def _expression(metrics: dict[str, Any]) -> Table:
         columns = ["metric", "seven classes", "equal classes", "majority", "people"]
     else:
         title += f" ({seven['n']:,} for seven classes)"
-    table = _grid(title, columns)
+    table = grid(title, columns)
     for key, label in EXPRESSION_ROWS.items():
         table.add_row(
             label,
@@ -128,7 +128,7 @@ def _expression(metrics: dict[str, Any]) -> Table:
 
 
 def _classes(block: dict[str, Any]) -> Table:
-    table = _grid("Each class", ["class", "faces", *CLASS_COLUMNS.values()])
+    table = grid("Each class", ["class", "faces", *CLASS_COLUMNS.values()])
     for name, entries in block["per_class"].items():
         cells = (
             cell(entries[column], 2, interval=not column.startswith("auc"))
@@ -140,7 +140,7 @@ def _classes(block: dict[str, Any]) -> Table:
 
 def _affect(metrics: dict[str, Any]) -> Table:
     constant = metrics["baselines"].get(CONSTANT, {})
-    table = _grid(
+    table = grid(
         f"Valence, {metrics['valence']['n']:,} faces, and arousal, {metrics['arousal']['n']:,}",
         ["metric", "valence", "constant", "arousal", "constant"],
     )
@@ -154,7 +154,7 @@ def _affect(metrics: dict[str, Any]) -> Table:
 
 def _published(rows: Sequence[dict[str, Any]]) -> Table:
     """The published metrics, one row per model."""
-    table = _grid(
+    table = grid(
         "Published for AffectNet's test faces, as their authors report them (none reproduced here)",
         ["model", "8 cl.", "7 cl.", "V CCC", "V RMSE", "A CCC", "A RMSE", "source"],
     )
@@ -176,9 +176,7 @@ def _author(row: dict[str, Any]) -> str:
 
 
 def _slices(column: str, block: dict[str, Any]) -> Table:
-    table = _grid(
-        f"By {column}", ["slice", "faces", "accuracy", "F1", "valence CCC", "arousal CCC"]
-    )
+    table = grid(f"By {column}", ["slice", "faces", "accuracy", "F1", "valence CCC", "arousal CCC"])
     worst = (block["worst"] or {}).get("slice")
     for one in block["slices"]:
         table.add_row(
@@ -223,7 +221,11 @@ def _notes(metrics: dict[str, Any]) -> Text:
     return Text("\n".join(lines))
 
 
-def _grid(title: str, columns: Sequence[str]) -> Table:
+def grid(title: str, columns: Sequence[str], numbers: int | None = None) -> Table:
+    """Return an empty table whose last `numbers` columns are aligned right.
+
+    By default these are all but the first. Cells are wrapped only in a table without numbers.
+    """
     table = Table(
         title=title,
         title_justify="left",
@@ -233,7 +235,8 @@ def _grid(title: str, columns: Sequence[str]) -> Table:
         collapse_padding=True,
         pad_edge=False,
     )
-    table.add_column(columns[0], no_wrap=True)
-    for name in columns[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+    texts = 1 if numbers is None else len(columns) - numbers
+    for place, name in enumerate(columns):
+        right = place >= texts
+        table.add_column(name, justify="right" if right else "left", no_wrap=numbers != 0)
     return table
