@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -67,13 +66,7 @@ class Heads(nn.Module):
         return AffectOutput(self.expression(x), valence, arousal)
 
 
-class AffectModel(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="affectnet",
-    pipeline_tag="image-classification",
-    tags=["facial-expression-recognition", "valence", "arousal"],
-):
+class AffectModel(nn.Module):
     """A backbone with heads for expression, valence and arousal.
 
     Args:
@@ -193,9 +186,7 @@ class AffectModel(
         contains the config too, so that the file can be used alone.
         """
         config = json.dumps(self.config(), indent=2)
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
-        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         with write_beside(Path(save_directory)) as folder:
             folder.mkdir()
             save_file(tensors, folder / WEIGHTS, {"format": "pt", "affectnet": config})
@@ -203,7 +194,7 @@ class AffectModel(
             if self.card is not None:
                 (folder / CARD).write_text(self.card, encoding="utf-8")
 
-    def push_to_hub(  # type: ignore[override]
+    def push_to_hub(
         self,
         repo_id: str,
         *,
@@ -230,7 +221,7 @@ class AffectModel(
         answer.
         """
         return push_folder(
-            lambda folder: self.save_pretrained(folder),
+            self.save_pretrained,
             self.card or plain_card(repo_id, self.config()),
             repo_id,
             commit_message=commit_message,
@@ -241,9 +232,7 @@ class AffectModel(
         )
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, model: str | Path, *, revision: str | None = None
-    ) -> Self:
+    def from_pretrained(cls, model: str | Path, *, revision: str | None = None) -> Self:
         """Load a model in evaluation mode, on the CPU.
 
         Args:

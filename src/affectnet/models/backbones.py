@@ -1,7 +1,7 @@
 """Backbones: CVNet, six named baselines, and every other image model of timm."""
 
-from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -83,9 +83,9 @@ def create_backbone(
         image_size: side of the input in pixels; the backbone's own if None.
         drop_path: probability of skipping a residual branch in training, [0, 1).
 
-    Raises `ConfigError` for a name, a size or a drop path that the backbone does not support, and
-    `WeightsError` if the weights cannot be loaded or do not fit; weights are never left out
-    silently.
+    Raises `ConfigError` for a name, a size or a drop path that the backbone does not support,
+    `WeightsError` if the weights cannot be loaded or do not fit (weights are never left out
+    silently), and `RunError` if the config that affectnet saved with them is incomplete.
     """
     file = read_weights(weights) if weights is not None else None
     full = resolve_name(name)
@@ -135,17 +135,18 @@ def _create_timm(
     cfg = get_pretrained_cfg(full)
     if cfg is None:
         raise ConfigError(f"timm has no input size for '{name}'; choose another backbone")
+    own_size = int(cfg.input_size[-1])
     options: dict[str, Any] = {}
     if image_size is not None and cfg.fixed_input_size:
         options["img_size"] = image_size
     if drop_path > 0:
         options["drop_path_rate"] = drop_path
-    size = image_size or int(cfg.input_size[-1])
+    size = image_size or own_size
     # On the meta device first, which costs no memory: a wrong size fails before a download.
-    features = _feature_width(name, full, size, options)
+    features = _feature_width(name, full, size, own_size, options)
 
     if file is not None and not file.is_affectnet:
-        model = _load_timm_file(name, full, file, options)
+        model = _load_timm_file(name, full, cfg, file, options)
     elif pretrained:
         model = _load_timm_pretrained(name, full, cfg, options)
     else:
@@ -161,7 +162,7 @@ def _create_timm(
     return cast(nn.Module, model), preprocessing
 
 
-def _feature_width(name: str, full: str, size: int, options: dict[str, Any]) -> int:
+def _feature_width(name: str, full: str, size: int, own_size: int, options: dict[str, Any]) -> int:
     """Number of channels of the features, from a forward pass on the meta device.
 
     timm's `num_features` differs for models with a hidden layer before the classifier.
@@ -172,12 +173,8 @@ def _feature_width(name: str, full: str, size: int, options: dict[str, Any]) -> 
         plain = {key: value for key, value in options.items() if key != "drop_path_rate"}
         if plain != options and _fits(full, size, plain):
             raise ConfigError(f"backbone '{name}' has no drop path; set it to 0") from error
-        sizes = list(_sizes_near(full, size, plain))
-        allowed = (
-            f"sizes that work: {', '.join(map(str, sizes))}"
-            if sizes
-            else "give another --image-size"
-        )
+        works = ", ".join(map(str, _sizes_near(full, size, own_size, plain)))
+        allowed = f"sizes that work: {works}" if works else "give another --image-size"
         raise ConfigError(f"backbone '{name}' cannot take faces of {size} px; {allowed}") from error
 
 
@@ -195,22 +192,16 @@ def _fits(full: str, size: int, options: dict[str, Any]) -> bool:
     return True
 
 
-def _sizes_near(full: str, size: int, options: dict[str, Any]) -> Iterable[int]:
+def _sizes_near(full: str, size: int, own: int, options: dict[str, Any]) -> list[int]:
     """The nearest sizes that work, below and above: multiples of 16, and the model's own size."""
-    cfg = get_pretrained_cfg(full)
-    own = int(cfg.input_size[-1]) if cfg is not None else 224
-    grid = {*range(32, 513, 16), own}
-    below = sorted((s for s in grid if s < size), reverse=True)
-    above = sorted(s for s in grid if s > size)
-    found: set[int] = set()
-    for side in (below, above):
-        for s in side:
-            if _fits(full, s, options | ({"img_size": s} if "img_size" in options else {})):
-                found.add(s)
-                break
-    if _fits(full, own, options | ({"img_size": own} if "img_size" in options else {})):
-        found.add(own)
-    return sorted(found)
+
+    def fits(s: int) -> bool:
+        return _fits(full, s, options | ({"img_size": s} if "img_size" in options else {}))
+
+    grid = sorted({*range(32, 513, 16), own})
+    below, above = [s for s in reversed(grid) if s < size], [s for s in grid if s > size]
+    nearest = [s for side in (below, above, [own]) for s in islice(filter(fits, side), 1)]
+    return sorted(set(nearest))
 
 
 def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any]) -> Any:
@@ -233,17 +224,17 @@ def _load_timm_pretrained(name: str, full: str, cfg: Any, options: dict[str, Any
     return model
 
 
-def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, Any]) -> Any:
+def _load_timm_file(
+    name: str, full: str, cfg: Any, file: WeightsFile, options: dict[str, Any]
+) -> Any:
     """Create a model with the weights of a timm checkpoint, without its classifier."""
-    cfg: Any = get_pretrained_cfg(full)
     heads = cfg.classifier if isinstance(cfg.classifier, tuple | list) else [cfg.classifier]
     rows = [file.tensors[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in file.tensors]
     with torch.device("meta"):
         headless = timm.create_model(full, pretrained=False, num_classes=0, **options).state_dict()
     overlay: dict[str, Any] = {"file": str(file.path), "label_offset": 0}
     if rows:
-        classes = rows[0]
-        overlay["num_classes"] = classes
+        classes = overlay["num_classes"] = rows[0]
     elif set(file.tensors) <= set(headless):
         classes = 0
         overlay["classifier"] = None
@@ -255,11 +246,8 @@ def _load_timm_file(name: str, full: str, file: WeightsFile, options: dict[str, 
             full, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **options
         )
     except (*_BUILD_FAULTS, KeyError) as error:
-        body = {
-            key: value
-            for key, value in file.tensors.items()
-            if not any(key.startswith(f"{head}.") for head in heads)
-        }
+        prefixes = tuple(f"{head}." for head in heads)
+        body = {key: t for key, t in file.tensors.items() if not key.startswith(prefixes)}
         detail = explain_mismatch(body, headless) or first_line(error)
         raise WeightsError(
             f"{file.path} does not fit the backbone {name} ({detail}); give weights of {full}"
@@ -294,7 +282,5 @@ def layer_depths(backbone: nn.Module) -> dict[str, int]:
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is None:
         raise ValueError(f"{type(backbone).__name__} does not define its layers")
-    depths: dict[str, int] = cast(Any, group_parameters)(
-        backbone, matcher(coarse=False), reverse=True
-    )
-    return depths
+    depths = cast(Any, group_parameters)(backbone, matcher(coarse=False), reverse=True)
+    return cast(dict[str, int], depths)

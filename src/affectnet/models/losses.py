@@ -197,9 +197,12 @@ def affect_loss(
     if log_variances is None:
         total = sum((fixed[task] * losses[task] for task in losses), torch.zeros(()))
     else:
+        rows = batch["expression"] >= 0
+        if votes is not None:
+            rows = rows | votes.isfinite().all(dim=1)
         regresses = va_loss != "none"
         labelled = {
-            "expression": _any_label(batch["expression"] >= 0, votes),
+            "expression": rows.any(),
             "valence": batch["valence"].isfinite().any() & regresses,
             "arousal": batch["arousal"].isfinite().any() & regresses,
         }
@@ -221,10 +224,6 @@ def _regression_loss(pred: Tensor, target: Tensor, kind: AffectLoss) -> Tensor:
     if kind == "mse":
         return mse_loss(pred, target)
     return ccc_loss(pred, target) + mse_loss(pred, target)
-
-
-def _any_label(hard: Tensor, votes: Tensor | None) -> Tensor:
-    return hard.any() if votes is None else hard.any() | votes.isfinite().all(dim=1).any()
 
 
 def _known(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

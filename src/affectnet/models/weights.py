@@ -24,10 +24,8 @@ from torch import Tensor
 from affectnet.errors import RunError, WeightsError
 from affectnet.models.model_config import CONFIG, WEIGHTS, WHY_NO_PICKLE
 
-HUB_TIMEOUT: Final = 10.0
-"""Seconds to wait for the hub's first answer."""
-CARD: Final = "README.md"
-"""File of the model card, next to the weights."""
+HUB_TIMEOUT: Final = 10.0  # seconds to wait for the hub's first answer
+CARD: Final = "README.md"  # file of the model card, next to the weights
 
 _WAYS_OUT: Final = (
     "give a downloaded file with --weights FILE, or start from random weights with --no-pretrained"
@@ -45,17 +43,11 @@ class WeightsFile:
     @property
     def is_affectnet(self) -> bool:
         """Whether affectnet wrote the file: all names start with `backbone.` or `heads.`."""
-        return bool(self.tensors) and all(
-            name.startswith(("backbone.", "heads.")) for name in self.tensors
-        )
+        return all(name.startswith(("backbone.", "heads.")) for name in self.tensors)
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names start with `prefix`; the prefix is removed."""
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
+        return {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -79,9 +71,7 @@ def read_weights(path: Path) -> WeightsFile:
         raise WeightsError(f"{path} is not a complete safetensors file ({error})") from error
     except Exception as error:
         # Broad on purpose: on arbitrary bytes the unpickler can raise any exception class.
-        if isinstance(error, pickle.UnpicklingError) or isinstance(
-            error.__cause__, pickle.UnpicklingError
-        ):
+        if any(isinstance(e, pickle.UnpicklingError) for e in (error, error.__cause__)):
             raise WeightsError(
                 f"{path} is not a checkpoint of plain tensors, and reading anything else can run "
                 "code hidden in it, so it is refused; if you trust it, save its state_dict() with "

@@ -33,7 +33,7 @@ def recipe_text(file: Path) -> str:
     named = re.search(r"^base:[ \t]*(\S+)[ \t]*\n?", text, re.MULTILINE)
     if named is None:
         return text
-    own = text.replace(named[0], "", 1)
+    own = text[: named.start()] + text[named.end() :]
     bases = {path.stem: path for path in sorted((_FOLDER / "base").glob("*.yaml"))}
     if named[1] not in bases:
         raise ConfigError(f"{file}: there is no base {named[1]}; choose {', '.join(bases)}")

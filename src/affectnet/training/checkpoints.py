@@ -14,27 +14,13 @@ from torch import Tensor
 
 from affectnet.errors import RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.weights import first_line
 from affectnet.run import RunFolder, write_beside
 from affectnet.training.cost import PeakMemory
 
-COLUMNS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "train_f1_macro",
-    "train_valence_ccc",
-    "train_arousal_ccc",
-    "train_valence_rmse",
-    "train_arousal_rmse",
-    "val_loss",
-    "val_accuracy",
-    "val_f1_macro",
-    "val_valence_ccc",
-    "val_arousal_ccc",
-    "val_valence_rmse",
-    "val_arousal_rmse",
-)
+_AFFECT = ("valence_ccc", "arousal_ccc", "valence_rmse", "arousal_rmse")
+_METRICS = ("loss", "accuracy", "f1_macro", *_AFFECT)
+COLUMNS = ("epoch", "lr", *(f"{split}_{name}" for split in ("train", "val") for name in _METRICS))
 """The columns of `metrics.csv`; an undefined metric leaves its cell empty."""
 
 
@@ -109,10 +95,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callback]:
     """In order: the row of metrics, `best.ckpt`, `last.ckpt` (which contains the best score)."""
-    folder = run.checkpoints.resolve()
-    smaller = monitor.endswith(("loss", "rmse"))
+    mode = "min" if monitor.endswith(("loss", "rmse")) else "max"
     common: dict[str, Any] = {
-        "dirpath": folder,
+        "dirpath": run.checkpoints.resolve(),
         "auto_insert_metric_name": False,
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
@@ -121,9 +106,7 @@ def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callba
     return [
         EpochLog(run),
         PeakMemory(run),
-        ModelCheckpoint(
-            filename="best", monitor=monitor, mode="min" if smaller else "max", **common
-        ),
+        ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common),
         *([every] if keep == "all" else []),
         ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common),
     ]
@@ -180,21 +163,19 @@ def export_best(run: RunFolder) -> None:
         WeightsError: the checkpoint cannot be read.
     """
     saved = run.model / "config.json"
-    if not run.best.is_file() and not saved.is_file():
+    if not run.best.is_file():
+        if saved.is_file():
+            return
         raise RunError(
             f"{run.path} has no finished epoch and no model/; train it first, or resume it with "
             "`affectnet train --resume`"
         )
-    if not run.best.is_file():
-        return
     if saved.is_file() and saved.stat().st_mtime_ns >= run.best.stat().st_mtime_ns:
         return
     state = read_checkpoint(run.best)["state_dict"]
     model = AffectModel.from_pretrained(run.start if run.start.is_dir() else run.model)
     weights = model.state_dict()
-    for name, value in state.items():
-        if name.startswith("model."):
-            weights[name.removeprefix("model.")] = value
+    weights |= {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
     model.load_state_dict(weights)
     with write_beside(run.model) as new:
         model.save_pretrained(new)
@@ -215,6 +196,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is not a checkpoint of affectnet: {reason}") from error
+        raise WeightsError(
+            f"{path} is not a checkpoint of affectnet: {first_line(error)}"
+        ) from error
     return checkpoint

@@ -22,10 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder, write_beside
 
-_LARGEST: Final = 64
-"""Most faces in a timed batch."""
-_SECONDS: Final = 0.5
-"""Seconds that a timed batch should take; a slow model gets smaller ones."""
+_LARGEST: Final = 64  # faces in a timed batch, at most
+_SECONDS: Final = 0.5  # that a timed batch should take; a slow model gets smaller ones
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,8 @@ def _most_resident() -> int:
 def main(argv: list[str]) -> None:
     """Measure the model `argv[0]` and write the result to `argv[1]`."""
     gpu = torch.cuda.is_available() and argv[2:] != ["cpu"]
-    device = "cuda" if gpu else "cpu"
-    cost = cost_of(AffectModel.from_pretrained(Path(argv[0])), torch.device(device))
+    device = torch.device("cuda" if gpu else "cpu")
+    cost = cost_of(AffectModel.from_pretrained(Path(argv[0])), device)
     with write_beside(Path(argv[1])) as new:
         new.write_text(json.dumps(asdict(cost)))
 

@@ -8,9 +8,9 @@ another preprocessing are never used by mistake. A killed pass is resumed where 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lightning as L
 import numpy as np
@@ -28,31 +28,9 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.run import write_beside
 from affectnet.training.distributed import derived_seed
 
-PLAIN: Final = 0
-"""The view without augmentation; views 1, 2, ... are augmented."""
-
+PLAIN: Final = 0  # the view without augmentation; views 1, 2, ... are augmented
+# Images per forward pass; part of the key, since augmentation is drawn chunk by chunk.
 _CHUNK: Final = 64
-"""Images per forward pass; part of the key, since augmentation is drawn chunk by chunk."""
-
-
-@dataclass(frozen=True)
-class FeatureKey:
-    """Everything that features depend on."""
-
-    data: tuple[str, ...]
-    """Content hash of each dataset."""
-    architecture: str
-    weights: str
-    """Hash of the backbone's tensors."""
-    preprocessing: dict[str, Any]
-    precision: str
-    augmentation: dict[str, Any]
-    seed: int
-
-    def digest(self) -> str:
-        """Twenty hexadecimal digits of a SHA-256."""
-        text = json.dumps([_CHUNK, asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def weights_hash(module: torch.nn.Module) -> str:
@@ -69,7 +47,7 @@ class FeaturePass:
 
     Args:
         model: its backbone is used unchanged, in evaluation mode.
-        folder: the folder of all caches; this one is `folder/KEY`.
+        folder: the folder of all caches; this one is named by 20 digits of the key's SHA-256.
         data: content hash of each dataset that the splits come from.
         augmentation: of the augmented views.
         seed: of the augmented views.
@@ -92,16 +70,19 @@ class FeaturePass:
         self.augmentation = augmentation
         self.device = device
         self.precision = precision
-        self.key = FeatureKey(
-            data=tuple(data),
-            architecture=model.architecture,
-            weights=weights_hash(model.backbone),
-            preprocessing=asdict(model.preprocessing),
-            precision=f"{precision} {device.type}",
-            augmentation=asdict(augmentation),
-            seed=seed,
-        )
-        self.folder = folder / self.key.digest()
+        self.seed = seed
+        self.key = {
+            "data": list(data),
+            "architecture": model.architecture,
+            "weights": weights_hash(model.backbone),
+            "preprocessing": asdict(model.preprocessing),
+            "precision": f"{precision} {device.type}",
+            "augmentation": asdict(augmentation),
+            "seed": seed,
+        }
+        """Everything that the features depend on."""
+        text = json.dumps([_CHUNK, self.key], sort_keys=True)
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def features(self, split: AnySplit, name: str, view: int, workers: int) -> NDArray[np.float16]:
         """Return the features of one view of a split, float16 (n, num_features), memory-mapped.
@@ -151,7 +132,7 @@ class FeaturePass:
                 if view == PLAIN:
                     images = to_float(images)
                 else:
-                    seed = derived_seed(self.key.seed, "view", view, name, done)
+                    seed = derived_seed(self.seed, "view", view, name, done)
                     generator = torch.Generator().manual_seed(seed)
                     images = augment(images, self.augmentation, generator)
                 with torch.autocast(
@@ -168,7 +149,7 @@ class FeaturePass:
 
     def _write_progress(self, progress: Path, done: int) -> None:
         with write_beside(progress) as new:
-            new.write_text(json.dumps({"rows": done, "key": asdict(self.key)}, indent=1))
+            new.write_text(json.dumps({"rows": done, "key": self.key}, indent=1))
 
 
 def _rows_done(file: Path, progress: Path, shape: tuple[int, int]) -> int:

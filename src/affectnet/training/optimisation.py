@@ -74,8 +74,7 @@ class Muon(timm_muon.Muon):
         torch._foreach_add_(weights, [s.view(weights[0].shape) for s in steps])
 
 
-STAGES: Final = 4
-"""Staged unfreezing adds this fraction of the layers at a time: a quarter."""
+STAGES: Final = 4  # in which staged unfreezing adds the layers, a quarter at a time
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,9 @@ class Optimisation:
         settings: list[dict[str, Any]] = [
             {"params": weights, "lr": self.lr * scale, "weight_decay": decay}
             # The heads' group comes first: its rate is logged.
-            for (scale, decay), weights in sorted(groups.items(), key=lambda item: _order(item[0]))
+            for (scale, decay), weights in sorted(
+                groups.items(), key=lambda group: (-group[0][0], group[0][1] == 0)
+            )
         ]
         if self.optimizer == "sgd":
             return torch.optim.SGD(settings, lr=self.lr, momentum=0.9, nesterov=True)
@@ -191,8 +192,3 @@ def _scaled(
         yield f"backbone.{name}", backbone_lr * layer_decay ** (layers - depth), weight
     for name, weight in model.heads.named_parameters():
         yield f"heads.{name}", 1.0, weight
-
-
-def _order(group: tuple[float, float]) -> tuple[float, bool]:
-    scale, decay = group
-    return -scale, decay == 0

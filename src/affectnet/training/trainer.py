@@ -1,6 +1,7 @@
 """Lightning's Trainer for a run folder, and errors that say what to try: no memory, NaN."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ from affectnet.run import RunFolder
 from affectnet.training.checkpoints import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
 from affectnet.training.signals import StopOnSignal
 
+# Steps between two checks of the losses on a GPU, since each check waits for the GPU.
 _CHECK_EVERY: Final = 8
-"""Steps between two checks of the losses on a GPU, since each check waits for the GPU."""
-_MOST_IDS: Final = 256
-"""Most faces that an error names."""
+_MOST_IDS: Final = 256  # faces that an error names, at most
+_NO_MEMORY: Final = re.compile(r"(not enough|out of|can('|no)t allocate) memory", re.IGNORECASE)
 
 
 @contextmanager
@@ -34,10 +35,12 @@ def explain_memory_errors(batch_size: int, image_size: int | None, frozen: bool)
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors
+        message = " ".join(str(error).split())
+        on_device = isinstance(error, torch.OutOfMemoryError)
+        if not (on_device or isinstance(error, MemoryError) or _NO_MEMORY.search(message)):
             raise
-        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        where = "the GPU" if on_device else "this machine"
         half = max(1, batch_size // 2)
         tries = [
             *([f"--batch-size {half} with twice the --accumulate"] if batch_size > 1 else []),
@@ -47,22 +50,10 @@ def explain_memory_errors(batch_size: int, image_size: int | None, frozen: bool)
             "--cache none",
             "more --devices, which share the batch",
         ]
-        message = " ".join(str(error).split())
         raise RunError(
             f"out of memory on {where} with --batch-size {batch_size}; try {', '.join(tries)}"
             + (f" ({message[:200]})" if message else "")
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a failed allocation: CUDA's, PyTorch's on the CPU, or Python's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    return any(
-        phrase in message
-        for phrase in ("not enough memory", "can't allocate memory", "cannot allocate memory")
-    ) or ("out of memory" in message and isinstance(error, RuntimeError))
 
 
 class FiniteLoss(Callback):
@@ -99,10 +90,8 @@ class FiniteLoss(Callback):
 def _not_finite(trainer: L.Trainer, step: int, loss: float, rows: Tensor) -> RunError:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     splits = getattr(getattr(data, "data", data), "splits", {})
-    ids = [
-        str(splits["train"].ids[row]) if "train" in splits else f"row {row}"
-        for row in rows.tolist()
-    ]
+    names = splits["train"].ids if "train" in splits else None
+    ids = [f"row {row}" if names is None else str(names[row]) for row in rows.tolist()]
     faces = ", ".join(ids[:_MOST_IDS]) + (", ..." if len(ids) > _MOST_IDS else "")
     return RunError(
         f"the loss became {loss} in epoch {trainer.current_epoch + 1}, step {step + 1}; the faces "
