@@ -102,8 +102,8 @@ def test_the_eight_class_release_is_aligned(drawn_tars, kit):
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--margin", "3"], "--margin is 3.0; it may be"),
-        (["--face-size", "8"], "--face-size is 8 pixels"),
+        (["--margin", "3"], "--margin is 3.0; it must be -0.4 to 2"),
+        (["--face-size", "8"], "--face-size is 8; it must be 16 to 1024 pixels"),
         (["--class-order", "hapy"], "did you mean 'happy'"),
         (["--release", "fer"], "release"),
     ],

@@ -19,7 +19,7 @@ from affectnet.data.readers.annotations import (
     points,
     shares,
 )
-from affectnet.data.readers.archive import entries, find_folders, image_names
+from affectnet.data.readers.archive import entries, find_folders, image_names, tracked
 from affectnet.data.readers.classes import find_class
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
@@ -87,10 +87,7 @@ def images_by_stem(folder: Path) -> dict[str, str]:
 def _faces(folder: Path, options: ReadOptions) -> Iterator[FaceRecord | Dropped]:
     images = images_by_stem(folder / "images")
     names = [name for name, is_folder in entries(folder / "annotations") if not is_folder]
-    progress = options.progress(str(folder))
-    for done, name in enumerate(names):
-        if done % 256 == 0:
-            progress(done, len(names))
+    for name in tracked(names, options.progress(str(folder))):
         stem, _, suffix = name.rpartition(".")
         if suffix.lower() != "json":
             continue

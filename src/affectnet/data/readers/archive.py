@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final, Protocol, TypeVar
 
 from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
 from affectnet.data.readers.tarscan import MAX_MEMBER, FileBlock, scan_tar
@@ -27,6 +27,8 @@ _AFFECTNET_KINDS = ("images", "annotations")
 _GAP = 64 << 10
 _SPOOL_BUFFER = 1 << 20
 _FILES_PER_BLOCK = 10_000
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with the amount done and the total, in the source's own unit."""
@@ -304,6 +306,14 @@ def open_source(path: Path, scratch: Path, parts: Collection[str], kinds: Sequen
     if not path.exists():
         raise DataError(f"{path} does not exist; give a tar archive or an unpacked folder")
     return FolderSource(path, parts, kinds) if path.is_dir() else TarSource(path, scratch)
+
+
+def tracked(items: Sequence[T], progress: Progress) -> Iterator[T]:
+    """Yield the items; report the progress now and then."""
+    for done, item in enumerate(items):
+        if done % 256 == 0:
+            progress(done, len(items))
+        yield item
 
 
 def walk(

@@ -137,9 +137,7 @@ def _text_headers() -> NDArray[np.uint8]:
     """Return the bytes before the text in files of 0 to 32 letters, uint8 (33, 128)."""
     headers = np.zeros((33, 128), np.uint8)
     for letters in range(1, len(headers)):
-        buffer = io.BytesIO()
-        np.save(buffer, np.array("", f"<U{letters}"))
-        header = buffer.getvalue()[: -4 * letters]
+        header = _as_npy(np.array("", f"<U{letters}"))[: -4 * letters]
         if len(header) == headers.shape[1]:
             headers[letters] = np.frombuffer(header, np.uint8)
     return headers
@@ -166,9 +164,13 @@ def plain_points(
 @cache
 def _points_header(count: int) -> bytes:
     """Return the bytes before the `16 * count` bytes of numbers."""
+    return _as_npy(np.zeros(2 * count, "<f8"))[: -16 * count]
+
+
+def _as_npy(array: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.zeros(2 * count, "<f8"))
-    return buffer.getvalue()[: -16 * count]
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def have_sound_headers(
@@ -180,13 +182,7 @@ def have_sound_headers(
     with one frame header that gives 1, 3 or 4 components and a size of 1 to 64 million pixels.
     Damage after the header is not noticed; an image without a sound header may still decode.
 
-    Args:
-        data: bytes that contain the images.
-        starts: where each begins, (n,).
-        sizes: length of each, (n,).
-
-    Returns:
-        bool (n,).
+    Image i is `data[starts[i] : starts[i] + sizes[i]]`. Returns bool (n,).
     """
     octets = np.frombuffer(data, np.uint8)
     sound = np.zeros(len(starts), bool)

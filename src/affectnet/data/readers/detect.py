@@ -44,11 +44,7 @@ def read_release(release: str, paths: Sequence[Path], options: ReadOptions) -> R
         DataError: a source is missing, is not the given release, or may be more than one.
     """
     for path in paths:
-        try:
-            there = path.exists()
-        except ValueError:  # a NUL in the name
-            there = False
-        if not there:
+        if not path.exists():
             raise DataError(f"{path} does not exist; give a tar file, a folder or a table")
     name = detect(paths) if release == "auto" else release
     if name in _ONLY_FOLDERS:

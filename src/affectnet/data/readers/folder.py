@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from affectnet.data.readers.archive import entries, image_names
+from affectnet.data.readers.archive import entries, image_names, tracked
 from affectnet.data.readers.classes import Classes, find_class, is_number
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
@@ -163,10 +163,7 @@ def _faces(
     top: Path, labels: dict[str, int | None], split: str, options: ReadOptions
 ) -> Iterator[FaceRecord | Dropped]:
     files = [(name, file) for name in labels for file in image_names(top / name)]
-    progress = options.progress(str(top))
-    for done, (name, file) in enumerate(files):
-        if done % 256 == 0:
-            progress(done, len(files))
+    for name, file in tracked(files, options.progress(str(top))):
         label = labels[name]
         if label is None:
             yield Dropped(

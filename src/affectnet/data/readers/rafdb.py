@@ -6,7 +6,7 @@ from typing import Final
 
 from affectnet.data.images import decode_image
 from affectnet.data.readers.annotations import Bad
-from affectnet.data.readers.archive import below, entries, is_image, read_member, walk
+from affectnet.data.readers.archive import below, entries, is_image, read_member, tracked, walk
 from affectnet.data.readers.classes import ORDERS, RAFDB
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
@@ -48,10 +48,7 @@ def read_rafdb(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
 def _faces(
     folder: Path, aligned: bool, lines: Sequence[str], options: ReadOptions
 ) -> Iterator[FaceRecord | Dropped]:
-    progress = options.progress(str(folder))
-    for done, line in enumerate(lines):
-        if done % 256 == 0:
-            progress(done, len(lines))
+    for line in tracked(lines, options.progress(str(folder))):
         words = line.split()
         if not words:
             continue

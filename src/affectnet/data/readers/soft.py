@@ -122,8 +122,7 @@ def apply_soft(
                 )
             part.soft[row] = label
             matched += 1
-        unmatched = len(ids) - sum(i in rows[part_name] or i in known[part_name] for i in ids)
-        matches.append(SoftMatch(str(path), part_name, matched, unmatched))
+        matches.append(SoftMatch(str(path), part_name, matched, len(ids) - found[part_name]))
     return matches
 
 

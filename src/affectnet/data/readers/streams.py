@@ -8,6 +8,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Generic, Protocol, Self, TypeVar
 
@@ -20,7 +21,7 @@ from affectnet.threads import overlap
 WINDOW = 8 << 20
 """Bytes read at once: large enough that switching threads costs nothing, small next to 1 GB."""
 
-_XZ_MEMORY = 256 << 20
+_new_xz_engine = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=256 << 20)
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip file",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip file",
@@ -90,11 +91,7 @@ class _XzStream:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._engine = self._new_engine()
-
-    @staticmethod
-    def _new_engine() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        self._engine = _new_xz_engine()
 
     def readinto(self, buffer: memoryview, /) -> int:
         while True:
@@ -107,7 +104,7 @@ class _XzStream:
                     if not more:
                         return 0
                     packed = more.lstrip(b"\0")
-                self._engine = self._new_engine()
+                self._engine = _new_xz_engine()
             elif self._engine.needs_input:
                 packed = self._file.read(1 << 18)
                 if not packed:
@@ -123,14 +120,8 @@ class ReadAhead(Generic[Prepared]):
 
     Iterating yields (buffer, length, what `prepare` made of the window); the last window is shorter
     than WINDOW, perhaps empty. The caller returns each buffer by `recycle` once it is not needed
-    any more. Errors of the thread are raised by the iteration. A context manager, so that the
-    thread ends with it.
-
-    Args:
-        stream: what to read.
-        buffers: number of buffers of WINDOW bytes.
-        front: spare bytes before each window.
-        prepare: called by the thread with each window.
+    any more. There are `buffers` of them, with `front` spare bytes before each window. Errors of
+    the thread are raised by the iteration. A context manager, so that the thread ends with it.
     """
 
     def __init__(

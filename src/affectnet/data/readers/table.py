@@ -138,18 +138,17 @@ def _check_splits(tables: Sequence[_Table]) -> None:
         )
 
 
+@dataclass(frozen=True)
 class _TableReader:
     """Reads one table; ids of `several` tables have to differ."""
 
-    def __init__(self, table: _Table, classes: Classes, several: bool) -> None:
-        self._table = table
-        self._classes = classes
-        self._several = several
-        self._folder = table.path.absolute().parent
+    table: _Table
+    classes: Classes
+    several: bool
 
     def faces(self, progress: Progress) -> Iterator[FaceRecord | Dropped]:
         """Yield all rows."""
-        table = self._table
+        table = self.table
         rows = _parquet_rows if _is_parquet(table.path) else _csv_rows
         wanted = [table.image, *sorted(table.others)]
         wanted += [table.expression] if table.expression else []
@@ -157,11 +156,11 @@ class _TableReader:
             yield self._face(place, row)
 
     def _face(self, place: int, row: Mapping[str, Any] | str) -> FaceRecord | Dropped:
-        split, name = self._table.split or "train", f"row {place}"
+        split, name = self.table.split or "train", f"row {place}"
         try:
             if isinstance(row, str):
                 raise Bad(Reason.UNREADABLE, row)
-            if "split" in self._table.others:
+            if "split" in self.table.others:
                 word = as_text(row["split"])
                 if word is None or word.casefold() not in SPLIT_WORDS:
                     shown = str(row["split"])[:40]
@@ -178,31 +177,30 @@ class _TableReader:
         return FaceRecord(split, name, image, label, valence, arousal, landmarks)
 
     def _name(self, place: int, row: Mapping[str, Any]) -> str:
-        if "id" in self._table.others:
+        if "id" in self.table.others:
             name = as_text(row["id"])
             if name is None:
                 raise Bad(Reason.MISSING, "no id")
             return name
-        path = row["path"] if "path" in row else row[self._table.image]
+        path = row.get("path", row[self.table.image])
         if isinstance(path, str) and path.strip():
             return path.strip()
         # Without ids the position is used; it is the same as long as the table is.
-        return f"{self._table.path.stem}:{place}" if self._several else str(place)
+        return f"{self.table.path.stem}:{place}" if self.several else str(place)
 
     def _image(self, row: Mapping[str, Any]) -> Path | bytes:
-        value = row[self._table.image]
+        value = row[self.table.image]
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
-        if not value and "path" in row:
-            value = row["path"]
+        value = value or row.get("path")
         if isinstance(value, bytes) and value:
             return value
         if isinstance(value, str) and value.strip():
-            return self._folder / value.strip()
+            return self.table.path.absolute().parent / value.strip()
         raise Bad(Reason.ORPHAN_ANNOTATION, "no image")
 
     def _label(self, row: Mapping[str, Any]) -> int | None:
-        name = self._table.expression
+        name = self.table.expression
         value = row[name] if name else None
         if isinstance(value, float) and value.is_integer():  # a column with gaps
             value = int(value)
@@ -213,15 +211,15 @@ class _TableReader:
             return None
         if text.endswith(".0") and text[:-2].isdigit():
             text = text[:-2]
-        names = self._table.class_names
-        if names and text.isdigit() and not self._classes.given:
+        names = self.table.class_names
+        if names and text.isdigit() and not self.classes.given:
             if int(text[:6]) >= len(names):
                 raise Bad(Reason.UNREADABLE, f"{name} is {text}, but there are {len(names)} names")
             text = names[int(text)]
         try:
-            label = self._classes.find(text)
+            label = self.classes.find(text)
         except KeyError:
-            raise self._classes.refuse(f"{self._table.path}, column {name},", [text]) from None
+            raise self.classes.refuse(f"{self.table.path}, column {name},", [text]) from None
         if label is None:
             raise Bad(Reason.NO_EXPRESSION, f"{name} is {text}, left out by --class-order")
         return label
