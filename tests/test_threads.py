@@ -1,5 +1,7 @@
 """Threads that keep the order, hand over errors, stop when asked, and stay within their bounds."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +39,31 @@ def test_the_producers_error_reaches_the_consumer() -> None:
     assert next(items) == 1
     with pytest.raises(OSError, match="gone"):
         next(items)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "items = overlap(source(), 2); print(next(items))",
+        "items = overlap(source(), 2); print(next(items)); raise ValueError",
+        "background = Background(lambda _: event.wait(), 2); background.submit(0); print(0)",
+    ],
+)
+def test_a_program_can_end_while_a_thread_is_blocked(use: str) -> None:
+    code = f"""
+import threading
+from affectnet.threads import Background, overlap
+event = threading.Event()
+def source():
+    yield 0
+    event.wait()
+{use}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "0\n"
+    assert done.returncode == ("raise" in use)
 
 
 @pytest.mark.parametrize("way", ["overlap", "map"])

@@ -9,6 +9,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -30,14 +33,17 @@ def overlap(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     At most `depth` items wait. Closing the generator stops the thread and closes `items`.
     """
     source = iter(items)
-    pool = ThreadPoolExecutor(1)
+    thread = _Thread()
     try:
-        pending = deque(pool.submit(next, source, _END) for _ in range(depth + 1))
+        pending = deque(thread.submit(next, source, _END) for _ in range(depth + 1))
         while (item := pending.popleft().result()) is not _END:
-            pending.append(pool.submit(next, source, _END))
+            pending.append(thread.submit(next, source, _END))
             yield item
     finally:
-        _stop(pool, source)
+        for future in pending:
+            future.cancel()
+        thread.stop()
+        _close(source)
 
 
 def ordered_map(
@@ -74,7 +80,8 @@ def ordered_map(
         while pending:
             yield pending.popleft()[0].result()
     finally:
-        _stop(pool, source)
+        pool.shutdown(cancel_futures=True)
+        _close(source)
 
 
 class Background(Generic[T]):
@@ -91,24 +98,22 @@ class Background(Generic[T]):
     def __init__(self, function: Callable[[T], object], depth: int) -> None:
         self._function, self._depth = function, depth
         self._pending: deque[Future[None]] = deque()
-        self._pool = ThreadPoolExecutor(1)
+        self._thread = _Thread()
         self._failed = False
 
     def submit(self, item: T) -> None:
         """Hand over one item; waits while `depth` items wait already."""
         while self._pending and (self._pending[0].done() or len(self._pending) > self._depth):
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._run, item))
+        self._pending.append(self._thread.submit(self._run, item))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            while self._pending:
-                self._pending.popleft().result()
-        finally:
-            self._pool.shutdown()
+        self._thread.stop()
+        for future in self._pending:
+            future.result()
 
     def _run(self, item: T) -> None:
         if self._failed:
@@ -120,9 +125,43 @@ class Background(Generic[T]):
             raise
 
 
-def _stop(pool: ThreadPoolExecutor, source: Any) -> None:
-    """Wait for the threads, then close the source that they may have been reading."""
-    pool.shutdown(cancel_futures=True)
+class _Thread:
+    """A thread that calls functions in order.
+
+    It is a daemon, unlike the threads of an executor: a program can end while the thread waits for
+    a camera or a disk.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._tasks.put(partial(_call, future, function, args))
+        return future
+
+    def stop(self) -> None:
+        """Wait until everything that was submitted has been called."""
+        self._tasks.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+            del task  # while it waits, it holds no item
+
+
+def _call(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+
+def _close(source: Any) -> None:
     close = getattr(source, "close", None)
     if close is not None:
         close()

@@ -59,9 +59,12 @@ def test_mistakes_are_reported_at_once_and_nothing_is_written(run: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_reported_with_the_remedy(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_reported_with_the_remedy(
+    run: Path, tmp_path: Path, package: str
+) -> None:
     code = (
-        "import sys; sys.modules['onnxscript'] = None\n"
+        f"import sys; sys.modules[{package!r}] = None\n"
         "from affectnet import cli\n"
         f"sys.exit(cli.main(['export', {str(run)!r}, '--out', {str(tmp_path / 'm.onnx')!r}]))"
     )
@@ -69,6 +72,7 @@ def test_a_missing_package_is_reported_with_the_remedy(run: Path, tmp_path: Path
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 2
-    assert "needs onnxscript" in done.stderr
+    assert "exporting needs onnx" in done.stderr
+    assert package in done.stderr
     assert "pip install 'affectnet[export]'" in done.stderr
     assert list(tmp_path.iterdir()) == []

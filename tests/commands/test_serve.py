@@ -100,11 +100,12 @@ def test_an_error_states_what_to_do(settings: dict[str, object], message: str) -
         command.serve(ServeConfig(**settings))
 
 
-@pytest.mark.parametrize("module", ["gradio", "uvicorn"])
+@pytest.mark.parametrize("module", ["gradio", "uvicorn", "fastapi"])
 def test_without_gradio_the_pip_command_is_reported(
     model: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "affectnet.serve.api", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'affectnet\[serve\]'"):
         command.serve(ServeConfig(model=str(model), port=0))
 

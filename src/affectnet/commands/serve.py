@@ -14,8 +14,7 @@ from typing import Final
 from affectnet.config import ServeConfig, settings_of
 from affectnet.errors import ConfigError, Faults, Limit, handle_signals
 from affectnet.inference.predictor import load
-from affectnet.serve.api import MISSING, create_app
-from affectnet.serve.work import Limits, Service
+from affectnet.serve.work import MISSING, Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
 _SHUTDOWN_SECONDS: Final = 3
@@ -42,6 +41,8 @@ def serve(config: ServeConfig) -> int:
     password = read_password(config)
     try:
         import uvicorn
+
+        from affectnet.serve.api import create_app
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     listening = _listen(config.host, config.port)

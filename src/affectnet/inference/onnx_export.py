@@ -15,20 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, Literal
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from affectnet.errors import ConfigError, WeightsError
@@ -50,17 +42,6 @@ _STATIC_OPS: Final = ["Conv", "MatMul", "Gemm", "Add", "Mul", "Relu", "AveragePo
 _HEADS: Final = "heads."
 
 
-class _CalibrationFaces(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, faces: NDArray[Any]) -> None:
-        self._batches: Iterator[NDArray[Any]] = iter(
-            [faces[start : start + _BATCH] for start in range(0, len(faces), _BATCH)]
-        )
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {FACES: batch}
-
-
 def quantise(path: Path, faces: NDArray[Any]) -> None:
     """Replace an ONNX file by its 8-bit form; the heads, which are cheap, stay as they are.
 
@@ -72,6 +53,12 @@ def quantise(path: Path, faces: NDArray[Any]) -> None:
         path: the file.
         faces: in the form that the graph takes.
     """
+    # Imported here, so that `check_packages` can report which packages are missing.
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    batches = iter([{FACES: faces[i : i + _BATCH]} for i in range(0, len(faces), _BATCH)])
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         prepared, small = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         # Batch norms are first merged into their convolutions.
@@ -90,7 +77,7 @@ def quantise(path: Path, faces: NDArray[Any]) -> None:
             quantize_static(
                 str(prepared),
                 str(small),
-                _CalibrationFaces(faces),
+                SimpleNamespace(get_next=lambda: next(batches, None)),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 op_types_to_quantize=_STATIC_OPS,
@@ -320,6 +307,8 @@ def write_graph(module: Exported, path: Path) -> None:
 
 
 def _add_metadata(path: Path, model: AffectModel, precision: Precision, inside: bool) -> None:
+    import onnx
+
     size = model.preprocessing.size
     layout = {
         "input": f"{FACES}: "

@@ -20,7 +20,7 @@ from starlette.formparsers import MultiPartException
 
 from affectnet.errors import ConfigError, DataError
 from affectnet.serve.guard import Guard, Password
-from affectnet.serve.work import Limits, Refusal, Service, too_large
+from affectnet.serve.work import MISSING, Limits, Refusal, Service, too_large
 from affectnet.version import __version__
 
 
@@ -201,10 +201,6 @@ async def _copy(upload: Request | UploadFile, file: Any, allowed: int) -> None:
 
 
 _SWEEP_EVERY: Final = 60.0
-MISSING: Final = (
-    "the web page needs gradio, which is not installed; install it with: "
-    "pip install 'affectnet[serve]'"
-)
 
 
 def create_app(service: Service, password: str | None = None) -> Guard:

@@ -25,6 +25,10 @@ R = TypeVar("R")
 
 FILE_SECONDS: Final = 600.0
 """Age at which unread uploads and annotated videos are deleted."""
+MISSING: Final = (
+    "the web page needs gradio, which is not installed; install it with: "
+    "pip install 'affectnet[serve]'"
+)
 _RESULT = re.compile(r"[\w-]{20,60}\.webm")
 
 
