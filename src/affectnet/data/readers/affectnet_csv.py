@@ -167,7 +167,7 @@ class _Roots:
 
 
 def _faces(
-    file: Path, part: str, roots: "_Roots", options: ReadOptions
+    file: Path, part: str, roots: _Roots, options: ReadOptions
 ) -> Iterator[FaceRecord | Dropped]:
     columns: list[int] | None = None
     with open_csv(file, options.progress(str(file))) as rows:
@@ -210,17 +210,9 @@ def _face(part: str, name: str, values: dict[str, str]) -> FaceRecord:
         raise Bad(Reason.UNREADABLE_ID, "not a path below the folder of the images")
     label = expression(values["expression"], "expression")
     valence, arousal = both_affects(values["valence"], values["arousal"])
-    box = [number(values[key], key) for key in COLUMNS[1:5]]
-    if any(side is None or not np.isfinite(side) for side in box):
+    sides = [number(values[key], key) for key in COLUMNS[1:5]]
+    if any(side is None or not np.isfinite(side) for side in sides):
         raise Bad(Reason.BAD_BOX, "a side of the box is missing")
-    x, y, width, height = (float(side or 0) for side in box)
-    return FaceRecord(
-        part,
-        name,
-        Path(),
-        label,
-        valence,
-        arousal,
-        landmarks=points(values["facial_landmarks"]),
-        box=(x, y, width, height),
-    )
+    x, y, width, height = (float(side or 0) for side in sides)
+    landmarks, box = points(values["facial_landmarks"]), (x, y, width, height)
+    return FaceRecord(part, name, Path(), label, valence, arousal, landmarks, box=box)

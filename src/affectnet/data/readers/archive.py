@@ -150,7 +150,7 @@ class TarSource:
         self._scratch = scratch
         self._spool: Spool | None = None
         self._file: IO[bytes] | None = None
-        self._stretch = new_memory(WINDOW)
+        self._buffer = new_memory(WINDOW)
 
     def blocks(self, progress: Progress) -> Generator[FileBlock, None, None]:
         """Yield all files; at most `tarscan.HELD` blocks may be unreleased."""
@@ -189,10 +189,10 @@ class TarSource:
             if last == first + 1:
                 self._read(place, targets[order[first]])
             else:
-                self._read(place, self._stretch[: end - place])
+                self._read(place, self._buffer[: end - place])
                 for i in order[first:last]:
                     at = places[i] - place
-                    targets[i][:] = self._stretch[at : at + len(targets[i])]
+                    targets[i][:] = self._buffer[at : at + len(targets[i])]
             first = last
 
     def _read(self, place: int, target: memoryview) -> None:
@@ -344,11 +344,11 @@ def walk(
             inside = entries(folder)
             yield folder, inside
             # Listing a million annotations takes seconds, and there is nothing to find in them.
-            shut = _AFFECTNET_KINDS if folder.name in _AFFECTNET_PARTS else ()
+            excluded = _AFFECTNET_KINDS if folder.name in _AFFECTNET_PARTS else ()
             deeper += [
                 folder / name
                 for name, is_folder in inside
-                if is_folder and name not in shut and not skip(name)
+                if is_folder and name not in excluded and not skip(name)
             ]
         level = deeper
 

@@ -84,8 +84,8 @@ class ReadOptions:
     the header and the end marker of JPEGs, and decodes only those that fail this and other
     formats. `progress` returns a progress bar for a name. `margin` is the fraction of the face box
     that is added on each side where faces are cropped; `face_size` the side in pixels of faces that
-    are cropped or aligned; `align` asks for eyes in fixed places; `class_order` states what labels
-    mean (see `Classes`); `labels` what becomes of votes.
+    are cropped or aligned; `align` places the eyes at fixed positions; `class_order` states what
+    labels mean (see `Classes`); `labels` how votes become labels (see `read_ferplus`).
     """
 
     scratch: Path

@@ -1,5 +1,6 @@
 """The faces of one part of a release: how they are collected, judged, and passed on."""
 
+import io
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -131,11 +132,9 @@ class ReleasePart:
 
     def images(self, rows: NDArray[np.int64]) -> list[bytes]:
         """Return the encoded images of some rows."""
-        sizes = self.size[rows]
-        target = bytearray(int(sizes.sum()))
-        self.read_images(rows, memoryview(target))
-        ends = np.cumsum(sizes).tolist()
-        return [bytes(target[e - s : e]) for s, e in zip(sizes.tolist(), ends, strict=True)]
+        target = io.BytesIO(bytes(int(self.size[rows].sum())))
+        self.read_images(rows, target.getbuffer())
+        return [target.read(size) for size in self.size[rows].tolist()]
 
     def landmarks(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the landmarks of some rows, float32 (n, 136), and which rows have none."""
@@ -348,17 +347,16 @@ class FaceTable:
         unreadable = [row for row, name in enumerate(names) if name is None]
         keys = list(self.index)
         for row in sorted({*self._faults, *self._repeats, *incomplete, *unreadable}):
-            found = self._faults.get(row, [])
+            found = list(self._faults.get(row, []))
             if seen[row] & NEEDED != NEEDED:
-                found = [*found, _incomplete(int(seen[row]))]
-            again = self._repeats.get(row)
-            pieces = ", ".join(sorted((again or set()) - {""}))
+                found.append(_incomplete(int(seen[row])))
+            pieces = ", ".join(sorted(self._repeats.get(row, set()) - {""}))
             if pieces:
-                found = [*found, (Reason.DUPLICATE, f"{_TWO_CONTENTS}: {pieces}")]
+                found.append((Reason.DUPLICATE, f"{_TWO_CONTENTS}: {pieces}"))
             name = names[row]
             if name is None:
                 name = keys[row].decode("utf-8", "backslashreplace")
-                found = [*found, (Reason.UNREADABLE_ID, "a file name that is not UTF-8")]
+                found.append((Reason.UNREADABLE_ID, "a file name that is not UTF-8"))
             if found:
                 self._unusable.add(row)
                 self._note(name, *min(found, key=lambda fault: (order[fault[0]], fault[1])))
@@ -400,13 +398,11 @@ def plain_number(value: float) -> str:
 
 
 def _incomplete(seen: int) -> Fault:
-    missing = ", ".join(name for bit, name in PIECES.items() if bit & NEEDED & ~seen)
     if not seen & IMAGE:
         there = ", ".join(name for bit, name in PIECES.items() if bit & seen)
         return Reason.ORPHAN_ANNOTATION, f"only {there}"
-    if seen == IMAGE:
-        return Reason.ORPHAN_IMAGE, f"no {missing}"
-    return Reason.MISSING, f"no {missing}"
+    missing = ", ".join(name for bit, name in PIECES.items() if bit & NEEDED & ~seen)
+    return Reason.ORPHAN_IMAGE if seen == IMAGE else Reason.MISSING, f"no {missing}"
 
 
 def _readable(key: bytes) -> str | None:

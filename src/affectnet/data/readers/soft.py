@@ -135,17 +135,17 @@ def _choose(
     path: Path, total: int, found: dict[str, int], names: Mapping[str, str], chosen: str | None
 ) -> str:
     """Return the only part that has ids of a file."""
-    holding = [name for name, count in found.items() if count]
+    matching = [name for name, count in found.items() if count]
     ask = " or ".join(f"--soft {name}={path.name}" for name in names)
-    if len(holding) > 1:
-        counted = " and ".join(f"{found[name]:,} of them in {name}" for name in holding)
+    if len(matching) > 1:
+        counted = " and ".join(f"{found[name]:,} of them in {name}" for name in matching)
         raise DataError(f"{path}: its {total:,} ids are in both parts, {counted}; give {ask}")
-    if not holding:
+    if not matching:
         where = names[chosen] if chosen else "what was read"
         raise DataError(f"{path}: none of its {total:,} ids is an id of {where}")
-    if chosen is None and 2 * found[holding[0]] < total:
+    if chosen is None and 2 * found[matching[0]] < total:
         raise DataError(
-            f"{path}: only {found[holding[0]]:,} of its {total:,} ids are in {holding[0]}; "
+            f"{path}: only {found[matching[0]]:,} of its {total:,} ids are in {matching[0]}; "
             f"it may belong to a part that was not read; if not, give {ask}"
         )
-    return holding[0]
+    return matching[0]

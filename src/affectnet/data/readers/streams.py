@@ -134,7 +134,7 @@ class ReadAhead(Generic[Prepared]):
         self._stream = stream
         self._front = front
         self._prepare = prepare
-        # Last in, first out: memory that is still in the cache, and less of it.
+        # Last in, first out: reuses memory that is still in the cache, and takes less of it.
         self._free: queue.LifoQueue[memoryview | None] = queue.LifoQueue()
         for _ in range(buffers):
             self.recycle(new_memory(front + WINDOW))
