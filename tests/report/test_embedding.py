@@ -14,7 +14,6 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.report.embedding import (
     METHODS,
     embed,
-    method_caption,
     principal_components,
     split_features,
 )
@@ -72,7 +71,7 @@ def test_features_without_spread(features: NDArray[np.float64], method: str) -> 
 def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(ConfigError, match="did you mean 'tsne'"):
         embed(np.zeros((9, 3)), "tnse")
-    assert all("feature" in method_caption(method) for method in METHODS)
+    assert all("feature" in caption for caption in METHODS.values())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap is installed")

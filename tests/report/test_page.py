@@ -233,14 +233,14 @@ def test_of_300000_predictions_few_images_are_decoded(make_run, faces, tmp_path,
 def test_strips_have_the_most_confident_faces_with_images(two_runs, faces):
     run, thumbnails = read_run(two_runs[1], "test"), Thumbnails(10**6)
     wrong, right = face_strips(run, FaceSource([faces], "test"), thumbnails)
-    assert (wrong.title, right.title) == ("Most confidently wrong", "Most confidently right")
+    assert (wrong["title"], right["title"]) == ("Most confidently wrong", "Most confidently right")
     for strip, kind in ((wrong, False), (right, True)):
-        assert len(strip.faces) == 12
-        assert all((face["t"] == face["p"]) == kind for face in strip.faces)
-        sure = [face["c"] for face in strip.faces]
+        assert len(strip["faces"]) == 12
+        assert all((face["t"] == face["p"]) == kind for face in strip["faces"])
+        sure = [face["c"] for face in strip["faces"]]
         assert sure == sorted(sure, reverse=True)
-        assert all(face["image"] == thumbnails.uris[face["f"]] for face in strip.faces)
-    assert wrong.faces[0]["c"] == pytest.approx(
+        assert all(face["image"] == thumbnails.uris[face["f"]] for face in strip["faces"])
+    assert wrong["faces"][0]["c"] == pytest.approx(
         run.predictions.confidence[~run.predictions.right].max(), abs=6e-4
     )
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_cells_are_those_of_the_metrics(runs):
     constant = continuous_table(runs).rows[-1].cells
     assert constant[1].text == "–"
     assert "does not vary" in constant[1].note
+
+
+def test_a_value_without_an_interval_names_the_reason(runs):
+    reason = "one face gives no interval"
+    entry = {"value": 0.5, "low": None, "high": None, "reason": reason}
+    metrics = runs[0].metrics | {"valence": {"rmse": entry}}
+    cell = continuous_table([replace(runs[0], metrics=metrics)]).rows[0].cells[0]
+    assert (cell.text, cell.interval, cell.note) == ("0.500", "", reason)
 
 
 def test_the_best_of_each_column_is_marked(runs):

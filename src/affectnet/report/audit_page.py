@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,37 +20,23 @@ from affectnet.data.images import data_uri, decode_image
 from affectnet.data.store import SPLITS, DatasetInfo, open_split
 from affectnet.errors import DataError
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, N_EXPRESSIONS
-from affectnet.report.html import template
+from affectnet.report import html
 from affectnet.run import write_beside
 from affectnet.version import __version__
 
 MOST_GROUPS: Final = 60
-MOST_FACES: Final = 8
-"""Faces shown per group of duplicates."""
-MOST_ROWS: Final = 60
-"""Contradictions, and likely wrong labels, shown with their images."""
+MOST_FACES: Final = 8  # per group of duplicates
+MOST_ROWS: Final = 60  # contradictions, and likely wrong labels, with their images
 MOST_SIZES: Final = 12
-THUMBNAIL: Final = 96
-"""Longest side of an image in the page, in pixels."""
-AUDIT_NAME: Final = "audit.json"
-"""File of the complete audit: `affectnet audit DIR --out DIR/audit.json`."""
-MOST_SCANNED = 40_000
-"""Most faces of a dataset whose images are checked for a report, which takes about ten seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditedFace:
-    """A face of the page; `image` is a data URI, or '' if it cannot be decoded."""
-
-    image: str
-    name: str
-    expression: str
-    detail: str = ""
+THUMBNAIL: Final = 96  # longest side of an image in the page, in pixels
+AUDIT_NAME: Final = "audit.json"  # of a complete audit: `affectnet audit DIR --out DIR/audit.json`
+MOST_SCANNED = 40_000  # faces whose images are checked for a report, in about ten seconds
 
 
 def render_audit(audit: Audit) -> str:
     """Return the HTML page; lists of faces end at `MOST_GROUPS` and `MOST_ROWS`."""
-    rows = audit.rows
+    rows, affect = audit.rows, audit.affect
+    moments = (of.tolist() for of in (affect.class_n, affect.class_mean, affect.class_std))
     groups = [
         {
             "kind": group.kind,
@@ -72,19 +57,18 @@ def render_audit(audit: Audit) -> str:
         )
         for found in audit.contradictions[:MOST_ROWS]
     ]
-    return template("audit.html.j2").render(
+    return html.page(
+        "audit.html.j2",
         audit=audit,
         title=f"Audit of {audit.folder.resolve().name}",
-        made=date.today().isoformat(),
-        version=__version__,
         problems=audit.number(Severity.PROBLEM),
         warnings=audit.number(Severity.WARNING),
         expressions=audit.classes,
         colours=COLOURS,
         columns=audit.count_columns(),
-        bars={"valence": _bars(audit.affect.valence), "arousal": _bars(audit.affect.arousal)},
-        plane=_plane(audit.affect.plane),
-        means=_means(audit),
+        bars={"valence": _bars(affect.valence), "arousal": _bars(affect.arousal)},
+        plane=_plane(affect.plane),
+        means=[row for row in zip(EXPRESSIONS, *moments, strict=True) if row[1]],
         circumplex=CIRCUMPLEX,
         rules=RULES,
         sizes=list(audit.images.sizes.items())[:MOST_SIZES],
@@ -107,9 +91,14 @@ def _spread(audit: Audit, rows: Sequence[int]) -> list[int]:
     return sorted(row for _, row in sorted(turns)[:MOST_FACES])
 
 
-def _face(audit: Audit, row: int, detail: str = "") -> AuditedFace:
-    name = expression_name(int(audit.rows.expression[row]))
-    return AuditedFace(_thumbnail(audit.image(row)), audit.name(row), name, detail)
+def _face(audit: Audit, row: int, detail: str = "") -> dict[str, str]:
+    """A face of the page; `image` is a data URI, or '' if it cannot be decoded."""
+    return {
+        "image": _thumbnail(audit.image(row)),
+        "name": audit.name(row),
+        "expression": expression_name(int(audit.rows.expression[row])),
+        "detail": detail,
+    }
 
 
 def _thumbnail(data: memoryview) -> str:
@@ -121,7 +110,7 @@ def _thumbnail(data: memoryview) -> str:
     return data_uri(image, "jpeg", 80)
 
 
-def _suspects(audit: Audit) -> list[AuditedFace]:
+def _suspects(audit: Audit) -> list[dict[str, str]]:
     if audit.suspects is None:
         return []
     found = audit.suspects.found
@@ -137,16 +126,11 @@ def _suspects(audit: Audit) -> list[AuditedFace]:
 
 def _bars(counts: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Bars of a histogram over [-1, 1], heights 0 to 100; bars that are not empty at least 1."""
-    top = max(int(counts.max()), 1)
-    width = 2 / len(counts)
+    top, width = max(int(counts.max()), 1), 2 / len(counts)
+    heights = [max(1.0, 100 * n / top) if n else 0.0 for n in counts.tolist()]
     return [
-        {
-            "x": -1 + i * width,
-            "width": width,
-            "height": max(1.0, 100 * n / top) if n else 0.0,
-            "n": n,
-        }
-        for i, n in enumerate(counts.tolist())
+        {"x": -1 + i * width, "width": width, "height": height, "n": int(counts[i])}
+        for i, height in enumerate(heights)
     ]
 
 
@@ -166,30 +150,12 @@ def _plane(plane: NDArray[np.int64]) -> list[dict[str, float]]:
     ]
 
 
-def _means(audit: Audit) -> list[dict[str, Any]]:
-    affect = audit.affect
-    return [
-        {
-            "name": name,
-            "n": int(affect.class_n[i]),
-            "valence": float(affect.class_mean[i, 0]),
-            "arousal": float(affect.class_mean[i, 1]),
-            "valence_std": float(affect.class_std[i, 0]),
-            "arousal_std": float(affect.class_std[i, 1]),
-        }
-        for i, name in enumerate(EXPRESSIONS)
-        if affect.class_n[i]
-    ]
-
-
 @dataclass(frozen=True)
 class AuditSummary:
     """The findings about one dataset, most severe first.
 
-    Attributes:
-        name: name of the dataset's folder.
-        findings: severity, topic and one sentence each.
-        complete: whether the images were checked too, or counts and labels only.
+    `name` is that of its folder; `complete` is whether the images were checked too, or counts and
+    labels only.
     """
 
     name: str
@@ -212,9 +178,7 @@ def audit_summary(folder: Path, cache: Path | None = None) -> AuditSummary | Non
     `audit.json` in the folder is used if its counts match those of the dataset. None if the
     dataset cannot be read.
 
-    Args:
-        folder: folder of the dataset.
-        cache: folder that stores the findings of a complete audit for the next report.
+    The folder `cache` stores the findings of a complete audit for the next report.
     """
     try:
         info = DatasetInfo.read(folder)

@@ -33,14 +33,15 @@ weight_decay schedule loss logit_tau class_weights label_smoothing soft_labels v
 va_weight sampler augment dropout drop_path branches ema monitor seed
 """.split()  # noqa: SIM905
 
+# Names of metrics on the hub, where they differ from ours.
 HUB_NAMES: Final = {
     "f1_macro": "f1",
     "auc_roc_macro": "roc_auc",
     "auc_pr_macro": "average_precision",
     "corr": "pearsonr",
 }
-"""Names of metrics on the hub, where they differ from ours."""
 EXPRESSION_METRICS: Final = CATEGORICAL | {("expression", "ece"): "Calibration error (ECE)"}
+CARD_METRICS: Final = EXPRESSION_METRICS | NAMED_CONTINUOUS
 CLASS_METRICS: Final = {
     "precision": "Precision",
     "recall": "Recall",
@@ -189,17 +190,18 @@ def _front_matter(
     data_type = "+".join(dict.fromkeys(info.release for _, info in infos)) or "unknown"
     found = [
         EvalResult(
-            task_type="image-classification" if key[0] == "expression" else "image-regression",
-            task_name=TASKS.get(key[0], "Valence and arousal estimation"),
+            task_type="image-classification" if keys[0] == "expression" else "image-regression",
+            task_name=TASKS.get(keys[0], "Valence and arousal estimation"),
             dataset_type=data_type,
             dataset_name=data_name,
             dataset_split=run.split,
-            metric_type=kind,
+            metric_type=HUB_NAMES.get(keys[-1], keys[-1]),
             metric_name=label,
             metric_value=value,
         )
         for run in runs
-        for key, kind, label, value in _measured(run.metrics)
+        for keys, label in CARD_METRICS.items()
+        if (value := metric_of(run.metrics, *keys)[0]) is not None
     ]
     data = ModelCardData(
         model_name=title,
@@ -235,12 +237,10 @@ def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
 
 
 def _training(config: dict[str, Any]) -> Table:
-    rows = []
-    for key in CARD_SETTINGS:
-        value = config.get(key)
-        if value is not None:
-            rows.append((key, Path(str(value)).name if key == "weights" else str(value)))
-    return text_table("", ("setting", "value"), rows)
+    known = {key: config[key] for key in CARD_SETTINGS if config.get(key) is not None}
+    if "weights" in known:
+        known["weights"] = Path(str(known["weights"])).name
+    return text_table("", ("setting", "value"), known.items())
 
 
 def _datasets(folders: Sequence[Path]) -> tuple[list[tuple[Path, DatasetInfo]], str]:
@@ -282,16 +282,12 @@ def _agreement(run: EvaluatedRun) -> str:
 
 
 def _slices_sentence(results: Sequence[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for result in results for name in result["slices"]))
-    if not columns:
-        return "was not measured"
-    return (
-        f"was measured only by these columns: {', '.join(columns)}; anything else was not measured"
-    )
+    columns = ", ".join(dict.fromkeys(name for result in results for name in result["slices"]))
+    measured = f"was measured only by these columns: {columns}; anything else was not measured"
+    return measured if columns else "was not measured"
 
 
 def _result(run: EvaluatedRun) -> dict[str, Any]:
-    """The results of one split."""
     metrics = run.metrics
     tables = [
         _baseline_table("Expression", metrics, EXPRESSION_METRICS),
@@ -300,8 +296,7 @@ def _result(run: EvaluatedRun) -> dict[str, Any]:
         *_slice_tables(metrics),
     ]
     classes = mapping_of(mapping_of(metrics, "expression"), "per_class")
-    wanted = EXPRESSION_METRICS | NAMED_CONTINUOUS
-    wanted |= {
+    wanted = CARD_METRICS | {
         ("expression", "per_class", name, metric): f"{label} of {name}"
         for name in classes
         for metric, label in CLASS_METRICS.items()
@@ -320,14 +315,6 @@ def _result(run: EvaluatedRun) -> dict[str, Any]:
         "protocol": protocol_sentences(metrics),
         "slices": list(mapping_of(metrics, "slices")),
     }
-
-
-def _measured(metrics: dict[str, Any]) -> Iterator[tuple[Keys, str, str, float]]:
-    """Each defined metric: its keys in metrics.json, its name on the hub, a label, its value."""
-    for keys, label in (EXPRESSION_METRICS | NAMED_CONTINUOUS).items():
-        value = metric_of(metrics, *keys)[0]
-        if value is not None:
-            yield keys, HUB_NAMES.get(keys[-1], keys[-1]), label, value
 
 
 def _baseline_table(title: str, metrics: dict[str, Any], wanted: Mapping[Keys, str]) -> Table:

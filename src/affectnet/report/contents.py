@@ -37,8 +37,7 @@ from affectnet.report.tables import (
 )
 from affectnet.version import __version__
 
-MOST_DRAWN_RUNS = 8
-"""Further runs appear only in the tables and learning curves, to keep the report short."""
+MOST_DRAWN_RUNS = 8  # further runs appear only in the tables and learning curves
 PACKAGES: Final = ("numpy", "pyarrow", "matplotlib", "torch", "timm", "lightning")
 FOOTER: Final = (
     "A face shows an expression, which is not the same as what the person feels. These scores "
@@ -94,7 +93,10 @@ def contents_of(
         datasets: folders of the images; those named in the runs' files if not given.
         explain: whether to add the figures that need the trained model.
     """
-    sources = _sources(runs, datasets)
+    places = [tuple(datasets or datasets_of(run)) for run in runs]
+    # Runs on the same datasets share one source of images.
+    by_place = {place: FaceSource(place, runs[0].split) for place in set(places)}
+    sources = [by_place[place] for place in places]
     drawn = []
     for run, source in zip(runs[:MOST_DRAWN_RUNS], sources, strict=False):
         own = figures_of_run(run)
@@ -129,18 +131,6 @@ def contents_of(
         protocols=_protocols(runs),
         versions=_versions(),
     )
-
-
-def _sources(runs: Sequence[EvaluatedRun], datasets: Sequence[Path]) -> list[FaceSource]:
-    """One source of images per run; runs on the same dataset share one."""
-    known: dict[tuple[Path, ...], FaceSource] = {}
-    sources = []
-    for run in runs:
-        folders = tuple(datasets or datasets_of(run))
-        if folders not in known:
-            known[folders] = FaceSource(folders, run.split)
-        sources.append(known[folders])
-    return sources
 
 
 def _infos(folders: Sequence[Path]) -> list[DatasetInfo]:
@@ -262,8 +252,7 @@ class Note:
     text: str
 
 
-Block = str | Note | list[str] | Table | RunFigure
-"""A paragraph, a note, a list, a table or a figure."""
+Block = str | Note | list[str] | Table | RunFigure  # the first is a paragraph, list[str] a list
 
 
 @dataclass(frozen=True)
@@ -288,20 +277,14 @@ def chapters_of(contents: Contents) -> list[Chapter]:
     if contents.omitted:
         names = ", ".join(contents.omitted)
         chapters[-1].blocks.append(Note(f"Figures of {names} are omitted to limit the length."))
+    settings = [contents.settings] if contents.settings.rows else []
+    versions = [*contents.protocols, contents.versions]
     closing = f"{FOOTER} Made by affectnet {__version__} on {date.today().isoformat()}."
     return [
         *chapters,
         Chapter("Training", [_named("all", contents.history)]),
         Chapter("Data", _data_blocks(contents)),
-        Chapter(
-            "Settings and versions",
-            [
-                *([contents.settings] if contents.settings.rows else []),
-                *contents.protocols,
-                contents.versions,
-                closing,
-            ],
-        ),
+        Chapter("Settings and versions", [*settings, *versions, closing]),
     ]
 
 
@@ -335,10 +318,8 @@ def _run_chapter(contents: RunContents, prefix: str) -> Chapter:
 def _data_blocks(contents: Contents) -> list[Block]:
     blocks: list[Block] = []
     for info in contents.infos:
-        blocks.append(
-            f"Release {info.release}, ingested by affectnet {info.version}; content hash "
-            f"{info.content_hash[:16]}."
-        )
+        origin = f"Release {info.release}, ingested by affectnet {info.version}"
+        blocks.append(f"{origin}; content hash {info.content_hash[:16]}.")
         if info.dropped:
             rows = [(reason, f"{n:,}") for reason, n in info.dropped.items()]
             blocks.append(text_table("Rows dropped at ingest", ("Reason", "Rows"), rows))

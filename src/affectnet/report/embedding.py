@@ -2,7 +2,9 @@
 
 import importlib
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,14 @@ if TYPE_CHECKING:
     from affectnet.models.affect_model import AffectModel
 
 Method = Literal["tsne", "umap", "pca"]
-METHODS: Final[tuple[str, ...]] = get_args(Method)
-MOST_FACES: Final = 2000
-"""Most faces in a map: t-SNE of as many takes about ten seconds on one core."""
-COMPONENTS: Final = 50
-"""Principal components as input of t-SNE and UMAP (van der Maaten and Hinton 2008 use 30)."""
+METHODS: Final[dict[Method, str]] = {
+    "tsne": "t-SNE of the backbone's features; distances between groups are not meaningful",
+    "umap": "UMAP of the backbone's features; distances between groups are not meaningful",
+    "pca": "the first two principal components of the backbone's features",
+}
+"""Method of a map -> its caption."""
+MOST_FACES: Final = 2000  # in a map: t-SNE of as many takes about ten seconds on one core
+COMPONENTS: Final = 50  # input of t-SNE and UMAP (van der Maaten and Hinton 2008 use 30)
 PERPLEXITY: Final = 30.0
 
 Floats = NDArray[np.float64]
@@ -41,20 +46,26 @@ def split_features(
     preprocessing = model.preprocessing
     faces = FaceDataset(split, preprocessing.size, interpolation=preprocessing.interpolation)
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     features = np.empty((len(rows), model.num_features), np.float32)
     starts = range(0, len(rows), batch_size)
+    with evaluating(model), torch.inference_mode():
+        for start in tqdm(starts, desc="features", unit="batch", leave=False, disable=None):
+            batch_rows = slice(start, start + batch_size)
+            images = to_float(faces.images(np.asarray(rows[batch_rows], np.int64)).to(device))
+            batch = normalise(images, preprocessing.mean, preprocessing.std, inplace=True)
+            features[batch_rows] = model.features(batch).float().cpu().numpy()
+    return features
+
+
+@contextmanager
+def evaluating(model: "AffectModel") -> Iterator[None]:
+    """Set the model to evaluation mode, and back to its earlier mode afterwards."""
+    training = model.training
+    model.eval()
     try:
-        with torch.inference_mode():
-            for start in tqdm(starts, desc="features", unit="batch", leave=False, disable=None):
-                batch_rows = slice(start, start + batch_size)
-                images = to_float(faces.images(np.asarray(rows[batch_rows], np.int64)).to(device))
-                batch = normalise(images, preprocessing.mean, preprocessing.std, inplace=True)
-                features[batch_rows] = model.features(batch).float().cpu().numpy()
+        yield
     finally:
         model.train(training)
-    return features
 
 
 def principal_components(features: NDArray[Any], k: int) -> Floats:
@@ -87,38 +98,21 @@ def embed(features: NDArray[Any], method: Method = "tsne", seed: int = 0) -> Flo
         )
     n = len(features)
     reduced = principal_components(features, COMPONENTS) if n else np.zeros((0, 2))
+    first_two = np.zeros((n, 2))
+    first_two[:, : reduced.shape[1]] = reduced[:, :2]
     if method == "pca" or n < 6:
-        padded = np.zeros((n, 2))
-        padded[:, : reduced.shape[1]] = reduced[:, :2]
-        return padded
-    start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
-    points = _tsne(reduced, start, seed) if method == "tsne" else _umap(reduced, seed)
-    return points.astype(np.float64)
-
-
-def method_caption(method: Method) -> str:
-    """How the points of a map were computed."""
-    return {
-        "tsne": "t-SNE of the backbone's features; distances between groups are not meaningful",
-        "umap": "UMAP of the backbone's features; distances between groups are not meaningful",
-        "pca": "the first two principal components of the backbone's features",
-    }[method]
-
-
-def _tsne(reduced: Floats, start: Floats, seed: int) -> NDArray[Any]:
+        return first_two
+    if method == "umap":
+        return _umap(reduced, seed)
     from sklearn.manifold import TSNE
 
-    if start.shape[1] < 2:
-        start = np.pad(start, ((0, 0), (0, 1)))
-    layout = TSNE(
-        init=start.astype(np.float32),
-        perplexity=min(PERPLEXITY, (len(reduced) - 1) / 3),
-        random_state=seed,
-    )
-    return np.asarray(layout.fit_transform(reduced))
+    start = first_two / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
+    perplexity = min(PERPLEXITY, (n - 1) / 3)
+    layout = TSNE(init=start.astype(np.float32), perplexity=perplexity, random_state=seed)
+    return np.asarray(layout.fit_transform(reduced), np.float64)
 
 
-def _umap(reduced: Floats, seed: int) -> NDArray[Any]:
+def _umap(reduced: Floats, seed: int) -> Floats:
     try:
         umap = importlib.import_module("umap")
     except ImportError as error:
@@ -129,4 +123,4 @@ def _umap(reduced: Floats, seed: int) -> NDArray[Any]:
         # It warns that a seed implies a single thread, which is wanted here.
         warnings.filterwarnings("ignore", message="n_jobs value")
         layout = umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=seed)
-        return np.asarray(layout.fit_transform(reduced))
+        return np.asarray(layout.fit_transform(reduced), np.float64)

@@ -5,8 +5,7 @@ layer, weighted by the mean gradient of a score with respect to each, without it
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from affectnet.errors import ConfigError, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.cvnet import CVNet
+from affectnet.report.embedding import evaluating
 
 DIMENSIONS: Final = ("valence", "arousal", "-valence", "-arousal")
 """Targets that are not expressions; with a minus, the map shows what lowers the score."""
@@ -63,7 +63,8 @@ def grad_cam(
         )
     targets = _targets(model, target, len(images))
     maps = np.empty(images.shape[:3], np.float32)
-    with _evaluating(model):
+    # With gradients, whatever is set outside.
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         for start in range(0, len(images), batch_size):
             batch_rows = slice(start, start + batch_size)
             batch = torch.from_numpy(np.ascontiguousarray(images[batch_rows])).permute(0, 3, 1, 2)
@@ -79,10 +80,8 @@ def mean_maps(maps: Maps, labels: NDArray[Any]) -> Maps:
         labels: (n,) classes 0-7, -1 for faces to leave out.
     """
     means = np.full((N_EXPRESSIONS, *maps.shape[1:]), np.nan, np.float32)
-    for c in range(N_EXPRESSIONS):
-        own = labels == c
-        if own.any():
-            means[c] = maps[own].mean(axis=0)
+    for c in np.unique(labels[labels >= 0]):
+        means[c] = maps[labels == c].mean(axis=0)
     return means
 
 
@@ -101,18 +100,6 @@ def _targets(
                 f"target {one!r}{suggest(str(one), allowed)}; choose one of {', '.join(allowed)}"
             )
     return targets
-
-
-@contextmanager
-def _evaluating(model: AffectModel) -> Iterator[None]:
-    """Evaluation mode with gradients, whatever is set outside; restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def _maps_of(

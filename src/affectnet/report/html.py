@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import re
+from collections.abc import Sequence
+from datetime import date
 from html import escape
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -16,14 +18,15 @@ from PIL import Image
 from affectnet.data.images import data_uri
 from affectnet.figures.style import GRID, INK, MUTED, PAPER, figure_style
 from affectnet.report.tables import md_table, md_text
+from affectnet.version import __version__
 
+# Colours of the figures that follow the theme of the page, and their CSS variables.
 THEMED: Final = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     GRID: "var(--line)",
     PAPER: "var(--card)",
 }
-"""Colours of the figures that follow the theme of the page, and their CSS variables."""
 RASTER_DPI: Final = 140
 
 
@@ -41,6 +44,17 @@ def template(name: str) -> Template:
     )
     environment.filters |= {"md": md_text, "table": md_table}
     return environment.get_template(name)
+
+
+def page(name: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """An HTML page from a template, with the date, the version, the style sheet and scripts."""
+    return template(name).render(
+        made=date.today().isoformat(),
+        version=__version__,
+        style=asset("page.css"),
+        scripts=[asset(script) for script in scripts],
+        **values,
+    )
 
 
 def asset(name: str) -> Markup:

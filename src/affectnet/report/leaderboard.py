@@ -8,11 +8,10 @@ import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from affectnet.report.html import asset, template
+from affectnet.report import html
 from affectnet.report.runs import metric_of
 from affectnet.report.tables import (
     CATEGORICAL,
@@ -30,15 +29,13 @@ from affectnet.report.tables import (
     text_table,
 )
 from affectnet.run import write_beside
-from affectnet.version import __version__
 
-COSTS: Final = {
+COSTS: Final = {  # heading and unit
     "parameters": ("Parameters (M)", 1e6),
     "multiply_adds": ("GFLOPs", 1e9),
     "images_per_second": ("Images/s", 1.0),
     "peak_memory": ("Peak memory (GB)", 1e9),
 }
-"""Heading and unit of each cost."""
 NOTE: Final = (
     "Mean over the seeds ± standard deviation (n - 1); for a single seed, its score with the 95% "
     "bootstrap interval over the faces in brackets. GFLOPs are billions of multiply-adds per face "
@@ -148,10 +145,10 @@ def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, 
 
 def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
     """The leaderboard as one page that opens offline, in light and dark."""
-    return template("leaderboard.html.j2").render(
+    return html.page(
+        "leaderboard.html.j2",
+        ("theme.js", "tables.js"),
         title=title,
-        made=date.today().isoformat(),
-        version=__version__,
         scored=sum(bool(entry.metrics) for entry in entries),
         models=len(entries),
         expression=score_table("Expression", entries, CATEGORICAL),
@@ -161,8 +158,6 @@ def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str
         waiting=_waiting(entries),
         settings=_settings(settings),
         note=NOTE,
-        style=asset("page.css"),
-        scripts=[asset("theme.js"), asset("tables.js")],
     )
 
 

@@ -8,7 +8,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +23,14 @@ from affectnet.figures.explanations import attention_overlays, feature_map, mean
 from affectnet.figures.faces import class_name
 from affectnet.figures.style import thin
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
-from affectnet.report.embedding import MOST_FACES, Method, embed, method_caption, split_features
+from affectnet.report.embedding import (
+    METHODS,
+    MOST_FACES,
+    Method,
+    embed,
+    evaluating,
+    split_features,
+)
 from affectnet.report.run_figures import RunFigure
 from affectnet.report.runs import PREDICTIONS_NAME, EvaluatedRun, read_run
 from affectnet.report.samples import FaceRows, Verdict, fair_sample, interleave, most_confident
@@ -33,22 +40,15 @@ from affectnet.version import __version__
 if TYPE_CHECKING:
     from affectnet.models.affect_model import AffectModel
 
-FOLDER: Final = "explained"
-"""Folder in `evaluation/SPLIT/` for computed arrays."""
+FOLDER: Final = "explained"  # in `evaluation/SPLIT/`, for computed arrays
+# Numbers of faces to choose from: few, so that a machine chooses the same one every time.
 STEPS: Final = (2000, 1200, 600, 300, 150, 96, 48, 24, 12, 6, 3, 1)
-"""Numbers of faces to choose from: few, so that a machine chooses the same one every time."""
-SLOW: Final = 0.2
-"""Seconds per face above which one face is enough to measure the speed."""
-OVERLAYS: Final = 12
-"""Faces in a figure of Grad-CAM overlays."""
-EACH: Final = 24
-"""Faces per expression in a mean map."""
-SECONDS: Final = 6.0
-"""Model time for each of these figures in a report."""
-FEWEST_MAPPED: Final = 24
-"""Fewest faces in a map of features."""
-BACKWARD: Final = 1.5
-"""Time of a Grad-CAM pass relative to a forward pass, at most: its backward pass is short."""
+SLOW: Final = 0.2  # seconds per face above which one face is enough to measure the speed
+OVERLAYS: Final = 12  # faces in a figure of Grad-CAM overlays
+EACH: Final = 24  # faces per expression in a mean map
+SECONDS: Final = 6.0  # model time for each of these figures in a report
+FEWEST_MAPPED: Final = 24  # faces in a map of features
+BACKWARD: Final = 1.5  # time of a Grad-CAM pass relative to a forward pass, at most
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -72,10 +72,9 @@ def figures_of_model(
     Args:
         run: an evaluated run with its `model/`.
         dataset: the folder on which it was evaluated.
-        split: split of the dataset; ignored if `run` is an `EvaluatedRun`.
-        method: method of the feature map: `tsne`, `umap` or `pca`.
+        split: ignored if `run` is an `EvaluatedRun`.
+        method, seed: of the feature map; the seed also chooses its faces.
         most: maximum number of faces in the feature map; 2,000 if None.
-        seed: seed of the feature map and of its choice of faces.
         seconds: model time per figure; a slow model gets fewer faces, and each figure states how
             many. No limit if None.
 
@@ -133,20 +132,15 @@ def seconds_per_face(model: "AffectModel") -> float:
 
     device = next(model.parameters()).device
     size = model.preprocessing.size
-    training = model.training
     seconds = 0.0
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for faces in (1, 1, 8):  # the first pass warms up
-                batch = torch.zeros(faces, 3, size, size, device=device)
-                started = time.perf_counter()
-                float(model(batch).valence.sum())  # waits for a GPU
-                previous, seconds = seconds, (time.perf_counter() - started) / faces
-                if min(previous, seconds) > SLOW:
-                    break
-    finally:
-        model.train(training)
+    with evaluating(model), torch.inference_mode():
+        for faces in (1, 1, 8):  # the first pass warms up
+            batch = torch.zeros(faces, 3, size, size, device=device)
+            started = time.perf_counter()
+            float(model(batch).valence.sum())  # waits for a GPU
+            previous, seconds = seconds, (time.perf_counter() - started) / faces
+            if min(previous, seconds) > SLOW:
+                break
     return seconds
 
 
@@ -171,9 +165,13 @@ def cached_arrays(run: EvaluatedRun, name: str, key: str, compute: Callable[[], 
     """
     path = run.folder.evaluation(run.split) / FOLDER / f"{name}.npz"
     key = f"{__version__} {_fingerprint(run)} {key}"
-    stored = _read_arrays(path, key)
-    if stored is not None:
-        return stored
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+        if str(stored.pop("key", "")) == key:
+            return stored
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # missing or damaged: compute it again
     fresh = dict(compute())
     try:
         with write_beside(path) as new, new.open("wb") as file:
@@ -186,20 +184,9 @@ def cached_arrays(run: EvaluatedRun, name: str, key: str, compute: Callable[[], 
 def _fingerprint(run: EvaluatedRun) -> str:
     """Changes with the predictions and the weights, without reading the weights."""
     predictions = run.folder.evaluation(run.split) / PREDICTIONS_NAME
-    weights = [
-        f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
-        for path in sorted(run.folder.model.glob("*.safetensors"))
-    ]
-    return f"{zlib.crc32(predictions.read_bytes()):08x} {' '.join(weights)}"
-
-
-def _read_arrays(path: Path, key: str) -> dict[str, NDArray[Any]] | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    return arrays if str(arrays.pop("key", "")) == key else None
+    files = [(path.name, path.stat()) for path in sorted(run.folder.model.glob("*.safetensors"))]
+    weights = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
+    return f"{zlib.crc32(predictions.read_bytes()):08x} {weights}"
 
 
 class _Explainer:
@@ -212,10 +199,9 @@ class _Explainer:
         places = {face: row for row, face in enumerate(self.split.ids)}
         self.rows = np.array([places.get(face, -1) for face in run.predictions.ids], np.int64)
         """Row in the split of each predicted face, -1 where the split does not have it."""
-        self.model: Callable[[], AffectModel] = cache(self._load)
-        self._speed: Callable[[], float] = cache(lambda: seconds_per_face(self.model()))
 
-    def _load(self) -> "AffectModel":
+    @cached_property
+    def model(self) -> "AffectModel":
         import torch
 
         from affectnet.models.affect_model import AffectModel
@@ -223,11 +209,13 @@ class _Explainer:
         model = AffectModel.from_pretrained(self.run.folder.model)
         return model.to("cuda") if torch.cuda.is_available() else model
 
+    @cached_property
+    def speed(self) -> float:
+        return seconds_per_face(self.model)
+
     def affordable(self, most: int, cost: float = 1.0) -> int:
         """At most `most` faces, fewer where the time does not suffice."""
-        if self.seconds is None:
-            return most
-        return affordable(cost * self._speed(), self.seconds, most)
+        return most if self.seconds is None else affordable(cost * self.speed, self.seconds, most)
 
     def config(self) -> dict[str, Any]:
         """The model's config.json, read without its weights."""
@@ -269,7 +257,7 @@ class _Explainer:
         rows = rows[: max(fewest, self.affordable(len(rows), BACKWARD))]
         targets = [EXPRESSIONS[c] for c in classes[rows]]
         try:
-            maps = grad_cam(self.model(), self.images(rows), targets)
+            maps = grad_cam(self.model, self.images(rows), targets)
         except RuntimeError as error:
             # Some of timm's backbones do not pass gradients through, or the memory is exhausted.
             line = str(error).splitlines()[0]
@@ -283,12 +271,8 @@ def _overlay_figure(explainer: _Explainer, verdict: Verdict) -> RunFigure:
     rows = interleave(ranked, p.expression)[:OVERLAYS]
 
     def draw() -> Figure:
-        found = explainer.cached(
-            f"attention-{verdict}",
-            rows,
-            verdict,
-            lambda: explainer.maps(rows, p.expression_pred, 3),
-        )
+        compute = partial(explainer.maps, rows, p.expression_pred, 3)
+        found = explainer.cached(f"attention-{verdict}", rows, verdict, compute)
         shown = found["rows"]
         captions = [
             EXPRESSIONS[pred] + (f"\nis {class_name(truth)}" if verdict == "wrong" else "")
@@ -319,19 +303,11 @@ def _average_rows(explainer: _Explainer) -> FaceRows:
 def _draw_mean(explainer: _Explainer, rows: FaceRows) -> Figure:
     p, classes = explainer.run.predictions, explainer.config()["classes"]
     rows = rows[np.array([EXPRESSIONS[c] in classes for c in p.expression[rows]])]
-    found = explainer.cached(
-        "attention-mean",
-        rows,
-        "mean",
-        lambda: explainer.maps(rows, p.expression, N_EXPRESSIONS),
-    )
-    shown = found["rows"]
+    compute = partial(explainer.maps, rows, p.expression, N_EXPRESSIONS)
+    found = explainer.cached("attention-mean", rows, "mean", compute)
+    shown, maps = found["rows"], found["maps"] / 255.0
     return mean_attention(
-        explainer.images(shown),
-        found["maps"] / 255.0,
-        p.expression[shown],
-        "",
-        explainer.run.classes,
+        explainer.images(shown), maps, p.expression[shown], "", explainer.run.classes
     )
 
 
@@ -349,11 +325,10 @@ def _draw_feature_map(explainer: _Explainer, method: Method, most: int | None, s
                 "limit"
             )
         rows = every[thin(len(every), n, seed)]
-        features = split_features(explainer.model(), explainer.split, explainer.rows[rows])
+        features = split_features(explainer.model, explainer.split, explainer.rows[rows])
         return {"rows": rows, "points": embed(features, method, seed)}
 
     found = explainer.cached("feature-map", every, f"{method} {limit} {seed}", compute)
     rows = found["rows"]
     right = p.right[rows] if p.labelled[rows].any() else None
-    caption = method_caption(method)
-    return feature_map(found["points"], p.expression[rows], right, caption, len(every))
+    return feature_map(found["points"], p.expression[rows], right, METHODS[method], len(every))

@@ -1,17 +1,19 @@
-"""Write reports and the figures of a run to disk."""
+"""Write reports and the figures of a run to disk; the report as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
+from urllib.parse import quote
 
 from tqdm import tqdm
 
 from affectnet import figures
 from affectnet.errors import ConfigError, suggest
-from affectnet.report.contents import contents_of
+from affectnet.report.contents import Block, Contents, Note, chapters_of, contents_of
 from affectnet.report.model_figures import model_figures_for_report
 from affectnet.report.page import page_of
 from affectnet.report.run_figures import (
+    RunFigure,
     annotation_figure,
     figures_of_run,
     gallery_figures,
@@ -20,10 +22,12 @@ from affectnet.report.run_figures import (
 )
 from affectnet.report.runs import read_run, read_runs
 from affectnet.report.samples import FaceSource, datasets_of
+from affectnet.report.tables import Table, md_table, md_text
 from affectnet.run import refuse_existing, write_beside
 
 Format = Literal["html", "pdf", "md"]
 FORMATS: Final[tuple[str, ...]] = get_args(Format)
+MARKDOWN_DPI: Final = 130
 
 
 def save_run_figures(
@@ -99,9 +103,7 @@ def write_report(
     """Write the report over these run folders to `out`; return `out`.
 
     Args:
-        runs: evaluated run folders.
         out: the file. Figures of a Markdown report are written to `NAME_figures/` next to it.
-        split: the evaluated split.
         overwrite: replace the file, and the figures of a Markdown report.
         datasets: folders of the images; those named in the runs' files if not given.
         format: `html`, `pdf` or `md`; given by the suffix of `out` if None.
@@ -121,11 +123,10 @@ def write_report(
         )
     refuse_existing(out, overwrite)
     if kind == "md":
-        from affectnet.report.markdown import figures_folder, write_markdown
-
         refuse_existing(figures_folder(out), overwrite)
-        return write_markdown(contents_of(read_runs(runs, split), datasets, explain), out)
     contents = contents_of(read_runs(runs, split), datasets, explain)
+    if kind == "md":
+        return write_markdown(contents, out)
     if kind == "pdf":
         from affectnet.report.pdf import write_pdf
 
@@ -133,3 +134,49 @@ def write_report(
     with write_beside(out) as new:
         new.write_text(page_of(contents), encoding="utf-8")
     return out
+
+
+def figures_folder(out: Path) -> Path:
+    """The folder `NAME_figures/` for the figures of the Markdown file `out`."""
+    return out.with_name(f"{out.stem}_figures")
+
+
+def write_markdown(contents: Contents, out: Path) -> Path:
+    """Write `out` and the folder of its figures, each atomically; return `out`."""
+    folder = figures_folder(out)
+    chapters = chapters_of(contents)
+    n = sum(isinstance(block, RunFigure) for chapter in chapters for block in chapter.blocks)
+    lines: list[str] = []
+    with (
+        write_beside(folder) as new,
+        tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar,
+    ):
+        new.mkdir()
+        for level, chapter in enumerate(chapters):
+            lines.append(f"{'#' if level == 0 else '##'} {md_text(chapter.title)}")
+            for block in chapter.blocks:
+                lines += _md_block(block, new, folder.name, bar)
+    with write_beside(out) as page:
+        page.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return out
+
+
+def _md_block(block: Block, new: Path, folder: str, bar: "tqdm[Any]") -> list[str]:
+    """The paragraphs of a block; a figure is saved into `new`, which will be named `folder`."""
+    match block:
+        case str():
+            return [md_text(block)]
+        case Note():
+            return [f"> {md_text(block.text)}"]
+        case list():
+            return ["\n".join(f"- {md_text(line)}" for line in block)]
+        case Table():
+            return [f"**{md_text(block.title)}**", md_table(block)]
+    figure, reason = block.draw_or_reason()
+    bar.update()
+    if figure is None:
+        return [f"> Left out: {md_text(reason)}."]
+    (path,) = figures.save_figure(figure, new, block.name, ("png",), MARKDOWN_DPI)
+    caption = [md_text(block.caption)] if block.caption else []
+    image = f"![{md_text(block.alt)}]({quote(folder)}/{path.name})"
+    return [f"### {md_text(block.title)}", *caption, image]

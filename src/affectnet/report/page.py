@@ -1,42 +1,30 @@
 """The report as one HTML file with everything in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
 from typing import Any, Final
 
 import numpy as np
 from tqdm import tqdm
 
 from affectnet.labels import COLOURS
+from affectnet.report import html
 from affectnet.report.contents import FOOTER, Contents, RunContents
-from affectnet.report.html import asset, embed_json, inline_svg, template
 from affectnet.report.run_figures import RunFigure
 from affectnet.report.runs import EvaluatedRun
 from affectnet.report.samples import (
+    VERDICTS,
     FaceSource,
     Thumbnails,
-    Verdict,
     fair_sample,
     for_gallery,
     most_confident,
 )
-from affectnet.version import __version__
 
-THUMBNAIL_LIMIT = 4_500_000
-"""Characters of all thumbnails together, which keeps the page below 10 MB."""
+THUMBNAIL_LIMIT = 4_500_000  # characters of all together, which keeps the page below 10 MB
 SAMPLE_FACES = 600
 GALLERY_FACES: Final = 400
 STRIP_FACES: Final = 12
 SCRIPTS: Final = ("theme.js", "tables.js", "faces.js")
-
-
-@dataclass(frozen=True)
-class FaceStrip:
-    """A row of faces that is shown without scripts."""
-
-    title: str
-    faces: list[dict[str, Any]]
 
 
 def page_of(contents: Contents) -> str:
@@ -61,10 +49,10 @@ def page_of(contents: Contents) -> str:
         "faces": thumbnails.uris,
         "runs": faces,
     }
-    return template("page.html.j2").render(
+    return html.page(
+        "page.html.j2",
+        SCRIPTS,
         contents=contents,
-        made=date.today().isoformat(),
-        version=__version__,
         footer=FOOTER,
         names=[run.name for run in contents.runs],
         expressions=classes,
@@ -75,9 +63,7 @@ def page_of(contents: Contents) -> str:
         data=data,
         data_missing=data_missing,
         omitted_images=thumbnails.omitted,
-        payload=embed_json(payload),
-        style=asset("page.css"),
-        scripts=[asset(name) for name in SCRIPTS],
+        payload=html.embed_json(payload),
     )
 
 
@@ -107,23 +93,27 @@ def _draw(
         if figure is None:
             missing.append(reason)
         else:
-            svg = inline_svg(figure, f"{anchor}-{one.name}", one.alt)
+            svg = html.inline_svg(figure, f"{anchor}-{one.name}", one.alt)
             drawn.append({"title": one.title, "caption": one.caption, "svg": svg, "wide": one.wide})
         bar.update()
     return drawn, missing
 
 
-def face_strips(run: EvaluatedRun, source: FaceSource, thumbnails: Thumbnails) -> list[FaceStrip]:
-    """The most confidently wrong and right faces of a run; adds their images to `thumbnails`."""
+def face_strips(
+    run: EvaluatedRun, source: FaceSource, thumbnails: Thumbnails
+) -> list[dict[str, Any]]:
+    """Title and faces of the most confidently wrong and of the right ones, shown without scripts.
+
+    Their images are added to `thumbnails`.
+    """
     strips = []
-    verdicts: tuple[Verdict, ...] = ("wrong", "right")
-    for verdict in verdicts:
+    for verdict in VERDICTS:
         rows = most_confident(run.predictions, verdict, STRIP_FACES)
         faces = [_face(run, int(row), source, thumbnails) for row in rows]
         for face in faces:
             face["image"] = None if face["f"] is None else thumbnails.uris[face["f"]]
             face["right"] = verdict == "right"
-        strips.append(FaceStrip(f"Most confidently {verdict}", faces))
+        strips.append({"title": f"Most confidently {verdict}", "faces": faces})
     return strips
 
 
@@ -143,8 +133,7 @@ def _face_data(
 
 def gallery_rows(run: EvaluatedRun, n_runs: int) -> list[int]:
     """The informative faces of a run for the gallery, fewer if there are many runs."""
-    rows: list[int] = for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs)).tolist()
-    return rows
+    return list(for_gallery(run.predictions, max(60, GALLERY_FACES // n_runs)).tolist())
 
 
 def face_data(

@@ -18,21 +18,15 @@ from affectnet.report.run_figures import RunFigure
 from affectnet.report.tables import DASH, Table
 from affectnet.run import write_beside
 
-WIDTH: Final = 7.2
-"""Inches between the margins: the width of the widest figures."""
-DPI: Final = 150
-"""Resolution of rasterised parts of figures: faces, clouds of points."""
-TALLEST: Final = 3.95
-"""Inches: two figures of one column fit on a page."""
+# Lengths in inches, sizes of text in points.
+WIDTH: Final = 7.2  # between the margins: the width of the widest figures
+DPI: Final = 150  # of rasterised parts of figures: faces, clouds of points
+TALLEST: Final = 3.95  # two figures of one column fit on a page
 BODY: Final = 9.0
-"""Points of running text."""
-CELL: Final = 7.5
-"""Points of text in tables, down to `SMALLEST` in wide ones."""
+CELL: Final = 7.5  # in tables, down to `SMALLEST` in wide ones
 SMALLEST: Final = 6.3
-GAP: Final = 0.16
-"""Inches between two columns of a table."""
-LONG: Final = 1.6
-"""Inches above which a column may be broken into lines before the text gets smaller."""
+GAP: Final = 0.16  # between two columns of a table
+LONG: Final = 1.6  # a longer column may be broken into lines before the text gets smaller
 FONT: Final = "DejaVu Sans"
 
 
@@ -75,7 +69,6 @@ class _Document(FPDF):
         super().__init__(unit="in", format="A4")
         self.figures, self.bar = figures, bar
         self.placed: list[tuple[int, float, float, float]] = []
-        self.titles: list[str] = []
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         self.add_font(FONT, fname=fonts / "DejaVuSans.ttf")
         self.add_font(FONT, "B", fname=fonts / "DejaVuSans-Bold.ttf")
@@ -94,13 +87,12 @@ class _Document(FPDF):
 
     def chapter(self, chapter: Chapter) -> None:
         """Write a heading and the blocks under it."""
-        first = not self.titles
+        first = self.page == 1 and self.y <= self.t_margin
         if not first:
             # A chapter starts on a new page where little room is left on this one.
             needed = 6.5 if isinstance(chapter.blocks[0], RunFigure) else 3.0
             self._make_room(self.h if chapter.new_page else needed)
             self._skip(0.25)
-        self.titles.append(chapter.title)
         self.start_section(chapter.title)
         self._text(chapter.title, 20.0 if first else 14.0, bold=True)
         self._skip(0.12)

@@ -11,8 +11,8 @@ from affectnet import figures
 from affectnet.errors import AffectNetError
 from affectnet.labels import EXPRESSIONS
 from affectnet.report import summary
-from affectnet.report.runs import EvaluatedRun, ScoredFaces
-from affectnet.report.samples import FaceRows, FaceSource, Verdict, fair_sample, most_confident
+from affectnet.report.runs import EvaluatedRun
+from affectnet.report.samples import VERDICTS, FaceSource, Verdict, fair_sample, most_confident
 
 GALLERY_FACES: Final = 18
 NO_EXPRESSION: Final = "no face has both a true and a predicted expression"
@@ -26,10 +26,8 @@ class RunFigure:
 
     Attributes:
         name: name of its file and of its anchor in the page.
-        title: heading above it.
         caption: how to read it, in one or two sentences.
         alt: alternative text.
-        draw: draws it.
         missing: why it cannot be drawn; empty where it can.
         wide: whether it has several panels and fills the width of a page.
     """
@@ -193,26 +191,33 @@ def history_figure(runs: Sequence[EvaluatedRun]) -> RunFigure:
 def gallery_figures(run: EvaluatedRun, source: FaceSource, titled: bool = True) -> list[RunFigure]:
     """The most confidently wrong faces and the most confidently right ones.
 
-    Args:
-        titled: whether to write the title into the figure, for files that stand alone.
+    `titled` writes the title into the figure, for files that stand alone.
     """
+    return [_gallery_figure(run, source, verdict, titled) for verdict in VERDICTS]
+
+
+def _gallery_figure(
+    run: EvaluatedRun, source: FaceSource, verdict: Verdict, titled: bool
+) -> RunFigure:
     p = run.predictions
-    found = []
-    verdicts: tuple[Verdict, ...] = ("wrong", "right")
-    for verdict in verdicts:
-        title = f"Most confidently {verdict}"
-        rows = most_confident(p, verdict, GALLERY_FACES)
-        found.append(
-            RunFigure(
-                f"most-confidently-{verdict}",
-                title,
-                "",
-                f"{title} faces of {run.name}.",
-                _gallery(p, rows, source, title if titled else ""),
-                source.problem or ("" if len(rows) else f"no face is {verdict}"),
-            )
-        )
-    return found
+    rows = most_confident(p, verdict, GALLERY_FACES)
+    title = f"Most confidently {verdict}"
+    return RunFigure(
+        f"most-confidently-{verdict}",
+        title,
+        "",
+        f"{title} faces of {run.name}.",
+        lambda: figures.gallery(
+            [source.pixels(p.ids[row]) for row in rows],
+            p.expression[rows],
+            p.expression_pred[rows],
+            p.confidence[rows],
+            np.stack([p.valence[rows], p.arousal[rows]], axis=1),
+            np.stack([p.valence_pred[rows], p.arousal_pred[rows]], axis=1),
+            title=title if titled else "",
+        ),
+        source.problem or ("" if len(rows) else f"no face is {verdict}"),
+    )
 
 
 def sample_figure(run: EvaluatedRun, source: FaceSource, each: int = 6) -> RunFigure:
@@ -232,18 +237,4 @@ def sample_figure(run: EvaluatedRun, source: FaceSource, each: int = 6) -> RunFi
         f"{each} faces of each annotated expression.",
         draw,
         source.problem,
-    )
-
-
-def _gallery(
-    p: ScoredFaces, rows: FaceRows, source: FaceSource, title: str
-) -> Callable[[], Figure]:
-    return lambda: figures.gallery(
-        [source.pixels(p.ids[row]) for row in rows],
-        p.expression[rows],
-        p.expression_pred[rows],
-        p.confidence[rows],
-        np.stack([p.valence[rows], p.arousal[rows]], axis=1),
-        np.stack([p.valence_pred[rows], p.arousal_pred[rows]], axis=1),
-        title=title,
     )

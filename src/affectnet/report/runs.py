@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,11 +135,16 @@ def read_run(path: Path | str, split: str = "test", name: str = "") -> Evaluated
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}; `affectnet train` creates runs")
     evaluation = folder.evaluation(split)
-    missing = [
-        file for file in (PREDICTIONS_NAME, METRICS_NAME) if not (evaluation / file).is_file()
-    ]
+    needed = (PREDICTIONS_NAME, METRICS_NAME)
+    missing = [file for file in needed if not (evaluation / file).is_file()]
     if missing:
-        raise RunError(_not_evaluated(folder, split, missing))
+        others = sorted(p.parent.name for p in evaluation.parent.glob(f"*/{METRICS_NAME}"))
+        hint = f" (it has {', '.join(others)}: choose with --split)" if others else ""
+        raise RunError(
+            f"the run {path} has no evaluation of split '{split}'{hint}: "
+            f"{' and '.join(missing)} not found under evaluation/{split}; "
+            f"run `affectnet evaluate {path} --data DATASET --split {split}` first"
+        )
     metrics = _read_metrics(evaluation / METRICS_NAME)
     return EvaluatedRun(
         name=name or folder.name,
@@ -149,17 +154,6 @@ def read_run(path: Path | str, split: str = "test", name: str = "") -> Evaluated
         history=read_history(folder.metrics),
         predictions=read_predictions(evaluation / PREDICTIONS_NAME, classes_of(metrics)),
         metrics=metrics,
-    )
-
-
-def _not_evaluated(folder: RunFolder, split: str, missing: list[str]) -> str:
-    parent = folder.evaluation(split).parent
-    others = sorted(p.parent.name for p in parent.glob(f"*/{METRICS_NAME}"))
-    hint = f" (it has {', '.join(others)}: choose with --split)" if others else ""
-    return (
-        f"the run {folder.path} has no evaluation of split '{split}'{hint}: "
-        f"{' and '.join(missing)} not found under evaluation/{split}; "
-        f"run `affectnet evaluate {folder.path} --data DATASET --split {split}` first"
     )
 
 
@@ -290,8 +284,7 @@ def mapping_of(metrics: dict[str, Any], key: str) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def baselines_of(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def baselines_of(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Name and metrics of each baseline in metrics.json, nested as those of the run."""
-    for name, block in mapping_of(metrics, "baselines").items():
-        if isinstance(block, dict):
-            yield name, block
+    known = mapping_of(metrics, "baselines").items()
+    return [(name, block) for name, block in known if isinstance(block, dict)]

@@ -16,6 +16,7 @@ from affectnet.report.runs import EvaluatedRun, ScoredFaces, mapping_of
 
 FaceRows = NDArray[np.int64]
 Verdict = Literal["right", "wrong"]
+VERDICTS: Final[tuple[Verdict, ...]] = ("wrong", "right")
 
 THUMBNAIL_SIDE: Final = 96
 THUMBNAIL_QUALITY: Final = 78
@@ -57,24 +58,16 @@ def for_gallery(preds: ScoredFaces, most: int) -> FaceRows:
     About a third are confidently wrong; a fifth each are confidently right, of low confidence, and
     far off in valence and arousal. Wrong and right faces are balanced over the true classes.
     """
-    chosen: dict[int, None] = {}
-    wrong = _by_class(preds, "wrong", most // 3)
-    right = _by_class(preds, "right", most // 5)
-    for rows in (
-        wrong,
-        right,
+    wrong, right = (most_confident(preds, verdict, len(preds)) for verdict in VERDICTS)
+    groups = (
+        interleave(wrong, preds.expression)[: most // 3],
+        interleave(right, preds.expression)[: most // 5],
         least_confident(preds, most // 5),
         largest_affect_errors(preds, most // 5),
-        most_confident(preds, "wrong", most),
-    ):
-        for row in rows:
-            if len(chosen) < most:
-                chosen.setdefault(int(row))
-    return np.fromiter(chosen, dtype=np.int64)
-
-
-def _by_class(preds: ScoredFaces, kind: Verdict, most: int) -> FaceRows:
-    return interleave(most_confident(preds, kind, len(preds)), preds.expression)[:most]
+        wrong[:most],
+    )
+    distinct = dict.fromkeys(np.concatenate(groups).tolist())
+    return np.array(list(distinct)[:most], np.int64)
 
 
 def interleave(rows: FaceRows, labels: FaceRows) -> FaceRows:
@@ -106,20 +99,18 @@ class FaceSource:
     """
 
     def __init__(self, datasets: Iterable[Path], split: str) -> None:
-        self.split = split
         self.datasets: list[Path] = []
-        self._splits: list[Split] = []
-        self._rows: list[dict[str, int]] = []
+        self._splits: list[tuple[Split, dict[str, int]]] = []
         problems = []
         for folder in datasets:
             try:
                 opened = open_split(folder, split)
-                self._rows.append({face: row for row, face in enumerate(opened.ids)})
+                rows = {face: row for row, face in enumerate(opened.ids)}
             except DataError as error:
                 problems.append(str(error))
                 continue
             self.datasets.append(folder)
-            self._splits.append(opened)
+            self._splits.append((opened, rows))
         self.problem = ""
         if not self._splits:
             self.problem = "; ".join(problems) or "neither the run nor its metrics name a dataset"
@@ -134,7 +125,7 @@ class FaceSource:
 
         None where no dataset holds the id, or its image cannot be decoded.
         """
-        for split, rows in zip(self._splits, self._rows, strict=True):
+        for split, rows in self._splits:
             if face in rows:
                 try:
                     return decode_image(split.image_bytes(rows[face]), side)
@@ -153,31 +144,22 @@ def datasets_of(run: EvaluatedRun) -> list[Path]:
     named = [protocol.get("data"), protocol.get("truth")]
     # The truth may also be a file, or just a name.
     named = [one for one in named if isinstance(one, str) and Path(one).is_dir()]
-    named.append(run.config.get("data"))
-    found: list[Path] = []
-    for value in named:
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(one, str) and one:
-                path = _resolved(Path(one), run.folder.path)
-                if path not in found:
-                    found.append(path)
-    return found
+    config = run.config.get("data")
+    named += config if isinstance(config, list | tuple) else [config]
+    paths = [Path(one) for one in named if isinstance(one, str) and one]
+    return list(dict.fromkeys(_resolved(path, run.folder.path) for path in paths))
 
 
 def _resolved(path: Path, run: Path) -> Path:
-    if path.is_absolute():
-        return path
-    for base in (Path.cwd(), run):
-        if (base / path).exists():
-            return (base / path).resolve()
-    return path
+    bases = (Path.cwd(), run) if not path.is_absolute() else ()
+    found = (base / path for base in bases if (base / path).exists())
+    return next((one.resolve() for one in found), path)
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
-    """Return the square in the middle of an image, at most `side` pixels wide, as a data URI.
+    """Return the square in the middle of an image, uint8 (h, w, 3), as a data URI.
 
-    Args:
-        pixels: uint8 (h, w, 3).
+    It is at most `side` pixels wide.
     """
     image = Image.fromarray(pixels)
     short = min(image.size)
@@ -189,14 +171,9 @@ def thumbnail(pixels: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
 
 
 class Thumbnails:
-    """The thumbnails of a page, each once, up to a limit.
+    """The thumbnails of a page as data URIs `uris`, each once, at most `limit` characters together.
 
-    Args:
-        limit: most characters of all thumbnails together.
-
-    Attributes:
-        uris: the data URIs.
-        omitted: number of images left out because of the limit.
+    `omitted` is the number of images left out because of the limit.
     """
 
     def __init__(self, limit: int) -> None:
@@ -209,17 +186,13 @@ class Thumbnails:
         """Return the index of a face in `uris`; None where it has no image or exceeds the limit."""
         key = (source.key, face)
         if key not in self._known:
-            self._known[key] = self._new(source, face)
+            self._known[key] = None
+            pixels = source.pixels(face)
+            uri = "" if pixels is None else thumbnail(pixels)
+            if len(uri) > self._left:
+                self.omitted += 1
+            elif uri:
+                self._known[key] = len(self.uris)
+                self._left -= len(uri)
+                self.uris.append(uri)
         return self._known[key]
-
-    def _new(self, source: FaceSource, face: str) -> int | None:
-        pixels = source.pixels(face)
-        if pixels is None:
-            return None
-        uri = thumbnail(pixels)
-        if len(uri) > self._left:
-            self.omitted += 1
-            return None
-        self._left -= len(uri)
-        self.uris.append(uri)
-        return len(self.uris) - 1

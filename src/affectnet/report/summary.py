@@ -11,17 +11,16 @@ from affectnet.figures import confusion_counts
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import EvaluatedRun, ScoredFaces, baselines_of, mapping_of, metric_of
 
-FEW: Final = 5
-"""With fewer faces nothing is said about calibration."""
+ACCURACY: Final = ("expression", "accuracy")
+FEW: Final = 5  # with fewer faces nothing is said about calibration
 
 
 def best_run(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     """The run with the highest accuracy; where none has one, with the highest CCC of valence."""
 
-    def rank(run: EvaluatedRun) -> tuple[float, float]:
-        accuracy = metric_of(run.metrics, "expression", "accuracy")[0]
-        ccc = metric_of(run.metrics, "valence", "ccc")[0]
-        return -1.0 if accuracy is None else accuracy, -2.0 if ccc is None else ccc
+    def rank(run: EvaluatedRun) -> list[float]:
+        scores = (metric_of(run.metrics, *keys)[0] for keys in (ACCURACY, ("valence", "ccc")))
+        return [-2.0 if score is None else score for score in scores]
 
     return max(runs, key=rank)
 
@@ -29,19 +28,15 @@ def best_run(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
 def summary_sentences(runs: Sequence[EvaluatedRun]) -> list[str]:
     """The findings of a report, one to three sentences each, most important first."""
     best = best_run(runs)
-    paragraphs = [
-        _accuracy(best, alone=len(runs) == 1),
-        _comparison(runs, best),
-        _best_and_worst_class(best),
-        _mistakes(best),
-        _affect(best),
-        _calibration(best),
+    paragraphs = [_accuracy(best, alone=len(runs) == 1), _comparison(runs, best)]
+    paragraphs += [
+        describe(best) for describe in (_best_and_worst_class, _mistakes, _affect, _calibration)
     ]
     return [text for text in paragraphs if text]
 
 
 def _accuracy(run: EvaluatedRun, alone: bool) -> str:
-    value, low, high = metric_of(run.metrics, "expression", "accuracy")
+    value, low, high = metric_of(run.metrics, *ACCURACY)
     if value is None:
         return f"{run.name} has no score for expression accuracy."
     subject = run.name if alone else f"{run.name}, the most accurate run,"
@@ -49,7 +44,7 @@ def _accuracy(run: EvaluatedRun, alone: bool) -> str:
     text = f"{subject} predicts the right expression for {percent(value)} of {n:,} faces"
     if low is not None and high is not None:
         text += f" (95% interval {percent(low)} to {percent(high)})"
-    baseline = baseline_value(run.metrics, "expression", "accuracy")
+    baseline = baseline_value(run.metrics, *ACCURACY)
     if baseline is not None:
         text += f"; always predicting the most frequent expression scores {percent(baseline)}"
         if value < baseline:
@@ -61,13 +56,9 @@ def _accuracy(run: EvaluatedRun, alone: bool) -> str:
 
 def _comparison(runs: Sequence[EvaluatedRun], best: EvaluatedRun) -> str:
     """Whether the best run is better than the second, by McNemar's test on the same faces."""
-    others = [
-        (value, run)
-        for run in runs
-        if run is not best
-        and (value := metric_of(run.metrics, "expression", "accuracy")[0]) is not None
-    ]
-    if not others or metric_of(best.metrics, "expression", "accuracy")[0] is None:
+    scored = [(metric_of(run.metrics, *ACCURACY)[0], run) for run in runs if run is not best]
+    others = [(value, run) for value, run in scored if value is not None]
+    if not others:
         return ""
     value, second = max(others, key=lambda pair: pair[0])
     text = f"The second best run is {second.name} with {percent(value)}"
@@ -184,10 +175,8 @@ def card_findings(metrics: dict[str, Any]) -> list[str]:
     scores = class_scores(metrics, "f1")
     if len(scores) > 1:
         ends = []
-        for word, end in (
-            ("Best expression", max(scores.values())),
-            ("worst", min(scores.values())),
-        ):
+        best, worst = max(scores.values()), min(scores.values())
+        for word, end in (("Best expression", best), ("worst", worst)):
             names = [name for name, value in scores.items() if value == end]
             ends.append(f"{word}: {', '.join(names)} (F1 {end:.3f})")
         sentences.append("; ".join(ends) + ".")
@@ -197,11 +186,10 @@ def card_findings(metrics: dict[str, Any]) -> list[str]:
         if mistakes:
             sentences.append(f"Most frequent errors: {', '.join(mistakes)}.")
     for column, found in mapping_of(metrics, "slices").items():
-        worst = found.get("worst")
-        if worst:
+        if slice_ := found.get("worst"):
             sentences.append(
-                f"By {column}, the worst slice is {worst['slice']}: {worst['by']} "
-                f"{worst['value']:.3f} over {worst['n']:,} faces."
+                f"By {column}, the worst slice is {slice_['slice']}: {slice_['by']} "
+                f"{slice_['value']:.3f} over {slice_['n']:,} faces."
             )
     return sentences
 

@@ -39,7 +39,7 @@ class Cell:
         text: the value as shown.
         value: the number behind the text, by which tables are sorted; None where there is none.
         interval: its interval or spread.
-        note: why there is no value.
+        note: why there is no value, or no interval.
         best: whether it is the best value of its column.
     """
 
@@ -78,34 +78,23 @@ class Table:
 
     def select(self, title: str, first: int, last: int) -> "Table":
         """Columns `first` to `last` (exclusive), without baselines that are empty in them."""
-        rows = (replace(row, cells=row.cells[first:last]) for row in self.rows)
-        return Table(
-            title,
-            self.head,
-            self.columns[first:last],
-            tuple(
-                row
-                for row in rows
-                if row.kind != "baseline" or any(cell.value is not None for cell in row.cells)
-            ),
-            frozenset(i - first for i in self.lower if first <= i < last),
+        every = (replace(row, cells=row.cells[first:last]) for row in self.rows)
+        rows = tuple(
+            row
+            for row in every
+            if row.kind != "baseline" or any(cell.value is not None for cell in row.cells)
         )
+        lower = frozenset(i - first for i in self.lower if first <= i < last)
+        return Table(title, self.head, self.columns[first:last], rows, lower)
 
     def lines(self) -> list[list[tuple[str, str]]]:
         """The header and the rows as pairs of texts: a value and what stands next to it."""
-        header = [(self.head, "")]
-        header += [
-            (name, "less is better" if i in self.lower else "")
-            for i, name in enumerate(self.columns)
-        ]
-        body = [
-            [
-                (row.name, row.note),
-                *((cell.text + " ★" * cell.best, cell.interval) for cell in row.cells),
-            ]
-            for row in self.rows
-        ]
-        return [header, *body]
+        notes = ("less is better" if i in self.lower else "" for i in range(len(self.columns)))
+        lines = [[(self.head, ""), *zip(self.columns, notes, strict=True)]]
+        for row in self.rows:
+            cells = ((cell.text + " ★" * cell.best, cell.interval) for cell in row.cells)
+            lines.append([(row.name, row.note), *cells])
+        return lines
 
 
 def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -126,10 +115,11 @@ def number(value: float, digits: int = 3) -> str:
 def score_cell(metrics: dict[str, Any], keys: Keys) -> Cell:
     """The metric at `keys` to three digits with its interval, or a dash and why it is missing."""
     value, low, high = metric_of(metrics, *keys)
+    reason = reason_of(metrics, *keys)
     if value is None:
-        return Cell(DASH, note=reason_of(metrics, *keys) or "not scored")
+        return Cell(DASH, note=reason or "not scored")
     interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
-    return Cell(number(value), value, interval)
+    return Cell(number(value), value, interval, reason)
 
 
 def mark_best(rows: Sequence[Row], lower: frozenset[int]) -> list[Row]:
@@ -178,24 +168,15 @@ def published_table(runs: Sequence[EvaluatedRun]) -> Table:
     """The published scores listed in metrics.json; without rows where there are none."""
     title = "Published scores on AffectNet's own validation set"
     columns = ("Model", "Classes", "Metric", "Value", "Source")
-    for run in runs:
-        listed = mapping_of(run.metrics, "baselines").get("published")
-        if isinstance(listed, list):
-            rows = [
-                [
-                    *(one.get(key) or "" for key in ("model", "classes", "figure", "value")),
-                    _source(one),
-                ]
-                for one in listed
-                if isinstance(one, dict) and "model" in one
-            ]
-            return text_table(title, columns, rows)
-    return text_table(title, columns, ())
-
-
-def _source(published: dict[str, Any]) -> str:
-    source, checked = published.get("source") or "", published.get("checked")
-    return f"{source} ({checked})" if checked else str(source)
+    lists = (mapping_of(run.metrics, "baselines").get("published") for run in runs)
+    known = next((listed for listed in lists if isinstance(listed, list)), [])
+    rows = []
+    for one in known:
+        if isinstance(one, dict) and "model" in one:
+            texts = [one.get(key) or "" for key in ("model", "classes", "figure", "value")]
+            checked = f" ({one['checked']})" if one.get("checked") else ""
+            rows.append([*texts, f"{one.get('source') or ''}{checked}"])
+    return text_table(title, columns, rows)
 
 
 def _score_table(
@@ -250,8 +231,7 @@ def md_text(text: object) -> str:
 def md_table(table: Table, notes: bool = True) -> str:
     """The table in Markdown, numbers flush right.
 
-    Args:
-        notes: whether to write the notes of rows and columns and the mark of the best value.
+    `notes` adds the notes of rows and columns and the mark of the best value.
     """
     if notes:
         lines = [[f"{a} ({b})" if b else a for a, b in line] for line in table.lines()]

@@ -62,7 +62,7 @@
   };
 
   // ---- one face
-  function picture(r, size) {
+  function faceImage(r, size) {
     const alt = `Face ${r.id}: ${name(r.t)}, predicted ${name(r.p)}`;
     const image = r.f === null ? make("span", { class: "no-image", text: "no image" })
       : make("img", { src: data.faces[r.f], width: size, height: size, alt });
@@ -97,7 +97,7 @@
     }
     const right = labelled(r) ? (r.t === r.p ? " right" : " wrong") : "";
     into.replaceChildren(
-      make("div", { class: `face-head${right}` }, picture(r, 120),
+      make("div", { class: `face-head${right}` }, faceImage(r, 120),
         make("div", {}, verdict(r), truthOf(r), make("code", { text: r.id }))),
       bars, table);
   }
@@ -149,7 +149,7 @@
     byId("mark").replaceChildren(...marks);
     details(r, byId("card"));
     const hover = byId("hover");
-    hover.replaceChildren(picture(r, 96), verdict(r), truthOf(r));
+    hover.replaceChildren(faceImage(r, 96), verdict(r), truthOf(r));
     hover.hidden = false;
     // In percent of the box, so that it is correct at any width; flipped near the edges.
     const box = plane.viewBox.baseVal;
@@ -206,7 +206,7 @@
     const rows = [...state.rows].sort(orders[form.order.value]);
     const shown = rows.slice(0, state.shown);
     byId("gallery").replaceChildren(...shown.map((r) => {
-      const open = make("button", { type: "button" }, picture(r, 96), verdict(r), truthOf(r));
+      const open = make("button", { type: "button" }, faceImage(r, 96), verdict(r), truthOf(r));
       open.addEventListener("click", () => {
         details(r, byId("dialog-card"));
         byId("dialog").showModal();
