@@ -11,12 +11,11 @@ import pytest
 from affectnet.errors import ConfigError, DataError
 from affectnet.evaluation import evaluate, predictions_table, read_predictions, read_truth
 from affectnet.evaluation.prediction_files import (
-    joined_table,
     predictions_of,
     truth_of,
     write_predictions,
 )
-from affectnet.evaluation.predictions import join
+from affectnet.evaluation.predictions import join, joined_table
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 
 P8 = [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]

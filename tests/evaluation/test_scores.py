@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from affectnet.errors import ConfigError, DataError
 from affectnet.evaluation import Scores, evaluate, predictions_table
-from affectnet.evaluation.baselines import published
+from affectnet.evaluation.scores import published
 from affectnet.labels import EXPRESSIONS
 
 SCALARS = (

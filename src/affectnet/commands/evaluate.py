@@ -22,9 +22,9 @@ from affectnet.data.store import (
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.comparison import compare
-from affectnet.evaluation.prediction_columns import parse_classes, parse_columns
 from affectnet.evaluation.prediction_files import (
-    joined_table,
+    parse_classes,
+    parse_columns,
     predictions_of,
     read_predictions,
     read_table,
@@ -32,7 +32,7 @@ from affectnet.evaluation.prediction_files import (
     truth_of,
     write_predictions,
 )
-from affectnet.evaluation.predictions import Predictions, Truth, join
+from affectnet.evaluation.predictions import Predictions, Truth, join, joined_table
 from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables

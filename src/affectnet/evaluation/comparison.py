@@ -23,7 +23,7 @@ from affectnet.evaluation.metric_vectors import (
     affect_group,
     expression_group,
 )
-from affectnet.evaluation.metrics import Bools, Floats, ZeroRule
+from affectnet.evaluation.metrics import Bools, Floats, ZeroRule, none_if_undefined
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Predictions, Truth, join, scored_faces
 
@@ -180,30 +180,20 @@ def _differences(
     def both(weights: Floats) -> Floats:
         return np.concatenate([first(weights)[compared], second(weights)[compared]])
 
-    values = point(both, n).reshape(2, -1)
+    a, b = point(both, n).reshape(2, -1)
     low = high = np.full(len(compared), np.nan)
     if resamples and n > 1:
         samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(compared), -1)
         apart = samples[1] - samples[0]
-        low, high = percentile_interval(apart)
         hidden = undefined_fraction(apart) > MAX_UNDEFINED
-        low, high = np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
+        low, high = np.where(hidden, np.nan, percentile_interval(apart))
     found: dict[str, Any] = {"n": n}
+    columns = {"a": a, "b": b, "difference": b - a, "low": low, "high": high}
     for i, f in enumerate(compared):
         name = first.names[f]
-        entry = {
-            "a": _plain(values[0, i]),
-            "b": _plain(values[1, i]),
-            "difference": _plain(values[1, i] - values[0, i]),
-            "low": _plain(low[i]),
-            "high": _plain(high[i]),
-        }
+        entry = {key: none_if_undefined(column[i]) for key, column in columns.items()}
         found[name] = entry | {"better": _better(entry, name, names)}
     return found
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _better(entry: dict[str, Any], metric: str, names: tuple[str, str]) -> str | None:

@@ -179,32 +179,28 @@ class ExpressionVector:
         return f"no face is {name} in the truth"
 
 
-class AffectVector:
+class AffectVector(Moments):
     """RMSE, MAE, CORR, SAGR and CCC of one dimension, `valence` or `arousal`."""
+
+    names: tuple[str, ...] = AFFECT_METRICS
 
     def __init__(
         self, truth: Floats, preds: Floats, dimension: str, zero_rule: ZeroRule = "sign"
     ) -> None:
-        self.names: tuple[str, ...] = AFFECT_METRICS
+        super().__init__(truth, preds, zero_rule)
         self._dimension = dimension
-        self._truth, self._preds = truth, preds
-        self._moments = Moments(truth, preds, zero_rule)
-
-    def __call__(self, weights: Floats) -> Floats:
-        """Return (5, B) metrics in the order of `names` for `weights` (n, B)."""
-        return self._moments(weights)
 
     def why(self, name: str) -> str:
         """The reason why the metric `name` is undefined for these faces."""
-        if len(self._truth) == 0:
+        if len(self.truth) == 0:
             return f"no face has both an annotated and a predicted {self._dimension}"
         if name == "sagr":
             return f"every annotated {self._dimension} is zero, and the zero rule drops zeros"
-        if len(self._truth) == 1:
+        if len(self.truth) == 1:
             return "one face has no spread"
         flat = [
             word
-            for word, values in (("annotated", self._truth), ("predicted", self._preds))
+            for word, values in (("annotated", self.truth), ("predicted", self.preds))
             if np.ptp(values) < 1e-150
         ]
         return f"the {' and the '.join(flat)} {self._dimension} does not vary"
@@ -245,22 +241,6 @@ class MetricGroup:
     refused: str = ""
 
 
-def label_group(truth: Truth, preds: Predictions) -> MetricGroup:
-    """The metrics of the eight labels alone, over the faces of `expression_group`."""
-    rows = _labelled(truth, preds)
-    vector = ExpressionVector(
-        truth.expression[rows], preds.expression[rows], None, EXPRESSIONS, with_skew=False
-    )
-    return MetricGroup("expression", vector, rows)
-
-
-def _labelled(truth: Truth, preds: Predictions) -> Bools:
-    rows = (truth.expression >= 0) & (preds.expression >= 0)
-    if preds.probabilities is not None:
-        rows &= ~np.isnan(preds.probabilities[:, 0])
-    return rows
-
-
 def expression_groups(
     truth: Truth, preds: Predictions, classes: Sequence[str]
 ) -> tuple[MetricGroup, MetricGroup]:
@@ -277,18 +257,24 @@ def expression_group(
     classes: Sequence[str] = EXPRESSIONS,
     key: str = "expression",
     with_skew: bool = True,
+    labels_only: bool = False,
 ) -> MetricGroup:
     """Eight classes; or seven, without contempt in the truth and in the probabilities.
 
     The seven probabilities are scaled to sum to one (all equal where all were zero), and the
-    predicted class is the most probable of them.
+    predicted class is the most probable of them. With `labels_only`, metrics of probabilities are
+    not computed.
     """
-    rows = _labelled(truth, preds)
+    rows = (truth.expression >= 0) & (preds.expression >= 0)
+    if preds.probabilities is not None:
+        rows &= ~np.isnan(preds.probabilities[:, 0])
     seven = lacks_contempt(classes)
     if seven:
         rows &= truth.expression != CONTEMPT
     labels = preds.expression[rows]
-    probabilities = None if preds.probabilities is None else preds.probabilities[rows]
+    probabilities = None
+    if preds.probabilities is not None and not labels_only:
+        probabilities = preds.probabilities[rows]
     refused = ""
     if seven and probabilities is not None:
         probabilities = seven_probabilities(probabilities)

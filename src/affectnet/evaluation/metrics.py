@@ -188,7 +188,7 @@ class Moments:
 
     def __init__(self, truth: Floats, preds: Floats, zero_rule: ZeroRule = "sign") -> None:
         # Centred by the mean of all faces, so that E[x^2] - E[x]^2 of resamples cancels little.
-        self._truth, self._preds = truth, preds
+        self.truth, self.preds = truth, preds
         self._shift = float(truth.mean() - preds.mean()) if len(truth) else 0.0
         x, y, error = _centred(truth), _centred(preds), preds - truth
         agree, counts = same_sign(truth, preds, zero_rule)
@@ -209,7 +209,7 @@ class Moments:
         for b in np.flatnonzero(unsafe):
             drawn = weights[:, b] > 0
             var_x[b], var_y[b], cov[b], gap[b] = _two_pass(
-                self._truth[drawn], self._preds[drawn], weights[drawn, b]
+                self.truth[drawn], self.preds[drawn], weights[drawn, b]
             )
         corr = ratio(cov, np.sqrt(var_x) * np.sqrt(var_y))
         ccc = ratio(2 * cov, var_x + var_y + gap**2)

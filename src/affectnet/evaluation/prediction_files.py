@@ -1,8 +1,12 @@
-"""Read predictions and truth of any source from CSV or Parquet, and write `predictions.parquet`."""
+"""Read predictions and truth of any source from CSV or Parquet, and write `predictions.parquet`.
+
+Nothing is guessed. A column has our name, or an alias that the user gives. A class is given by its
+name, by AffectNet's index in a column of our name, or by the order that the user gives.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,31 +14,233 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from affectnet.errors import DataError
-from affectnet.evaluation.prediction_columns import (
+from affectnet.errors import ConfigError, DataError, suggest
+from affectnet.evaluation.metrics import Floats, Ints
+from affectnet.evaluation.predictions import (
     PREDICTION_COLUMNS,
+    SCHEMA,
     TRUTH_COLUMNS,
-    Columns,
-    parse_classes,
-    parse_columns,
+    OutOfRange,
+    Predictions,
+    Truth,
+    within_range,
 )
-from affectnet.evaluation.predictions import Joined, OutOfRange, Predictions, Truth, within_range
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.run import write_beside
 
-SCHEMA: Final = pa.schema(
-    [
-        ("id", pa.string()),
-        ("expression", pa.int8()),
-        ("valence", pa.float32()),
-        ("arousal", pa.float32()),
-        *((name, pa.float32()) for name in PROBABILITY_COLUMNS),
-        ("expression_pred", pa.int8()),
-        ("valence_pred", pa.float32()),
-        ("arousal_pred", pa.float32()),
-    ]
-)
-"""The columns of `predictions.parquet`; null marks what is missing."""
+
+def parse_columns(given: Sequence[str]) -> dict[str, str]:
+    """Read aliases such as `expression_pred=label` into {our name: the file's name}.
+
+    `p=PREFIX` stands for all probability columns: PREFIX followed by each class.
+
+    Raises:
+        ConfigError: no `=`, or an unknown name on its left.
+    """
+    aliases = {}
+    for alias in _split(given):
+        ours, equals, theirs = alias.partition("=")
+        if not equals or not ours or not theirs:
+            raise ConfigError(f"--columns {alias!r}: write OURS=THEIRS, for example id=image_name")
+        if ours not in (*SCHEMA.names, "p"):
+            raise ConfigError(
+                f"--columns {alias!r}: {ours!r} is not one of our columns"
+                f"{suggest(ours, SCHEMA.names)}: {', '.join(SCHEMA.names)}, and p=PREFIX for all "
+                "probabilities"
+            )
+        aliases[ours] = theirs
+    return aliases
+
+
+def parse_classes(given: Sequence[str]) -> dict[str, str]:
+    """Read a class order such as `neutral,happiness=happy` into {our name: the file's name}.
+
+    Raises:
+        ConfigError: a name that is not an expression, or a repeated one.
+    """
+    order: dict[str, str] = {}
+    for word in _split(given):
+        ours, _, theirs = word.partition("=")
+        if ours not in EXPRESSIONS:
+            raise ConfigError(
+                f"--classes: {ours!r} is not an expression{suggest(ours, EXPRESSIONS)}; they are "
+                f"{', '.join(EXPRESSIONS)}; where the file has another word, give happiness=happy"
+            )
+        if ours in order:
+            raise ConfigError(f"--classes names {ours!r} twice")
+        order[ours] = theirs or ours
+    return order
+
+
+def _split(given: Sequence[str]) -> list[str]:
+    return [word for text in given for part in text.split(",") if (word := part.strip())]
+
+
+class Columns:
+    """One table, read by our names.
+
+    Args:
+        data: an Arrow table, a data frame, or a mapping of arrays.
+        source: name of the table in messages.
+        aliases: {our name: the table's}, from `parse_columns`.
+        classes: {our class: the table's word}, in the table's order, from `parse_classes`.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        source: str,
+        aliases: Mapping[str, str] | None,
+        classes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table, self.source = _as_table(data), source
+        self._aliases, self._classes = aliases or {}, classes or {}
+
+    def name(self, ours: str) -> str | None:
+        """The table's name of our column, or None where it has none."""
+        both = (self._aliases.get(ours), ours)
+        return next((name for name in both if name in self.table.column_names), None)
+
+    def need(self, any_of: Sequence[str]) -> None:
+        """Raise `DataError` unless the table has one of our columns `any_of`."""
+        if all(self.name(ours) is None for ours in any_of):
+            one_of = any_of[0] if len(any_of) == 1 else f"any of {', '.join(any_of)}"
+            raise DataError(
+                f"{self.source} has no column {one_of}; it has {self._has()}; give its name "
+                f"with --columns {any_of[-1]}=NAME"
+            )
+
+    def _has(self) -> str:
+        return ", ".join(self.table.column_names) or "no columns"
+
+    def ids(self) -> list[str]:
+        """The ids as text; row numbers where there are none.
+
+        Raises:
+            DataError: no rows at all, or rows without an id.
+        """
+        if self.table.num_rows == 0:
+            raise DataError(f"{self.source} has no rows; it needs one row per face")
+        name = self.name("id")
+        if name is None:
+            return [str(row) for row in range(self.table.num_rows)]
+        column = self.table.column(name)
+        if column.null_count:
+            raise DataError(
+                f"{self.source}: {column.null_count:,} rows have an empty {name!r}; "
+                "each face needs an id"
+            )
+        ids: list[str] = column.cast(pa.string()).to_pylist()
+        return ids
+
+    def numbers(self, ours: str) -> Floats:
+        """One of our columns as float64, NaN where null or where there is no such column."""
+        name = self.name(ours)
+        return np.full(self.table.num_rows, np.nan) if name is None else self._floats(name)
+
+    def _floats(self, name: str) -> Floats:
+        try:
+            column = self.table.column(name).cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self.source}: column {name!r} must hold numbers: {reason}") from None
+        return np.array(column.to_numpy(), dtype=np.float64)
+
+    def labels(self, ours: str) -> Ints:
+        """A column of class names or indices as AffectNet's indices, -1 where null."""
+        name = self.name(ours)
+        if name is None:
+            return np.full(self.table.num_rows, -1, dtype=np.int64)
+        column = self.table.column(name)
+        if _is_text(column.type):
+            return self._words(name, column.to_pylist())
+        values = self._floats(name)
+        missing = np.isnan(values)
+        if name != ours and not self._classes and not missing.all():
+            raise DataError(
+                f"{self.source}: column {name!r} holds numbers; give their classes, in order, "
+                f"with --classes {','.join(EXPRESSIONS[:2])},..."
+            )
+        classes = tuple(self._classes or EXPRESSIONS)
+        with np.errstate(invalid="ignore"):
+            wrong = ~missing & ~((values >= 0) & (values < len(classes)) & (values % 1 == 0))
+        if wrong.any():
+            raise DataError(
+                f"{self.source}: label {values[wrong][0]:g} in column {name!r} "
+                f"({wrong.sum():,} rows) is not one of the classes 0 to {len(classes) - 1} "
+                f"({', '.join(classes)}); leave such faces out"
+            )
+        order = np.array([EXPRESSIONS.index(c) for c in classes])
+        return np.where(missing, -1, order[np.where(missing, 0, values).astype(np.int64)])
+
+    def _words(self, name: str, words: list[str | None]) -> Ints:
+        # The words of the file, and ours where they do not conflict with them.
+        index = {word: c for c, word in enumerate(EXPRESSIONS)}
+        index |= {theirs: EXPRESSIONS.index(ours) for ours, theirs in self._classes.items()}
+        for word in sorted({word for word in words if word is not None} - index.keys()):
+            raise DataError(
+                f"{self.source}: label {word!r} in column {name!r} is not an expression"
+                f"{suggest(word, index)}; allowed are {', '.join(index)}; where the file has "
+                "other words, give --classes neutral,happiness=happy,..."
+            )
+        return np.array([-1 if word is None else index[word] for word in words], dtype=np.int64)
+
+    def probabilities(self) -> tuple[Floats | None, tuple[str, ...]]:
+        """The class probabilities (n, 8), or None, and the classes without a column.
+
+        Raises:
+            DataError: a prefix that matches no column, or a `p_` column that names no expression.
+        """
+        found = self._probability_columns()
+        if not found:
+            return None, ()
+        values = np.zeros((self.table.num_rows, N_EXPRESSIONS))
+        for c, name in found.items():
+            values[:, c] = self._floats(name)
+        # A face without any probability is missing, also for the classes that have no column.
+        values[np.isnan(values[:, list(found)]).all(axis=1)] = np.nan
+        return values, tuple(n for c, n in enumerate(EXPRESSIONS) if c not in found)
+
+    def _probability_columns(self) -> dict[int, str]:
+        """The table's column of each class index that has one."""
+        prefix = self._aliases.get("p", "p_")
+        # A column without any value counts as missing.
+        filled = {
+            name
+            for name, column in zip(self.table.column_names, self.table.columns, strict=True)
+            if column.null_count < len(column)
+        }
+        found: dict[int, str] = {}
+        for c, ours in enumerate(EXPRESSIONS):
+            names = [self.name(PROBABILITY_COLUMNS[c]), prefix + self._classes.get(ours, ours)]
+            if ours in self._classes:
+                names.append(f"{prefix}{list(self._classes).index(ours)}")
+            if name := next((name for name in names if name in filled), None):
+                found[c] = name
+        left = [name for name in filled - set(found.values()) if name.startswith(prefix)]
+        if left and len(found) < N_EXPRESSIONS and len(found) < (len(self._classes) or 8):
+            stray = min(left)
+            raise DataError(
+                f"{self.source}: column {stray!r} names no expression"
+                f"{suggest(stray, [prefix + name for name in EXPRESSIONS])}; give the classes of "
+                f"the {prefix} columns, in their order, with --classes neutral,happiness=happy,..."
+            )
+        if "p" in self._aliases and not found:
+            raise DataError(
+                f"{self.source} has no column that starts with {prefix!r}; it has {self._has()}"
+            )
+        return found
+
+    def extra(self) -> dict[str, npt.NDArray[Any]]:
+        """Every further flat column, for slices."""
+        used = {*SCHEMA.names, *self._aliases.values()}
+        return {
+            field.name: self.table.column(field.name).to_numpy()
+            for field in self.table.schema
+            if field.name not in used
+            and not pa.types.is_nested(field.type)
+            and field.type not in (pa.binary(), pa.large_binary())
+        }
 
 
 def read_table(path: Path, aliases: Mapping[str, str] | None = None) -> pa.Table:
@@ -84,9 +290,7 @@ def read_predictions(
         ConfigError: `columns` or `classes` are not valid.
         DataError: the file cannot be scored; the message states why.
     """
-    aliases = parse_columns(columns)
-    table = read_table(path, aliases)
-    _need_ids(table, path.name, aliases)
+    table, aliases = _read(path, columns)
     return predictions_of(table, path.name, aliases, parse_classes(classes), out_of_range)
 
 
@@ -100,12 +304,17 @@ def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] =
     Raises:
         ConfigError, DataError: as `read_predictions`.
     """
-    aliases = parse_columns(columns)
-    table = read_table(path, aliases)
-    _need_ids(table, path.name, aliases)
+    table, aliases = _read(path, columns)
     numbers = "expression" in table.column_names and not _is_text(table.column("expression").type)
     order = () if numbers and "expression" not in aliases else classes
     return truth_of(table, path.name, aliases, parse_classes(order))
+
+
+def _read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, dict[str, str]]:
+    aliases = parse_columns(columns)
+    table = read_table(path, aliases)
+    Columns(table, path.name, aliases).need(("id",))
+    return table, aliases
 
 
 def truth_of(
@@ -118,14 +327,14 @@ def truth_of(
 
     Without a column `id`, row numbers are the ids.
     """
-    columns = Columns(_as_table(data), source, aliases or {}, classes or {})
+    columns = Columns(data, source, aliases, classes)
     columns.need(TRUTH_COLUMNS)
     return Truth(
         ids=columns.ids(),
         expression=columns.labels("expression"),
         valence=columns.numbers("valence"),
         arousal=columns.numbers("arousal"),
-        extra=_extra(columns, aliases or {}),
+        extra=columns.extra(),
         source=source,
     )
 
@@ -142,7 +351,7 @@ def predictions_of(
     A mapping may hold `probabilities` (n, 8) instead of eight columns. Without a column `id`, row
     numbers are the ids. See `read_predictions`.
     """
-    columns = Columns(_as_table(data), source, aliases or {}, classes or {})
+    columns = Columns(data, source, aliases, classes)
     probabilities, uncovered = columns.probabilities()
     if probabilities is None:
         columns.need(PREDICTION_COLUMNS)
@@ -158,75 +367,9 @@ def predictions_of(
         arousal=arousal,
         probabilities=probabilities,
         uncovered=uncovered,
-        extra=_extra(columns, aliases or {}),
+        extra=columns.extra(),
         source=source,
     )
-
-
-def predictions_table(
-    ids: Sequence[str],
-    expression: npt.ArrayLike,
-    valence: npt.ArrayLike,
-    arousal: npt.ArrayLike,
-    probabilities: npt.ArrayLike,
-    valence_pred: npt.ArrayLike,
-    arousal_pred: npt.ArrayLike,
-) -> pa.Table:
-    """The table of `predictions.parquet` from arrays over n faces.
-
-    Args:
-        ids: n unique names.
-        expression: true classes, -1 where missing.
-        valence, arousal: annotations, NaN where missing.
-        probabilities: (n, 8), a column of NaN for a class that the model does not have;
-            `expression_pred` is the most probable class.
-        valence_pred, arousal_pred: predictions.
-    """
-    known = np.asarray(probabilities)
-    preds = np.nan_to_num(known, nan=-1.0).argmax(axis=1)
-    return _table(ids, expression, valence, arousal, known, preds, valence_pred, arousal_pred)
-
-
-def joined_table(joined: Joined) -> pa.Table:
-    """The table of `predictions.parquet` from predictions joined to their truth."""
-    truth, preds = joined.truth, joined.preds
-    probabilities = preds.probabilities
-    if probabilities is None:
-        probabilities = np.full((len(truth), N_EXPRESSIONS), np.nan)
-    elif preds.uncovered:
-        covered = np.array([name not in preds.uncovered for name in EXPRESSIONS])
-        probabilities = np.where(covered, probabilities, np.nan)
-    return _table(
-        truth.ids,
-        truth.expression,
-        truth.valence,
-        truth.arousal,
-        probabilities,
-        preds.expression,
-        preds.valence,
-        preds.arousal,
-    )
-
-
-def _table(
-    ids: Sequence[str],
-    expression: npt.ArrayLike,
-    valence: npt.ArrayLike,
-    arousal: npt.ArrayLike,
-    probabilities: npt.NDArray[Any],
-    expression_pred: npt.ArrayLike,
-    valence_pred: npt.ArrayLike,
-    arousal_pred: npt.ArrayLike,
-) -> pa.Table:
-    arrays = [
-        pa.array(list(ids), pa.string()),
-        _classes(expression),
-        *(_nullable(column) for column in (valence, arousal)),
-        *(_nullable(probabilities[:, c]) for c in range(N_EXPRESSIONS)),
-        _classes(expression_pred),
-        *(_nullable(column) for column in (valence_pred, arousal_pred)),
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def write_predictions(table: pa.Table, path: Path) -> None:
@@ -239,37 +382,10 @@ def write_predictions(table: pa.Table, path: Path) -> None:
         pa.parquet.write_table(table.replace_schema_metadata(order), new)
 
 
-def _classes(values: npt.ArrayLike) -> pa.Array:
-    column = np.asarray(values, dtype=np.int8)
-    return pa.array(column, mask=column < 0)
-
-
-def _nullable(values: npt.ArrayLike) -> pa.Array:
-    column = np.asarray(values, dtype=np.float32)
-    return pa.array(column, mask=np.isnan(column))
-
-
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _need_ids(table: pa.Table, source: str, aliases: Mapping[str, str]) -> None:
-    Columns(table, source, aliases, {}).need(("id",))
-
-
-def _extra(columns: Columns, aliases: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
-    """Every further flat column, for slices."""
-    used = {"id", *TRUTH_COLUMNS, *PREDICTION_COLUMNS, *aliases.values()}
-    return {
-        field.name: columns.table.column(field.name).to_numpy()
-        for field in columns.table.schema
-        if field.name not in used
-        and not pa.types.is_nested(field.type)
-        and not pa.types.is_large_binary(field.type)
-        and not pa.types.is_binary(field.type)
-    }
 
 
 def _as_table(data: Any) -> pa.Table:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from affectnet.errors import DataError
 from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
-from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.seven import CONTEMPT, classes_for, seven_probabilities
 
 OutOfRange: TypeAlias = Literal["error", "clip", "keep"]
@@ -19,11 +21,51 @@ _SLACK: Final = 1e-6
 _ROUNDING: Final = 1e-4
 _CONTEMPT_ALONE: Final = (EXPRESSIONS[CONTEMPT],)
 
-Faces = TypeVar("Faces", "Truth", "Predictions")
+TRUTH_COLUMNS: Final = ("expression", "valence", "arousal")
+PREDICTION_COLUMNS: Final = (
+    *PROBABILITY_COLUMNS,
+    "expression_pred",
+    "valence_pred",
+    "arousal_pred",
+)
+SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        *(
+            (name, pa.int8() if name.startswith("expression") else pa.float32())
+            for name in (*TRUTH_COLUMNS, *PREDICTION_COLUMNS)
+        ),
+    ]
+)
+"""The columns of `predictions.parquet`; null marks what is missing."""
 
 
 @dataclass(frozen=True)
-class Truth:
+class Faces:
+    """What truth and predictions have in common: columns over n faces, see there."""
+
+    ids: Sequence[str]
+    expression: Ints
+    valence: Floats
+    arousal: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, index: Ints) -> Self:
+        """The faces at `index`, in its order."""
+
+        def pick(values: Any) -> Any:
+            if isinstance(values, dict):
+                return {name: column[index] for name, column in values.items()}
+            return values[index] if isinstance(values, np.ndarray) else values
+
+        columns = {name: pick(values) for name, values in vars(self).items()}
+        return replace(self, **columns | {"ids": [self.ids[i] for i in index]})
+
+
+@dataclass(frozen=True)
+class Truth(Faces):
     """Annotations of n faces.
 
     Attributes:
@@ -37,10 +79,6 @@ class Truth:
         DataError: a repeated id, or a label or value out of range.
     """
 
-    ids: Sequence[str]
-    expression: Ints
-    valence: Floats
-    arousal: Floats
     extra: dict[str, Any] = field(default_factory=dict)
     source: str = "truth"
 
@@ -50,16 +88,9 @@ class Truth:
         for name in ("valence", "arousal"):
             check_affect(getattr(self, name), self.ids, name, self.source)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def rows(self, index: Ints) -> "Truth":
-        """The faces at `index`, in its order."""
-        return _rows(self, index)
-
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Faces):
     """Predictions of a model for n faces.
 
     Attributes:
@@ -76,10 +107,6 @@ class Predictions:
         DataError: a repeated id, or an impossible value.
     """
 
-    ids: Sequence[str]
-    expression: Ints
-    valence: Floats
-    arousal: Floats
     probabilities: Floats | None = None
     uncovered: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
@@ -96,19 +123,12 @@ class Predictions:
             labels[fill] = predicted_class(scaled[fill])
             object.__setattr__(self, "expression", labels)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def rows(self, index: Ints) -> "Predictions":
-        """The faces at `index`, in its order."""
-        return _rows(self, index)
-
     @property
     def of_seven(self) -> bool:
         """Whether there are probabilities for every class but contempt."""
         return self.uncovered == _CONTEMPT_ALONE
 
-    def to_seven(self) -> "Predictions":
+    def to_seven(self) -> Self:
         """Predictions without contempt: seven probabilities, the most probable one as the label.
 
         Labels without probabilities stay as they are, contempt included.
@@ -126,17 +146,6 @@ class Predictions:
             probabilities=np.column_stack([seven, np.where(known, 0.0, np.nan)]),
             uncovered=(*others, *_CONTEMPT_ALONE),
         )
-
-
-def _rows(faces: Faces, index: Ints) -> Faces:
-    columns: dict[str, Any] = {
-        name: values[index]
-        for name, values in vars(faces).items()
-        if isinstance(values, np.ndarray)
-    }
-    columns["ids"] = [faces.ids[i] for i in index]
-    columns["extra"] = {name: values[index] for name, values in faces.extra.items()}
-    return replace(faces, **columns)
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,59 @@ def scored_faces(
         return truth, list(preds), classes_for(seven)
     pairs = [leave_out_contempt(truth, one) for one in preds]
     return pairs[0][0], [one for _, one in pairs], classes_for(seven)
+
+
+def predictions_table(
+    ids: Sequence[str],
+    expression: npt.ArrayLike,
+    valence: npt.ArrayLike,
+    arousal: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    valence_pred: npt.ArrayLike,
+    arousal_pred: npt.ArrayLike,
+    expression_pred: npt.ArrayLike | None = None,
+) -> pa.Table:
+    """The table of `predictions.parquet` from arrays over n faces.
+
+    Args:
+        ids: n unique names.
+        expression: true classes, -1 where missing.
+        valence, arousal: annotations, NaN where missing.
+        probabilities: (n, 8), a column of NaN for a class that the model does not have.
+        valence_pred, arousal_pred: predictions.
+        expression_pred: predicted classes; by default the most probable ones.
+    """
+    given = np.asarray(probabilities)
+    if expression_pred is None:
+        expression_pred = np.nan_to_num(given, nan=-1.0).argmax(axis=1)
+    columns = (expression, valence, arousal, *given.T, expression_pred, valence_pred, arousal_pred)
+    arrays = [pa.array(list(ids), pa.string())]
+    for kind, values in zip(SCHEMA.types[1:], columns, strict=True):
+        array = np.asarray(values, kind.to_pandas_dtype())
+        missing = array < 0 if array.dtype == np.int8 else np.isnan(array)
+        arrays.append(pa.array(array, mask=missing))
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def joined_table(joined: Joined) -> pa.Table:
+    """The table of `predictions.parquet` from predictions joined to their truth."""
+    truth, preds = joined.truth, joined.preds
+    probabilities = preds.probabilities
+    if probabilities is None:
+        probabilities = np.full((len(truth), N_EXPRESSIONS), np.nan)
+    elif preds.uncovered:
+        covered = np.array([name not in preds.uncovered for name in EXPRESSIONS])
+        probabilities = np.where(covered, probabilities, np.nan)
+    return predictions_table(
+        truth.ids,
+        truth.expression,
+        truth.valence,
+        truth.arousal,
+        probabilities,
+        preds.valence,
+        preds.arousal,
+        preds.expression,
+    )
 
 
 def check_ids(ids: Sequence[str], source: str) -> None:

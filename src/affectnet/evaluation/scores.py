@@ -1,18 +1,19 @@
 """Score predictions against truth: every metric, its interval, and the baselines."""
 
+import csv
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 
 from affectnet.errors import ConfigError
-from affectnet.evaluation.baselines import baselines
 from affectnet.evaluation.bootstrap import (
     INTERVAL_KINDS,
     LEVEL,
@@ -32,12 +33,16 @@ from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, scored_faces
 from affectnet.evaluation.slices import score_slices
-from affectnet.labels import EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.run import write_beside
 from affectnet.seven import lacks_contempt
 from affectnet.version import __version__
 
-LISTED_IDS = 20
+LISTED_IDS: Final = 20
+ANNOTATOR_AGREEMENT: Final = 0.607
+ANNOTATOR_SOURCE: Final = (
+    "Mollahosseini et al. 2017, arXiv:1708.03985: 36,000 images that two annotators labelled"
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,12 @@ def evaluate(
     joined = join(known, given)
     settings = BootstrapSettings(resamples, seed, interval, stratified)
     faces, (answers,), classes = scored_faces(joined.truth, [joined.preds], without_contempt)
-    groups = groups_of(faces, answers, zero_rule, classes)
+    groups = [
+        *expression_groups(faces, answers, classes),
+        affect_group(faces, answers, "valence", zero_rule),
+        affect_group(faces, answers, "arousal", zero_rule),
+        *consistency_groups(faces, answers),
+    ]
 
     found: dict[str, Any] = {"n": len(faces)}
     for group in groups:
@@ -129,18 +139,6 @@ def evaluate(
     left_out = len(joined.truth) - len(faces)
     found["protocol"] = _protocol(joined, settings, zero_rule, classes, left_out)
     return Scores(found)
-
-
-def groups_of(
-    truth: Truth, preds: Predictions, zero_rule: ZeroRule, classes: Sequence[str] = EXPRESSIONS
-) -> list[MetricGroup]:
-    """Everything that a score consists of, over the same faces; `expression` is of `classes`."""
-    return [
-        *expression_groups(truth, preds, classes),
-        affect_group(truth, preds, "valence", zero_rule),
-        affect_group(truth, preds, "arousal", zero_rule),
-        *consistency_groups(truth, preds),
-    ]
 
 
 def _describe(group: MetricGroup, block: dict[str, Any]) -> None:
@@ -197,7 +195,13 @@ def _protocol(
     if uncovered:
         notes.append(f"the predictions have no probability for {', '.join(uncovered)}")
     if seven:
-        notes.append(_seven_note(left_out, preds.of_seven))
+        note = f"{left_out:,} faces of contempt are in no metric, valence and arousal included"
+        notes.append(
+            f"seven classes (the predictions have no contempt): {note}"
+            if preds.of_seven
+            else f"seven classes (contempt dropped): {note}; "
+            "the other seven probabilities are scaled to sum to one"
+        )
     return {
         "truth": truth.source,
         "predictions": preds.source,
@@ -226,15 +230,6 @@ def _protocol(
     }
 
 
-def _seven_note(left_out: int, of_seven: bool) -> str:
-    why = "the predictions have no contempt" if of_seven else "contempt dropped"
-    return (
-        f"seven classes ({why}): {left_out:,} faces of contempt are in no metric, valence and "
-        "arousal included"
-        + ("" if of_seven else "; the other seven probabilities are scaled to sum to one")
-    )
-
-
 def _check(resamples: int, interval: str, zero_rule: str) -> None:
     if resamples < 0 or resamples == 1:
         raise ConfigError(
@@ -247,7 +242,6 @@ def _check(resamples: int, interval: str, zero_rule: str) -> None:
 
 
 def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:
-
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     for name, values in arrays.items():
         if len(values) != len(truth):
@@ -255,3 +249,68 @@ def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:
                 f"slice column {name!r} has {len(values):,} values for {len(truth):,} faces"
             )
     return replace(truth, extra={**truth.extra, **arrays})
+
+
+def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict[str, Any]:
+    """The baselines on these faces, each with the layout of a score, and the published metrics.
+
+    `majority class`: every face gets the class fractions of the truth as its probabilities, and so
+    the most frequent class as its label. `constant mean`: every face gets the mean valence and
+    arousal of the truth, the best constant by RMSE. Both use the truth that they are scored on, so
+    they are as good as a constant can be. `expression` is of `classes`.
+    """
+    n = len(truth)
+    labels = truth.expression[truth.expression >= 0]
+    fractions = np.bincount(labels, minlength=N_EXPRESSIONS) / max(len(labels), 1)
+    means = {
+        name: float(np.nanmean(values))
+        for name, values in (("valence", truth.valence), ("arousal", truth.arousal))
+        if not np.isnan(values).all()
+    }
+    guess = Predictions(
+        ids=truth.ids,
+        expression=np.full(n, -1, dtype=np.int64),
+        valence=np.full(n, means.get("valence", np.nan)),
+        arousal=np.full(n, means.get("arousal", np.nan)),
+        probabilities=np.tile(fractions, (n, 1)) if len(labels) else None,
+    )
+    found: dict[str, Any] = {}
+    if len(labels):
+        found["majority class"] = _score(truth, expression_groups(truth, guess, classes))
+        found["majority class"]["says"] = EXPRESSIONS[int(fractions.argmax())]
+    if means:
+        groups = [affect_group(truth, guess, name, zero_rule) for name in means]
+        found["constant mean"] = _score(truth, groups) | {"says": means}
+    found["two AffectNet annotators"] = {
+        "expression": {"accuracy": {"value": ANNOTATOR_AGREEMENT, "low": None, "high": None}},
+        "source": ANNOTATOR_SOURCE,
+    }
+    found["published"] = published()
+    return found
+
+
+def published() -> list[dict[str, Any]]:
+    """Published AffectNet metrics: model, classes, figure, value, source, and whether reproduced.
+
+    `figure` is the metric. `checked` states whether it was read at its source or is quoted second
+    hand.
+    """
+    text = files("affectnet.evaluation").joinpath("published.csv").read_text(encoding="utf-8")
+    return [
+        {
+            **row,
+            "classes": int(row["classes"]) if row["classes"] else None,
+            "value": float(row["value"]),
+            "reproduced": row["reproduced"] == "yes",
+        }
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def _score(truth: Truth, groups: Sequence[MetricGroup]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    plain = BootstrapSettings(resamples=0, seed=0, interval="percentile", stratified=False)
+    for group, entries in scored(groups, plain, truth.expression):
+        overall = {k: v for k, v in entries.items() if not k.startswith("per_class/")}
+        nested(group.key, overall, out)
+    return out

@@ -1,6 +1,7 @@
 """Scores for each value of a column, and the worst slice."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 
 from affectnet.errors import ConfigError, suggest
 from affectnet.evaluation.bootstrap import BootstrapSettings, nested, scored
-from affectnet.evaluation.metric_vectors import affect_group, label_group
+from affectnet.evaluation.metric_vectors import affect_group, expression_group
 from affectnet.evaluation.metrics import Bools, ZeroRule
 from affectnet.evaluation.predictions import Predictions, Truth
 
@@ -54,35 +55,31 @@ def slice_masks(name: str, values: npt.NDArray[Any]) -> dict[str, Bools]:
     if values.dtype.kind in "iuf":
         numbers = values.astype(np.float64)
         missing = np.isnan(numbers)
-        values = np.unique(numbers[~missing])
-        if len(values) > MOST_VALUES:
-            return _quarters(numbers, missing)
-        masks = {f"{value:g}": numbers == value for value in values}
+        distinct = np.unique(numbers[~missing])
+        if len(distinct) > MOST_VALUES:
+            edges = np.unique(np.quantile(numbers[~missing], [0, 0.25, 0.5, 0.75, 1]))
+            bins = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+            masks = {
+                f"{low:.4g} to {high:.4g}": (bins == b) & ~missing
+                for b, (low, high) in enumerate(pairwise(edges))
+            }
+        else:
+            masks = {f"{value:g}": numbers == value for value in distinct}
     else:
         words = np.array(["" if _is_missing(value) else str(value) for value in values], object)
         missing = words == ""
-        distinct = sorted(set(words[~missing]))
-        if len(distinct) > max(MOST_VALUES, len(words) // 2):
+        names = sorted(set(words[~missing]))
+        if len(names) > max(MOST_VALUES, len(words) // 2):
             raise ConfigError(
-                f"--slices {name}: {len(distinct):,} different values for {len(words):,} faces are "
+                f"--slices {name}: {len(names):,} different values for {len(words):,} faces are "
                 "too many for slices; choose a column that groups faces"
             )
-        masks = {word: words == word for word in distinct}
+        masks = {word: words == word for word in names}
     return masks | ({"(missing)": missing} if missing.any() else {})
 
 
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
-
-
-def _quarters(numbers: npt.NDArray[np.float64], missing: Bools) -> dict[str, Bools]:
-    edges = np.unique(np.quantile(numbers[~missing], [0, 0.25, 0.5, 0.75, 1]))
-    bins = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
-    masks = {
-        f"{edges[b]:.4g} to {edges[b + 1]:.4g}": (bins == b) & ~missing
-        for b in range(len(edges) - 1)
-    }
-    return masks | ({"(missing)": missing} if missing.any() else {})
 
 
 def _score_column(
@@ -100,7 +97,7 @@ def _score_column(
         some, some_preds = truth.rows(faces), preds.rows(faces)
         block: dict[str, Any] = {"slice": value, "n": len(faces)}
         groups = [
-            label_group(some, some_preds),
+            expression_group(some, some_preds, with_skew=False, labels_only=True),
             affect_group(some, some_preds, "valence", zero_rule),
             affect_group(some, some_preds, "arousal", zero_rule),
         ]
@@ -113,21 +110,19 @@ def _score_column(
 
 def _worst(slices: list[dict[str, Any]]) -> dict[str, Any] | None:
     large = [block for block in slices if block["n"] >= FEWEST_FACES] or slices
-    for metric, merit in (("accuracy", _accuracy), ("mean CCC", _mean_ccc)):
-        judged = [(merit(block), block) for block in large]
-        known = [(value, block) for value, block in judged if value is not None]
+    for by, merit in (("accuracy", _accuracy), ("mean CCC", _mean_ccc)):
+        known = [(merit(block), block) for block in large if merit(block) is not None]
         if known:
             value, block = min(known, key=lambda pair: pair[0])
-            return {"slice": block["slice"], "n": block["n"], "by": metric, "value": value}
+            return {"slice": block["slice"], "n": block["n"], "by": by, "value": value}
     return None
 
 
-def _accuracy(block: dict[str, Any]) -> float | None:
-    value: float | None = block["expression"]["accuracy"]["value"]
-    return value
+def _accuracy(block: dict[str, Any]) -> Any:
+    return block["expression"]["accuracy"]["value"]
 
 
-def _mean_ccc(block: dict[str, Any]) -> float | None:
+def _mean_ccc(block: dict[str, Any]) -> Any:
     both = [block[name]["ccc"]["value"] for name in ("valence", "arousal")]
     known = [value for value in both if value is not None]
     return sum(known) / len(known) if known else None

@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from affectnet.evaluation.baselines import ANNOTATORS, CONSTANT, MAJORITY
 from affectnet.labels import EXPRESSIONS
 from affectnet.seven import lacks_contempt
 
@@ -121,8 +120,8 @@ def _expression(metrics: dict[str, Any]) -> Table:
             cell(eight[key]),
             cell(eight["skew_normalised"].get(key), interval=False),
             *(() if only_seven else (cell(seven[key]),)),
-            cell(base[MAJORITY]["expression"][key]),
-            cell(base[ANNOTATORS]["expression"].get(key)),
+            cell(base["majority class"]["expression"][key]),
+            cell(base["two AffectNet annotators"]["expression"].get(key)),
         )
     return table
 
@@ -139,7 +138,7 @@ def _classes(block: dict[str, Any]) -> Table:
 
 
 def _affect(metrics: dict[str, Any]) -> Table:
-    constant = metrics["baselines"].get(CONSTANT, {})
+    constant = metrics["baselines"].get("constant mean", {})
     table = grid(
         f"Valence, {metrics['valence']['n']:,} faces, and arousal, {metrics['arousal']['n']:,}",
         ["metric", "valence", "constant", "arousal", "constant"],

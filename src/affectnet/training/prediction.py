@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import Split, open_split
 from affectnet.evaluation.calibration import apply_temperature, fit_temperature, log_probabilities
-from affectnet.evaluation.prediction_files import predictions_table
+from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.training.distributed import gather_over_ranks
