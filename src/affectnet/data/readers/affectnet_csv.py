@@ -105,7 +105,7 @@ def find_csv_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 def is_affectnet_csv(path: Path) -> bool:
     """Whether a CSV file has the columns of the release; it may lack the header line."""
     try:
-        with open_csv(path, lambda *_: None) as rows:
+        with open_csv(path) as rows:
             _, first = next(rows, (0, []))
             return _columns(first)[0] is not None
     except DataError:

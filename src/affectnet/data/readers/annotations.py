@@ -13,6 +13,7 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
+from affectnet.data.readers.archive import Progress
 from affectnet.data.readers.release_part import Fault, Reason, affect_fault, plain_number
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
@@ -182,7 +183,7 @@ def _flat(value: object, name: str, most: int) -> list[float]:
 
 @contextmanager
 def open_csv(
-    path: Path, progress: Callable[[int, int], None]
+    path: Path, progress: Progress = lambda *_: None
 ) -> Iterator[Iterator[tuple[int, list[str]]]]:
     """Open a CSV file; yields (line number, row) for each row that is not empty.
 

@@ -104,7 +104,8 @@ def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tup
     stems = {name.rpartition(".")[0] for name in listed}
     near = file.absolute().parent
     tops = [path for path in paths if path.is_dir()] or [near, near.parent]
-    found: dict[tuple[Path, bool], Path] = {}
+    aligned: dict[Path, Path] = {}
+    plain: dict[Path, Path] = {}
     for top in tops:
         for folder, inside in walk(top):
             names = [name for name, is_folder in inside if not is_folder]
@@ -114,26 +115,23 @@ def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tup
                 and n not in listed
                 for n in names
             ):
-                found.setdefault((folder.resolve(), True), folder)
+                aligned.setdefault(folder.resolve(), folder)
             elif any(name in listed for name in names):
-                found.setdefault((folder.resolve(), False), folder)
-    ready: list[tuple[Path, bool]] = [(where, mark) for (_, mark), where in found.items() if mark]
-    if not ready:
-        ready = [(where, mark) for (_, mark), where in found.items() if _fits(where, listed)]
-    if len(ready) > 1:
+                plain.setdefault(folder.resolve(), folder)
+    usable = list(aligned.values()) or [where for where in plain.values() if _fits(where, listed)]
+    if len(usable) > 1:
         raise DataError(
-            f"the aligned images are in {ready[0][0]} and in {ready[1][0]}; give one of the two "
-            f"and {file.name}"
+            f"the aligned images are in {usable[0]} and in {usable[1]}; give one of the two and "
+            f"{file.name}"
         )
-    if not ready:
-        state = (
-            f"there are only those of {next(iter(found.values()))}" if found else "there are none"
-        )
+    if not usable:
+        others = [str(folder) for folder in plain.values()]
+        state = f"there are only those of {others[0]}" if others else "there are none"
         raise DataError(
             f"RAF-DB's aligned images (train_00001_aligned.jpg, {SIDE}x{SIDE}) are needed, but "
             f"{state}; give the folder that contains Image/aligned"
         )
-    return ready[0]
+    return usable[0], bool(aligned)
 
 
 def _fits(folder: Path, listed: set[str]) -> bool:

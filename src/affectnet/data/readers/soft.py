@@ -37,7 +37,7 @@ def read_soft(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """
     values = []
     lines: dict[str, int] = {}
-    with open_csv(path, lambda *_: None) as rows:
+    with open_csv(path) as rows:
         header = [name.strip() for name in next(rows, (0, []))[1]]
         at, columns = _find_columns(path, header)
         for line, row in rows:

@@ -101,7 +101,7 @@ def _open(path: Path) -> _Table:
             columns = list(file.schema_arrow.names)
             names = _class_names(file.schema_arrow)
     else:
-        with open_csv(path, lambda *_: None) as rows:
+        with open_csv(path) as rows:
             columns = [cell.strip() for cell in next(rows, (0, []))[1]]
     for name in (*IMAGE_NAMES, *EXPRESSION_NAMES, *_OTHERS):
         if columns.count(name) > 1:
@@ -121,8 +121,7 @@ def _open(path: Path) -> _Table:
         path,
         image[0],
         labels[0] if labels else None,
-        frozenset(name for name in _OTHERS if name in columns)
-        | ({"path"} if image[0] != "path" and "path" in columns else set()),
+        frozenset(n for n in (*_OTHERS, "path") if n in columns and n != image[0]),
         names,
         split_of(path.stem),
     )
