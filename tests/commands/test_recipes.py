@@ -158,6 +158,8 @@ def test_a_recipe_overrides_its_base(tmp_path: Path) -> None:
     assert (config.backbone, config.lr, config.views) == ("resnet18", 0.25, 2)
     assert (config.optimizer, config.freeze, config.vflip) == ("adam", "backbone", 0.5)
     assert recipe_text(file).count("lr:") == 1
+    file.write_text("# base: notebook\nbase: notebook\n")
+    assert recipe_text(file).startswith("# base: notebook\n\n# Adam")
     file.write_text("# Mine\nbase: nowhere\n")
     with pytest.raises(ConfigError, match="choose fine-tuning, notebook-frozen, notebook"):
         recipe_text(file)

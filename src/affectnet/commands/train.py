@@ -36,11 +36,10 @@ from affectnet.run import RunFolder
 from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
 from affectnet.training.distillation import Distillation
-from affectnet.training.distributed import rank
+from affectnet.training.distributed import StopOnSignal, rank, requeue
 from affectnet.training.features import FeatureDataModule, FeaturePass
 from affectnet.training.module import AffectModule
 from affectnet.training.optimisation import Unfreezing
-from affectnet.training.signals import StopOnSignal, requeue
 from affectnet.training.trainer import device_settings, explain_memory_errors, make_trainer, on_gpu
 
 FEATURES = ".features"

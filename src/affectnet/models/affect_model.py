@@ -2,11 +2,14 @@
 
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,8 +32,8 @@ from affectnet.models.weights import (
     explain_mismatch,
     fetch_model,
     first_few,
+    first_line,
     plain_card,
-    push_folder,
     read_weights,
 )
 from affectnet.run import write_beside
@@ -217,19 +220,35 @@ class AffectModel(nn.Module):
             branch: to upload to; `main` if None.
             create_pr: open a pull request instead.
 
-        Returns the address of the commit. Raises `WeightsError` if the hub refuses or does not
-        answer.
+        Returns the address of the commit. Raises `RunError` if `repo_id` is not a valid name,
+        `WeightsError` if the hub refuses or does not answer.
         """
-        return push_folder(
-            self.save_pretrained,
-            self.card or plain_card(repo_id, self.config()),
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as above:
+            folder = Path(above) / "model"
+            self.save_pretrained(folder)
+            card = self.card or plain_card(repo_id, self.config())
+            (folder / CARD).write_text(card, encoding="utf-8")
+            try:
+                commit = api.upload_folder(
+                    repo_id=api.create_repo(repo_id, private=private, exist_ok=True).repo_id,
+                    folder_path=folder,
+                    revision=branch,
+                    commit_message=commit_message,
+                    create_pr=create_pr,
+                )
+            except HFValidationError as error:
+                raise RunError(
+                    f"'{repo_id}' is not a valid name on the hub ({first_line(error)}); give "
+                    "owner/name"
+                ) from error
+            except Exception as error:
+                # Broad on purpose, as in `hub_fault`.
+                raise WeightsError(
+                    f"the model cannot be uploaded to {repo_id} ({first_line(error)}); check the "
+                    "name, the network, and that `hf auth login` has a token with write access"
+                ) from error
+        return str(commit)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, *, revision: str | None = None) -> Self:

@@ -1,16 +1,14 @@
-"""Weight files, read safely; pretrained weights and models of the Hugging Face Hub; upload."""
+"""Weight files, read safely; pretrained weights and models of the Hugging Face Hub."""
 
 import json
 import pickle
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import timm.models
 from huggingface_hub import (
-    HfApi,
     ModelCardData,
     get_hf_file_metadata,
     hf_hub_download,
@@ -21,7 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from affectnet.errors import RunError, WeightsError
+from affectnet.errors import WeightsError
 from affectnet.models.model_config import CONFIG, WEIGHTS, WHY_NO_PICKLE
 
 HUB_TIMEOUT: Final = 10.0  # seconds to wait for the hub's first answer
@@ -174,10 +172,8 @@ def unavailable(name: str, error: Exception) -> WeightsError:
 def fetch_model(name: str, revision: str | None = None) -> Path:
     """Return the folder of a model of the hub; only its weights and config are downloaded, once.
 
-    Without a network, an earlier download is used.
-
-    Raises:
-        WeightsError: it cannot be downloaded, or has no safetensors; pickles are not downloaded.
+    Without a network, an earlier download is used. Raises `WeightsError` if it cannot be downloaded
+    or has no safetensors; pickles are not downloaded.
     """
     fault = hub_fault(name, CONFIG, revision)
     try:
@@ -195,45 +191,6 @@ def fetch_model(name: str, revision: str | None = None) -> Path:
     except (OSError, HFValidationError) as error:
         raise _unreachable(name, fault or error) from error
     return Path(files[0]).parent
-
-
-def push_folder(
-    save: Callable[[Path], None],
-    card: str,
-    name: str,
-    *,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    **commit: Any,
-) -> str:
-    """Create the repository if needed and upload the folder that `save` writes, and the card.
-
-    Returns the address of the commit.
-
-    Raises:
-        RunError: the name is not a valid repository name.
-        WeightsError: the hub refuses or does not answer.
-    """
-    api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as above:
-        folder = Path(above) / "model"
-        save(folder)
-        (folder / CARD).write_text(card, encoding="utf-8")
-        try:
-            full = api.create_repo(name, private=private, exist_ok=True).repo_id
-            done = api.upload_folder(repo_id=full, folder_path=folder, revision=branch, **commit)
-        except HFValidationError as error:
-            raise RunError(
-                f"'{name}' is not a valid name on the hub ({first_line(error)}); give owner/name"
-            ) from error
-        except Exception as error:
-            # Broad on purpose, as in `hub_fault`.
-            raise WeightsError(
-                f"the model cannot be uploaded to {name} ({first_line(error)}); check the name, "
-                "the network, and that `hf auth login` has a token with write access"
-            ) from error
-    return str(done)
 
 
 def plain_card(name: str, config: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from affectnet.errors import ConfigError, RunError
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
-from affectnet.training.signals import StopOnSignal
+from affectnet.training.distributed import StopOnSignal
 
 # Steps between two checks of the losses on a GPU, since each check waits for the GPU.
 _CHECK_EVERY: Final = 8
@@ -28,11 +28,7 @@ _NO_MEMORY: Final = re.compile(r"(not enough|out of|can('|no)t allocate) memory"
 
 @contextmanager
 def explain_memory_errors(batch_size: int, image_size: int | None, frozen: bool) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or the CPU, into a `RunError` that says what to try.
-
-    Raises:
-        RunError: there was not enough memory.
-    """
+    """Turn a failed allocation, on a GPU or the CPU, into a `RunError` that says what to try."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch's are RuntimeErrors

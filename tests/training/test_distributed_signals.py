@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from affectnet.run import RunFolder
-from affectnet.training.signals import requeue
+from affectnet.training.distributed import requeue
 
 
 def start(data: Path, runs: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
