@@ -13,14 +13,14 @@ from affectnet.commands.ingest import ingest
 from affectnet.config import IngestConfig
 from affectnet.data.drawn.release import write_affectnet_tars
 from affectnet.data.store import SCHEMA, Face
-from affectnet.data.writer import BATCH_ROWS, SplitWriter
+from affectnet.data.writer import BATCH_ROWS, split_writer
 
 
 def write_faces(path: Path, faces: Iterable[Face]) -> int:
     """Write faces as the Arrow file of a split; return their number."""
     columns = SCHEMA.names
     count = 0
-    with SplitWriter(path) as writer:
+    with split_writer(path) as writer:
         source = iter(faces)
         while some := list(islice(source, BATCH_ROWS)):
             rows = [{name: getattr(face, name) for name in columns} for face in some]

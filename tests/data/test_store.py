@@ -20,7 +20,7 @@ from affectnet.data.store import (
     open_split,
     sharpness,
 )
-from affectnet.data.writer import SplitWriter
+from affectnet.data.writer import split_writer
 from affectnet.errors import DataError
 
 
@@ -98,7 +98,7 @@ def test_batches_of_odd_lengths_are_found(tmp_path):
     whole = write(tmp_path / "whole.arrow", rows)
     table = pa.table({name: whole.column(name) for name in SCHEMA.names}, schema=SCHEMA)
     batch = table.combine_chunks().to_batches()[0]
-    with SplitWriter(tmp_path / "pieces.arrow") as writer:
+    with split_writer(tmp_path / "pieces.arrow") as writer:
         for start, stop in [(0, 1), (1, 1), (1, 30), (30, 31), (31, 60)]:
             writer.write_batch(batch.slice(start, stop - start))
     pieces = Split(tmp_path / "pieces.arrow")
@@ -147,7 +147,7 @@ def test_extra_columns_stay_readable(tmp_path):
     schema = SCHEMA.append(pa.field("age", pa.int16()))
     plain = write(tmp_path / "plain.arrow", faces(3))
     columns = [plain.column(name).combine_chunks() for name in SCHEMA.names]
-    with SplitWriter(tmp_path / "more.arrow", schema) as writer:
+    with split_writer(tmp_path / "more.arrow", schema) as writer:
         columns.append(pa.array([30, None, 50], pa.int16()))
         writer.write_batch(pa.record_batch(columns, schema=schema))
     split = Split(tmp_path / "more.arrow")

@@ -14,11 +14,11 @@ from affectnet.data.readers.archive import Spool
 from affectnet.data.readers.release_part import ReleasePart
 from affectnet.data.store import SCHEMA, Split
 from affectnet.data.writer import (
-    SplitWriter,
     content_hash,
     known,
     numbers,
     numbers_column,
+    split_writer,
     text_column,
     write_splits,
 )
@@ -129,7 +129,7 @@ def test_hash_sees_every_column(tmp_path, part, column):
             else table.column(name).combine_chunks()
             for name in SCHEMA.names
         ]
-        with SplitWriter(tmp_path / "train.arrow") as writer:
+        with split_writer(tmp_path / "train.arrow") as writer:
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
         assert content_hash(tmp_path) != first
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_no_file(tmp_path, limit):
 
 
 def test_a_failed_writer_leaves_no_file(tmp_path):
-    with pytest.raises(KeyboardInterrupt), SplitWriter(tmp_path / "train.arrow"):
+    with pytest.raises(KeyboardInterrupt), split_writer(tmp_path / "train.arrow"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from affectnet.data.dataset import AnySplit, Batch, FaceDataset, JoinedSplit
+from affectnet.data.dataset import Batch, FaceDataset
 from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.splits import Sampling, cap_per_class, sample_weights
-from affectnet.data.store import SPLITS, open_split
+from affectnet.data.store import SPLITS, JoinedSplit, Split, open_split
 from affectnet.errors import ConfigError, DataError, suggest
 from affectnet.seven import CONTEMPT
 from affectnet.threads import cores, ordered_map
@@ -82,7 +82,7 @@ def check_fits(faces: int, size: int, device: torch.device | None = None, copies
 
 
 def decode_all(
-    split: AnySplit,
+    split: Split,
     rows: NDArray[np.int64],
     size: int,
     device: torch.device | None = None,
@@ -227,7 +227,7 @@ class AffectDataModule(L.LightningDataModule):
         self.max_per_class = max_per_class
         self.without_contempt = without_contempt
         self.device = None if device is None else torch.device(device)
-        self.splits: dict[str, AnySplit] = {}
+        self.splits: dict[str, Split] = {}
         """The splits opened so far, by name."""
         self._caches: dict[str, Tensor] = {}
         self._check()
@@ -318,7 +318,7 @@ class AffectDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available() and (cache is None or not cache.is_cuda),
         )
 
-    def _open(self, name: str) -> AnySplit:
+    def _open(self, name: str) -> Split:
         if name not in self.splits:
             folders = [folder for folder in self.folders if (folder / f"{name}.arrow").is_file()]
             opened = [open_split(folder, name) for folder in folders or self.folders[:1]]

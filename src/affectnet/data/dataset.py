@@ -1,9 +1,6 @@
 """Faces by row number: pixels, decoded in batches, and labels with missing values marked."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,80 +18,7 @@ int64 (B,), -1 where missing; `valence` and `arousal` float32 (B,) and `soft` fl
 where missing."""
 
 
-class JoinedSplit:
-    """The same split of several datasets, one after another, read like one `Split`.
-
-    Row numbers continue from one dataset to the next. A label that a dataset lacks is missing only
-    in its rows. Ids are `DATASET/ID`, where DATASET is the name of its folder.
-    """
-
-    def __init__(self, splits: Sequence[Split]) -> None:
-        self.parts = tuple(splits)
-        self._starts = [0, *np.cumsum([len(part) for part in self.parts]).tolist()]
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def image_bytes(self, row: int) -> memoryview:
-        """Return the encoded image of a row, as a view of the mapped file."""
-        part, within = self._locate(row)
-        return part.image_bytes(within)
-
-    def landmarks(self, row: int) -> NDArray[np.float32] | None:
-        """Return the 68 points of a row in pixels, float32 (68, 2), x first, or None."""
-        part, within = self._locate(row)
-        return part.landmarks(within)
-
-    def describe(self, row: int) -> str:
-        """Return a name of a row for messages."""
-        return describe(*self._locate(row))
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """The id of each row."""
-        return [f"{part.path.parent.name}/{name}" for part in self.parts for name in part.ids]
-
-    @cached_property
-    def expression(self) -> NDArray[np.int8]:
-        """The expression of each row, int8 (n,), -1 where missing."""
-        return self._joined(lambda part: part.expression)
-
-    @cached_property
-    def valence(self) -> NDArray[np.float32]:
-        """The valence of each row, float32 (n,) in [-1, 1], NaN where missing."""
-        return self._joined(lambda part: part.valence)
-
-    @cached_property
-    def arousal(self) -> NDArray[np.float32]:
-        """The arousal of each row, float32 (n,) in [-1, 1], NaN where missing."""
-        return self._joined(lambda part: part.arousal)
-
-    @cached_property
-    def soft(self) -> NDArray[np.float32]:
-        """The vote share of each expression in each row, float32 (n, 8), NaN where missing."""
-        return self._joined(lambda part: part.soft)
-
-    def _joined(self, take: Callable[[Split], NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([take(part) for part in self.parts])
-
-    def _locate(self, row: int) -> tuple[Split, int]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)} rows")
-        which = bisect_right(self._starts, row) - 1
-        return self.parts[which], row - self._starts[which]
-
-
-AnySplit = Split | JoinedSplit
-
-
-def describe(split: AnySplit, row: int) -> str:
-    """Return a name of a row for messages."""
-    if isinstance(split, JoinedSplit):
-        return split.describe(row)
-    return f"the face '{split.ids[row]}' (row {row} of {split.path})"
-
-
-def labels_of(split: AnySplit, rows: NDArray[np.int64]) -> Batch:
+def labels_of(split: Split, rows: NDArray[np.int64]) -> Batch:
     """Return the entries of a `Batch` other than its images, for some rows."""
     return {
         "index": torch.from_numpy(rows),
@@ -124,7 +48,7 @@ class FaceDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        split: AnySplit,
+        split: Split,
         size: int,
         *,
         interpolation: str = "bilinear",
@@ -172,4 +96,4 @@ class FaceDataset(Dataset[Batch]):
             try:
                 decode_into(data, target, self.interpolation)
             except DataError as error:
-                raise DataError(f"{describe(self.split, row)}: {error}") from error
+                raise DataError(f"{self.split.describe(row)}: {error}") from error

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +71,7 @@ class Split:
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
             self.schema: pa.Schema = reader.schema
-            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{self.path} cannot be read as a split of a dataset ({error}); "
@@ -84,11 +84,15 @@ class Split:
                     f"{self.path} has no column '{wanted.name}' of type {wanted.type}; "
                     "make the dataset again with `affectnet ingest`"
                 )
-        ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=np.int64)
-        self._starts: list[int] = [0, *ends.tolist()]
-        self._images = [_binary_buffers(batch.column("image")) for batch in self._batches]
+        self._use(batches)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+    def _use(self, batches: list[pa.RecordBatch]) -> None:
+        ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)
+        self._batches = batches
+        self._starts: list[int] = [0, *ends.tolist()]
+        self._images = [_binary_buffers(batch.column("image")) for batch in batches]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any]]:
         return type(self), (self.path,)
 
     def __len__(self) -> int:
@@ -102,6 +106,10 @@ class Split:
             raise IndexError(f"row {row} of a split of {len(self)} rows")
         batch = bisect_right(self._starts, row) - 1
         return batch, row - self._starts[batch]
+
+    def describe(self, row: int) -> str:
+        """Return a name of a row for messages."""
+        return f"the face '{self.ids[row]}' (row {row} of {self.path})"
 
     def image_bytes(self, row: int) -> memoryview:
         """Return the encoded image of a row, as a view of the mapped file."""
@@ -187,6 +195,38 @@ class Split:
         # All users of the split share this array, so none of them may change it.
         values.flags.writeable = False
         return values
+
+
+class JoinedSplit(Split):
+    """The same split of several datasets, one after another, read like one `Split`.
+
+    Row numbers continue from one dataset to the next. A label that a dataset lacks is missing only
+    in its rows. Ids are `DATASET/ID`, where DATASET is the name of its folder.
+    """
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.parts = tuple(splits)
+        self.schema = SCHEMA
+        self._use([batch for part in self.parts for batch in part.batches()])
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any]]:
+        return type(self), (self.parts,)
+
+    def __repr__(self) -> str:
+        return f"JoinedSplit({self.parts!r})"
+
+    def describe(self, row: int) -> str:
+        """Return a name of a row for messages, by its own dataset."""
+        for part in self.parts:
+            if row < len(part):
+                return part.describe(row)
+            row -= len(part)
+        raise IndexError(f"{row} rows beyond the last")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        return [f"{part.path.parent.name}/{name}" for part in self.parts for name in part.ids]
 
 
 def _binary_buffers(

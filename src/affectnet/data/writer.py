@@ -6,9 +6,10 @@ would import pandas first, which takes a third of a second.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -74,38 +75,23 @@ BATCH_BYTES = 16 << 20
 """A batch is closed early when its images reach this size, which bounds the memory."""
 
 
-class SplitWriter:
-    """Writes record batches to the Arrow file of one split.
-
-    A context manager: leaving it by an exception removes the file.
+@contextmanager
+def split_writer(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatchWriter]:
+    """Open the Arrow file of one split for record batches; an exception removes the file.
 
     Args:
         path: the file to write; its folder exists.
         schema: `SCHEMA`, or `SCHEMA` followed by further columns.
     """
-
-    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
-        self.path = path
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, schema)
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Add rows; the caller makes sure that ids are unique."""
-        self._writer.write_batch(batch)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-            self._sink.close()
-        except BaseException:  # a disk that fills up while the footer is written, Ctrl-C
-            self.path.unlink(missing_ok=True)
-            raise
-        if kind is not None:
-            self.path.unlink(missing_ok=True)
+    sink = pa.OSFile(str(path), "wb")
+    try:
+        with sink:
+            writer = pa.ipc.new_file(sink, schema)
+            yield writer
+            writer.close()
+    except BaseException:  # also a disk that fills up while the footer is written, and Ctrl-C
+        path.unlink(missing_ok=True)
+        raise
 
 
 class ContentHash:
@@ -206,7 +192,7 @@ def write_splits(
             [*SCHEMA, *(pa.field(key, values.type) for key, values in part.extra.items())]
         )
         with (
-            SplitWriter(folder / f"{name}.arrow", schema) as writer,
+            split_writer(folder / f"{name}.arrow", schema) as writer,
             Background(content.update, depth=0) as hashing,
             Background(writer.write_batch, depth=0) as writing,
         ):

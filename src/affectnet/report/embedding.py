@@ -13,7 +13,7 @@ from tqdm import tqdm
 from affectnet.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
-    from affectnet.data.dataset import AnySplit
+    from affectnet.data.store import Split
     from affectnet.models.affect_model import AffectModel
 
 Method = Literal["tsne", "umap", "pca"]
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 def split_features(
-    model: "AffectModel", split: "AnySplit", rows: NDArray[np.integer[Any]], batch_size: int = 64
+    model: "AffectModel", split: "Split", rows: NDArray[np.integer[Any]], batch_size: int = 64
 ) -> NDArray[np.float32]:
     """The backbone's features of some faces, the input of the heads: float32 (n, num_features).
 

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from affectnet.data.augment import augment, normalise, to_float
 from affectnet.data.augmentation import Augmentation
 from affectnet.data.datamodule import AffectDataModule, FaceLoader
-from affectnet.data.dataset import AnySplit, Batch, FaceDataset, labels_of
+from affectnet.data.dataset import Batch, FaceDataset, labels_of
 from affectnet.data.samplers import EvalBatches, TrainBatches
+from affectnet.data.store import Split
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import write_beside
 from affectnet.training.distributed import derived_seed
@@ -84,7 +85,7 @@ class FeaturePass:
         text = json.dumps([_CHUNK, self.key], sort_keys=True)
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
 
-    def features(self, split: AnySplit, name: str, view: int, workers: int) -> NDArray[np.float16]:
+    def features(self, split: Split, name: str, view: int, workers: int) -> NDArray[np.float16]:
         """Return the features of one view of a split, float16 (n, num_features), memory-mapped.
 
         Raises:
@@ -109,7 +110,7 @@ class FeaturePass:
     @torch.no_grad()
     def _compute(
         self,
-        split: AnySplit,
+        split: Split,
         name: str,
         view: int,
         workers: int,
@@ -176,7 +177,7 @@ class FeatureDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        split: AnySplit,
+        split: Split,
         views: Sequence[NDArray[np.float16]],
         sampler: TrainBatches | None = None,
         seed: int = 0,

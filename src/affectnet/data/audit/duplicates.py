@@ -20,7 +20,6 @@ LIKENESS: Final = 0.75
 
 _WINDOW = 9
 
-
 RADIUS = 7
 """Bits in which two near hashes may differ; the search finds all pairs up to this radius."""
 
@@ -156,7 +155,7 @@ class DuplicateGroup:
 
 
 def find_duplicates(scan: Scan, rows: DatasetRows) -> list[DuplicateGroup]:
-    """DuplicateGroup the rows that show the same image.
+    """Group the rows that show the same image.
 
     Same file: equal bytes. Same pixels: equal after decoding. Near: perceptual hashes that differ
     in at most 7 of 64 bits and thumbnails whose fine structure (less the mean of each 9x9
