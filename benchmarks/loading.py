@@ -28,7 +28,8 @@ from rich.table import Table
 from torch import Tensor
 from torchvision import transforms
 
-from affectnet.data.augment import AUGMENTATIONS, Augmentation, augment, normalise, step_generator
+from affectnet.data.augment import augment, normalise, step_generator
+from affectnet.data.augmentation import AUGMENTATIONS, Augmentation
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo

@@ -5,7 +5,7 @@ The command line prints an `AffectNetError` as one line and exits with status 2.
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from types import FrameType
@@ -111,6 +111,14 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
     near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def check_choice(setting: str, given: str, allowed: Collection[str]) -> None:
+    """Raise `ConfigError` unless `given`, the value of a setting, is one of those allowed."""
+    if given not in allowed:
+        raise ConfigError(
+            f"the {setting} is '{given}'{suggest(given, allowed)}; it may be {', '.join(allowed)}"
+        )
 
 
 def counted(n: int, noun: str) -> str:

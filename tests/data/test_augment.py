@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
-from affectnet.data.augment import (
-    AUGMENTATIONS,
-    Augmentation,
-    augment,
-    named_augmentation,
-    normalise,
-    step_generator,
-    to_float,
-)
+from affectnet.data.augment import augment, normalise, step_generator, to_float
+from affectnet.data.augmentation import AUGMENTATIONS, Augmentation, named_augmentation
 from affectnet.errors import ConfigError
 
 

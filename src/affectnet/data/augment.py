@@ -13,19 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from affectnet.data import image_ops
-from affectnet.data.augmentation import AUGMENTATIONS, Augmentation, named_augmentation
+from affectnet.data.augmentation import Augmentation
 from affectnet.data.dataset import Batch
 from affectnet.errors import ConfigError
-
-__all__ = [
-    "AUGMENTATIONS",
-    "Augmentation",
-    "augment",
-    "named_augmentation",
-    "normalise",
-    "step_generator",
-    "to_float",
-]
 
 _CHUNK_BYTES: Final = 1_500_000
 """On CPU a batch is processed in chunks of this size (as float32), all steps per chunk: the memory
@@ -111,7 +101,7 @@ def augment(
             settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width, out.device
         )
         for part in _chunks(images):
-            varied = _copy_to_float(images[part])
+            varied = to_float(images[part], copy=True)
             for step in steps:
                 varied = step(varied, part)
             out[part] = varied
@@ -130,13 +120,13 @@ def _any_order() -> Iterator[None]:
         torch.use_deterministic_algorithms(strict, warn_only=warn)
 
 
-def to_float(images: Tensor) -> Tensor:
+def to_float(images: Tensor, *, copy: bool = False) -> Tensor:
     """Turn uint8 images in [0, 255] into contiguous float32 in [0, 1]; float images into float32.
 
     Contiguous like the result of `augment`: with another memory format in evaluation, a model's
-    outputs would differ in the last digits.
+    outputs would differ in the last digits. With `copy` the result never is the given tensor.
     """
-    floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+    floats = images.to(torch.float32, memory_format=torch.contiguous_format, copy=copy)
     return floats.div_(255) if images.dtype == torch.uint8 else floats
 
 
@@ -168,12 +158,6 @@ def _chunks(images: Tensor) -> Iterator[slice]:
     if images.device.type == "cpu":
         step = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
     return (slice(start, start + step) for start in range(0, n, step))
-
-
-def _copy_to_float(images: Tensor) -> Tensor:
-    floats = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    floats.copy_(images)
-    return floats.div_(255) if images.dtype == torch.uint8 else floats
 
 
 Step = Callable[[Tensor, slice], Tensor]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Self, get_args
 
-from affectnet.errors import ConfigError, suggest
+from affectnet.errors import ConfigError, check_choice, suggest
 
 Fill = Literal["black", "edge", "mirror"]
 
@@ -88,11 +88,7 @@ class Augmentation:
                     f"the augmentation setting {name} is {value}; it is a lowest and a highest "
                     f"value, in this order, within {low} to {high}"
                 )
-        if self.fill not in get_args(Fill):
-            raise ConfigError(
-                f"the augmentation setting fill is '{self.fill}'"
-                f"{suggest(self.fill, get_args(Fill))}; it may be {', '.join(get_args(Fill))}"
-            )
+        check_choice("augmentation setting fill", self.fill, get_args(Fill))
 
     def with_overrides(self, **settings: Any) -> Self:
         """Return a copy with the given settings, except those that are None.

@@ -20,7 +20,7 @@ from affectnet.data.dataset import Batch, FaceDataset
 from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.splits import Sampling, cap_per_class, sample_weights
 from affectnet.data.store import SPLITS, JoinedSplit, Split, open_split
-from affectnet.errors import ConfigError, DataError, suggest
+from affectnet.errors import ConfigError, DataError, check_choice
 from affectnet.seven import CONTEMPT
 from affectnet.threads import cores, ordered_map
 
@@ -30,6 +30,15 @@ AUTO_BYTES = 1_000_000_000
 """`auto` caches a split in memory if its decoded faces take less than this."""
 
 _CHUNK = 256
+_MOST_WORKERS: Final = 8
+_FEW_FACES: Final = 2048  # with fewer, starting worker processes takes longer than they save
+
+_STAGES: Final[dict[str, Sequence[str]]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": (),
+}
 
 
 def decoded_bytes(faces: int, size: int) -> int:
@@ -96,9 +105,8 @@ def decode_all(
     Raises:
         DataError: an image cannot be decoded; the message names it.
     """
-    faces = FaceDataset(split, size, interpolation=interpolation)
-    shape = (len(rows), size, size, 3)
-    pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+    faces = FaceDataset(split, size, interpolation)
+    pixels = torch.empty((len(rows), size, size, 3), dtype=torch.uint8, device=device)
 
     def decode(start: int) -> int:
         chunk = rows[start : start + _CHUNK]
@@ -130,40 +138,21 @@ def _available_memory() -> int | None:
 
 def control_group_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Return the free bytes below the limit; the page cache, which can shrink, counts as free."""
-    for limit_name, used_name, stat_name, key in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-            "total_inactive_file",
-        ),
-    ):
+    second = ("", "max", "current", "inactive_file")
+    first = ("memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file")
+    for folder, limit_name, used_name, key in (second, first):
         try:
-            limit = (root / limit_name).read_text(encoding="ascii").strip()
-            if limit == "max":
+            limit, used, stat = (
+                (root / folder / f"memory.{name}").read_text(encoding="ascii")
+                for name in (limit_name, used_name, "stat")
+            )
+            if limit.strip() == "max":
                 return None
-            used = int((root / used_name).read_text(encoding="ascii"))
-            stat = (root / stat_name).read_text(encoding="ascii").split()
         except OSError:
             continue
-        pairs = dict(zip(stat[::2], stat[1::2], strict=False))
-        return max(0, int(limit) - used + int(pairs.get(key, 0)))
+        numbers = dict(line.split() for line in stat.splitlines())
+        return max(0, int(limit) - int(used) + int(numbers.get(key, 0)))
     return None
-
-
-__all__ = ["AffectDataModule", "Batch", "FaceDataset", "FaceLoader"]
-
-_MOST_WORKERS: Final = 8
-_FEW_FACES: Final = 2048
-"""With fewer faces, starting worker processes takes longer than they save."""
-
-_STAGES: Final[dict[str | None, tuple[str, ...]]] = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": (),
-}
 
 
 class AffectDataModule(L.LightningDataModule):
@@ -244,20 +233,13 @@ class AffectDataModule(L.LightningDataModule):
         ):
             if value is not None and value < least:
                 raise ConfigError(f"the {name} is {value}; it must be at least {least}")
-        for name, given, allowed in (
-            ("sampler", self.sampler, get_args(Sampling)),
-            ("cache", self.cache, get_args(Cache)),
-        ):
-            if given not in allowed:
-                raise ConfigError(
-                    f"the {name} is '{given}'{suggest(given, allowed)}; "
-                    f"it may be {', '.join(allowed)}"
-                )
+        check_choice("sampler", self.sampler, get_args(Sampling))
+        check_choice("cache", self.cache, get_args(Cache))
 
     def setup(self, stage: str | None = None) -> None:
         """Open the splits of a stage: 'fit', 'validate', 'test', or all where None."""
         existing = [s for s in SPLITS if any((f / f"{s}.arrow").is_file() for f in self.folders)]
-        for name in _STAGES.get(stage, tuple(existing)):
+        for name in _STAGES.get(stage or "", existing):
             self._open(name)
 
     def train_batches(self) -> TrainBatches:
@@ -292,20 +274,12 @@ class AffectDataModule(L.LightningDataModule):
         self, name: str, *, shuffled: bool = False, reread: bool = False, whole: bool = False
     ) -> "FaceLoader":
         split = self._open(name)
-        rows = self.rows(name) if shuffled else self.rows(name, capped=False)
-        if whole:
-            rows = np.arange(len(split))
+        rows = np.arange(len(split)) if whole else self.rows(name, capped=shuffled)
         cache = self._cached(name, rows, reread)
         sampler = self.train_batches() if shuffled else EvalBatches(rows, self.batch_size)
         workers = self.workers_for(len(rows)) if cache is None else 0
         return FaceLoader(
-            FaceDataset(
-                split,
-                self.image_size,
-                interpolation=self.interpolation,
-                cache=cache,
-                cached_rows=rows,
-            ),
+            FaceDataset(split, self.image_size, self.interpolation, cache, rows),
             # Samples are lists of rows and the loader does not batch: only then does Lightning
             # keep a sampler of batches in prediction, too.
             batch_size=None,

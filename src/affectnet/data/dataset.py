@@ -50,7 +50,6 @@ class FaceDataset(Dataset[Batch]):
         self,
         split: Split,
         size: int,
-        *,
         interpolation: str = "bilinear",
         cache: Tensor | None = None,
         cached_rows: NDArray[np.int64] | None = None,

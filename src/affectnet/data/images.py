@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from affectnet.errors import ConfigError, DataError, suggest
+from affectnet.errors import DataError, check_choice
 
 Pixels = NDArray[np.uint8]
 """uint8 RGB, (height, width, 3)."""
@@ -123,11 +123,7 @@ def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels
     """
     if pixels.shape[:2] == (size, size):
         return pixels
-    if interpolation not in INTERPOLATIONS:
-        raise ConfigError(
-            f"the interpolation is '{interpolation}'{suggest(interpolation, INTERPOLATIONS)}; "
-            f"it may be {', '.join(INTERPOLATIONS)}"
-        )
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     method = INTERPOLATIONS[interpolation]
     return np.asarray(Image.fromarray(pixels).resize((size, size), method))
 

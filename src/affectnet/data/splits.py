@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.errors import ConfigError, suggest
+from affectnet.errors import ConfigError, check_choice
 from affectnet.labels import N_EXPRESSIONS
 
 Sampling = Literal["natural", "balanced", "sqrt"]
@@ -115,11 +115,7 @@ def sample_weights(labels: NDArray[np.integer], mode: Sampling | str) -> NDArray
         ConfigError: the mode is not one of the three.
     """
     labels = np.asarray(labels)
-    if mode not in get_args(Sampling):
-        raise ConfigError(
-            f"the sampler is '{mode}'{suggest(mode, get_args(Sampling))}; "
-            f"it may be {', '.join(get_args(Sampling))}"
-        )
+    check_choice("sampler", mode, get_args(Sampling))
     weights = np.ones(len(labels))
     labelled = labels >= 0
     if mode == "natural" or not labelled.any():

@@ -76,7 +76,7 @@ BATCH_BYTES = 16 << 20
 
 
 @contextmanager
-def split_writer(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatchWriter]:
+def split_writer(path: Path, schema: pa.Schema = SCHEMA) -> Iterator[pa.ipc.RecordBatchFileWriter]:
     """Open the Arrow file of one split for record batches; an exception removes the file.
 
     Args:
