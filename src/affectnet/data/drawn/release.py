@@ -10,7 +10,7 @@ import math
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from affectnet.data.drawn.scene import background, cover, photograph
-from affectnet.data.drawn.shape import Identity, Muscles, Pose, landmarks
-from affectnet.data.drawn.sketch import Traits, sketch_face
+from affectnet.data.drawn.shape import Identity, Muscles, Pose, Traits, landmarks
+from affectnet.data.drawn.sketch import background, cover, photograph, sketch_face
 from affectnet.data.store import Face
 from affectnet.errors import ConfigError
 from affectnet.labels import CIRCUMPLEX, EXPRESSIONS, N_EXPRESSIONS
@@ -114,8 +113,7 @@ def draw_faces(
     Raises:
         ConfigError: an argument outside its range.
     """
-    counts = _check_counts(per_class)
-    seeds = _check_seed(seed)
+    counts, seeds = _check_counts(per_class), _check_seed(seed)
     _check_image(size, variety)
     return _draw_faces(counts, seeds, size, soft, variety)
 
@@ -208,22 +206,18 @@ def write_affectnet_tars(
     Raises:
         ConfigError: an argument outside its range.
     """
-    parts = {
-        ("train_and_val", "train_set"): _check_counts(train_per_class),
-        ("test", "val_set"): _check_counts(test_per_class),
-    }
+    parts = (
+        ("train_and_val", "train_set", _check_counts(train_per_class)),
+        ("test", "val_set", _check_counts(test_per_class)),
+    )
     _check_seed(seed)
     _check_image(size, variety)
     if distinct is not None and distinct < 1:
         raise ConfigError(f"distinct is {distinct}; choose at least 1, or None for all")
     written = []
-    for part, ((name, folder), counts) in enumerate(parts.items()):
-        seeds = [seed, part]
-
-        def draw(some: list[int], seeds: list[int] = seeds) -> Iterator[Face]:
-            return _draw_faces(some, seeds, size, soft, variety)
-
-        total = sum(counts)
+    for part, (name, folder, counts) in enumerate(parts):
+        seeds, total = [seed, part], sum(counts)
+        draw = partial(_draw_faces, seeds=seeds, size=size, soft=soft, variety=variety)
         faces = draw(counts)
         if distinct is not None and distinct < total:
             faces = _repeat(draw, counts, seeds, distinct)

@@ -1,4 +1,4 @@
-"""The geometry of a drawn face: muscles move its 68 landmarks, a pose projects them to the image.
+"""A drawn person: proportions, colours, muscles that move the 68 landmarks, pose in the image.
 
 Coordinates are in the face's frame: x to the right of the image, y down, the origin between the
 eyes, in units of the distance between the eye centres; the third coordinate is how far a point
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from affectnet.labels import EXPRESSIONS
 
 Points = NDArray[np.float64]
+Colour = tuple[int, int, int]
 
 PROTOTYPES: Final[dict[str, dict[int, float]]] = {
     "neutral": {},
@@ -51,6 +52,38 @@ MIRRORED: Final[tuple[int, ...]] = (
     *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
 )
 """Landmark i of a mirrored image is landmark `MIRRORED[i]` of the image."""
+
+
+SKINS: Final = np.array(
+    [
+        (240, 208, 186),
+        (232, 190, 160),
+        (226, 176, 132),
+        (196, 136, 94),
+        (146, 92, 62),
+        (98, 64, 46),
+    ]
+)
+HAIRS: Final = (
+    (32, 27, 25),
+    (64, 43, 32),
+    (108, 70, 42),
+    (156, 108, 62),
+    (206, 168, 108),
+    (146, 146, 148),
+    (222, 220, 216),
+    (146, 66, 34),
+)
+EYES: Final = ((66, 42, 26), (98, 64, 34), (60, 92, 66), (66, 100, 142), (92, 100, 108))
+CLOTHES: Final = (
+    (52, 62, 92),
+    (140, 46, 50),
+    (60, 98, 76),
+    (210, 206, 198),
+    (38, 38, 42),
+    (176, 144, 82),
+)
+HAIR_STYLES: Final = ("bald", "short", "fringe", "long", "curly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +129,51 @@ class Identity:
         low, high = np.array(ranges).T
         place = 0.5 + variety * (rng.random(len(ranges)) - 0.5)
         return cls(*(low + place * (high - low)).tolist())
+
+
+def tint(
+    colour: Colour, factor: float, towards: Colour = (0, 0, 0), fraction: float = 0.0
+) -> Colour:
+    """Return a colour scaled in brightness by a factor, then mixed with a fraction of another."""
+    mixed = (
+        min(255, round((1 - fraction) * factor * own + fraction * other))
+        for own, other in zip(colour, towards, strict=True)
+    )
+    red, green, blue = mixed
+    return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Colours, hair, beard and glasses of a person."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    lips: Colour
+    shirt: Colour
+    style: str
+    beard: str  # 'none', 'stubble', 'full'
+    glasses: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, variety: float) -> "Traits":
+        """Draw traits; the probability of glasses and of beards is proportional to `variety`."""
+        tone = rng.random() * (len(SKINS) - 1.001)
+        below, weight = int(tone), tone % 1
+        rgb = (1 - weight) * SKINS[below] + weight * SKINS[below + 1] + rng.uniform(-8, 8, 3)
+        red, green, blue = rgb.clip(0, 255).astype(int).tolist()
+        skin = (red, green, blue)
+        hair = HAIRS[rng.integers(len(HAIRS))]
+        iris = EYES[rng.integers(len(EYES))]
+        shirt = CLOTHES[rng.integers(len(CLOTHES))]
+        style = HAIR_STYLES[rng.integers(len(HAIR_STYLES))]
+        made_up, bearded, glasses = rng.random(3)
+        lips = tint(skin, 0.80, (178, 52, 62), 0.30 + 0.4 * (made_up < 0.25))
+        beard = "none"
+        if style in ("bald", "short") and bearded < 0.45 * variety:
+            beard = "full" if bearded < 0.2 * variety else "stubble"
+        return cls(skin, hair, iris, lips, shirt, style, beard, bool(glasses < 0.15 * variety))
 
 
 @dataclass(frozen=True, slots=True)
