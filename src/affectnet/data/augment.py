@@ -169,18 +169,16 @@ def _steps(
 ) -> list[Step]:
     """Return the steps that the settings turn on, with parameters drawn for the whole batch."""
     steps: list[Step] = []
+    n = len(draws["hflip"])
 
     def between(name: str, low: float, high: float) -> Tensor:
         return draws[name] * (high - low) + low
 
-    def change_all(op: Callable[..., Tensor], *parameters: Tensor) -> None:
-        moved = [values.to(device) for values in parameters]
-        steps.append(lambda images, part: op(images, *(values[part] for values in moved)))
-
-    def change_some(
-        name: str, fraction: float, op: Callable[..., Tensor], *parameters: Tensor | list[Any]
+    def change(
+        op: Callable[..., Tensor], *parameters: Tensor | list[Any], some: str | None = None
     ) -> None:
-        chosen = (draws[name] < fraction).tolist()
+        """Add a step that changes all images, or the fraction that the setting `some` states."""
+        chosen = (draws[some] < getattr(use, some)).tolist() if some else [True] * n
         moved = [v.to(device) if isinstance(v, Tensor) else v for v in parameters]
 
         def step(images: Tensor, part: slice) -> Tensor:
@@ -204,7 +202,7 @@ def _steps(
         lens = torch.stack([between("wide", 0.12, 0.18), between("high", 0.08, 0.14)], dim=1)
         tint = torch.stack([between("shade", 0, 0.25), draws["opacity"]], dim=1)
         rim = between("rim", 0.01, 0.05)
-        change_some("glasses", use.glasses, image_ops.wear_glasses, eyes, lens, rim, tint)
+        change(image_ops.wear_glasses, eyes, lens, rim, tint, some="glasses")
     if use.resamples:
         shifts = [between(name, -use.shift, use.shift) for name in ("right", "down")]
         columns, rows = image_ops.warp_lines(
@@ -215,49 +213,49 @@ def _steps(
             hflip=draws["hflip"] < use.hflip,
             vflip=draws["vflip"] < use.vflip,
         )
-        change_all(partial(image_ops.warp, fill=use.fill), columns, rows)
+        change(partial(image_ops.warp, fill=use.fill), columns, rows)
     else:
         if use.hflip:
-            change_some("hflip", use.hflip, lambda images: images.flip(-1))
+            change(lambda images: images.flip(-1), some="hflip")
         if use.vflip:
-            change_some("vflip", use.vflip, lambda images: images.flip(-2))
+            change(lambda images: images.flip(-2), some="vflip")
     if use.low_resolution:
         sides = between("side", use.low_resolution_side, 1.0).tolist()
-        change_some("low_resolution", use.low_resolution, image_ops.low_resolution, sides)
+        change(image_ops.low_resolution, sides, some="low_resolution")
     if use.motion:
         shortest, longest = (length * max(height, width) for length in use.motion_length)
         length, direction = between("length", shortest, longest), between("direction", 0, 180)
         taps = image_ops.motion_taps(length, direction, math.ceil(longest / 2))
-        change_some("motion", use.motion, image_ops.motion_blur, taps)
+        change(image_ops.motion_blur, taps, some="motion")
     if use.blur:
         taps = image_ops.blur_taps(between("sigma", *use.blur_sigma))
-        change_some("blur", use.blur, image_ops.gaussian_blur, taps)
+        change(image_ops.gaussian_blur, taps, some="blur")
     if use.exposure:
         low, high = (math.log(bound) for bound in use.exposure_gamma)
         exponents = between("exponent", low, high).exp()
-        change_some("exposure", use.exposure, image_ops.adjust_gamma, exponents)
+        change(image_ops.adjust_gamma, exponents, some="exposure")
     for name, reach, op in (
         ("brightness", use.brightness, image_ops.adjust_brightness),
         ("contrast", use.contrast, image_ops.adjust_contrast),
         ("saturation", use.saturation, image_ops.adjust_saturation),
     ):
         if reach:
-            change_all(op, between(name, 1 - reach, 1 + reach))
+            change(op, between(name, 1 - reach, 1 + reach))
     if use.grey:
-        change_some("grey", use.grey, image_ops.to_grey)
+        change(image_ops.to_grey, some="grey")
     if use.noise:
         seeds = (draws["seed"] * 2**24).long().tolist()  # a float32 draw has 24 bits
         std = between("std", 0, use.noise_std)
-        change_some("noise", use.noise, image_ops.add_noise, std, seeds)
+        change(image_ops.add_noise, std, seeds, some="noise")
     if use.jpeg:
         qualities = between("quality", *use.jpeg_quality).round().long().tolist()
-        change_some("jpeg", use.jpeg, image_ops.through_jpeg, qualities)
+        change(image_ops.through_jpeg, qualities, some="jpeg")
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)
         boxes = _boxes(area, aspect, draws["top"], draws["left"], height, width)
         colours = torch.stack([draws[name] for name in ("red", "green", "blue")], dim=1)
-        change_some("erasing", use.erasing, image_ops.erase, boxes, colours)
+        change(image_ops.erase, boxes, colours, some="erasing")
     return steps
 
 

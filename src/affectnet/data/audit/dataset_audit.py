@@ -94,23 +94,17 @@ class Audit:
     def count_columns(self) -> list[CountColumn]:
         """Return the counts per class as columns: each part's splits, their sum, the published."""
         columns = []
-        compared: set[str] = set()
+        rest = dict(self.counts)
+        same = np.zeros(N_EXPRESSIONS, bool)
         for pair in self.recognition.comparisons:
-            own = [split for split in pair.part.splits if split in self.counts]
-            differs = pair.actual != np.array(pair.part.counts)
-            alone = len(own) == 1
-            same = np.zeros(N_EXPRESSIONS, bool)
-            columns += [
-                CountColumn(name, self.counts[name], differs if alone else same) for name in own
-            ]
-            if not alone:
-                columns.append(CountColumn(pair.where, pair.actual, differs))
-            columns.append(CountColumn("published", np.array(pair.part.counts), same))
-            compared |= set(own)
-        rest = [name for name in self.counts if name not in compared]
-        return columns + [
-            CountColumn(name, self.counts[name], np.zeros(N_EXPRESSIONS, bool)) for name in rest
-        ]
+            own = {name: rest.pop(name) for name in pair.part.splits if name in rest}
+            published = np.array(pair.part.counts)
+            if len(own) > 1:
+                columns += [CountColumn(name, counts, same) for name, counts in own.items()]
+            title = pair.where if len(own) > 1 else next(iter(own))
+            columns.append(CountColumn(title, pair.actual, pair.actual != published))
+            columns.append(CountColumn("published", published, same))
+        return columns + [CountColumn(name, counts, same) for name, counts in rest.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole audit, every list complete, as values for JSON."""
@@ -170,17 +164,14 @@ class Audit:
         return dict(zip(self.classes, counts, strict=False))
 
     def _face(self, row: int) -> dict[str, Any]:
-        expression = expression_name(int(self.rows.expression[row]))
-        return {
-            "split": self.rows.split_of(row),
-            "id": self.rows.ids[row],
-            "expression": expression,
-        }
+        name = expression_name(int(self.rows.expression[row]))
+        return {"split": self.rows.split_of(row), "id": self.rows.ids[row], "expression": name}
 
     def _wrong_labels(self) -> dict[str, Any] | None:
         if self.suspects is None:
             return None
         found = self.suspects.found
+        rows = zip(self.suspects.rows.tolist(), found.suggested, found.margin, strict=True)
         return {
             "split": self.suspects.split,
             "faces": self.suspects.n,
@@ -192,9 +183,7 @@ class Audit:
                     "suggested": expression_name(int(suggested)),
                     "margin": float(margin),
                 }
-                for row, suggested, margin in zip(
-                    self.suspects.rows.tolist(), found.suggested, found.margin, strict=True
-                )
+                for row, suggested, margin in rows
             ],
         }
 
