@@ -34,8 +34,8 @@ def overlap(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """
     source = iter(items)
     thread = _Thread()
+    pending = deque(thread.submit(next, source, _END) for _ in range(depth + 1))
     try:
-        pending = deque(thread.submit(next, source, _END) for _ in range(depth + 1))
         while (item := pending.popleft().result()) is not _END:
             pending.append(thread.submit(next, source, _END))
             yield item

@@ -7,10 +7,9 @@ YuNet: Wu et al., "YuNet: a tiny millisecond-level face detector", Machine Intel
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,13 +33,12 @@ _one_at_a_time = threading.Lock()
 _MAX_FACES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One face that the detector found; `score` in (0, 1]."""
+class Candidate(NamedTuple):
+    """A face before it is classified; landmarks and score, in (0, 1], where the detector ran."""
 
     box: Box
-    landmarks: Landmarks
-    score: float
+    landmarks: Landmarks | None = None
+    score: float | None = None
 
 
 class FaceDetector:
@@ -63,7 +61,7 @@ class FaceDetector:
         self._file = yunet_file()
         self._thread = threading.local()  # OpenCV's detector stores the size of its last image
 
-    def detect(self, image: Pixels) -> list[Detection]:
+    def detect(self, image: Pixels) -> list[Candidate]:
         """Find the faces in an upright RGB image (height, width, 3), the largest first."""
         height, width = image.shape[:2]
         long = max(height, width)
@@ -74,7 +72,7 @@ class FaceDetector:
             found = self._search(image, MIN_SIDE / long)
         return sorted(found, key=lambda face: -face.box.width * face.box.height)
 
-    def _search(self, image: Pixels, scale: float) -> list[Detection]:
+    def _search(self, image: Pixels, scale: float) -> list[Candidate]:
         height, width = image.shape[:2]
         # An extreme strip (20,000 x 1) keeps a width of a few pixels.
         small = (max(8, round(width * scale)), max(8, round(height * scale)))
@@ -97,7 +95,7 @@ class FaceDetector:
             if inside and row[2] >= 1 and row[3] >= 1 and row[14] >= self.min_score:
                 numbers = [float(value) for value in row]
                 points = tuple((numbers[i], numbers[i + 1]) for i in range(4, 14, 2))
-                found.append(Detection(Box(*numbers[:4]), points, min(numbers[14], 1.0)))
+                found.append(Candidate(Box(*numbers[:4]), points, min(numbers[14], 1.0)))
         return found
 
     def _detector(self) -> Any:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,7 +24,6 @@ from affectnet.labels import CIRCUMPLEX, COLOURS
 from affectnet.threads import Background
 
 Colour = tuple[int, int, int]
-Trace = Iterable[tuple[float, float, float]]
 
 LARGEST_SIDE: Final = 2048
 """Long side of annotated images, at most, in pixels."""
@@ -81,8 +80,7 @@ class Traces:
             if face.track is not None:
                 trace = self.points.setdefault(face.track, deque())
                 trace.append((time, face.valence, face.arousal))
-        for track in list(self.points):
-            trace = self.points[track]
+        for track, trace in list(self.points.items()):
             while trace and time - trace[0][0] > TRACE_SECONDS:
                 trace.popleft()
             if not trace:
@@ -115,7 +113,7 @@ def annotate(
     """
     image = Image.fromarray(shrink(pixels, largest))
     scale = image.width / (result.width or pixels.shape[1])
-    unit = _unit(image.size)
+    unit = max(1.0, min(image.size) / 400)  # of line widths: 1 for 400 px
     draw = ImageDraw.Draw(image)
     numbers = _numbers(result.faces)
     # In order of size, the smallest last, so that no label of a large face hides a small one.
@@ -135,11 +133,6 @@ def annotate(
             place = _emptiest_corner(image.size, side, gap, list(boxes.values()))
         _draw_panel(image, place, side, result.faces, numbers, traces)
     return np.asarray(image)
-
-
-def _unit(size: tuple[int, int]) -> float:
-    """Return the line width for an image of this size: 1 for 400 px."""
-    return max(1.0, min(size) / 400)
 
 
 def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
@@ -236,15 +229,11 @@ def _panel_background(side: int) -> Image.Image:
     draw.rounded_rectangle((0, 0, n - 1, n - 1), n * 0.06, fill=_PANEL)
     middle, radius = n / 2, _radius(n)
     line = (150, 162, 174, 255)
-    draw.ellipse(
-        (middle - radius, middle - radius, middle + radius, middle + radius), outline=line, width=k
-    )
+    draw.circle((middle, middle), radius, outline=line, width=k)
     draw.line((middle - radius, middle, middle + radius, middle), line, k)
     draw.line((middle, middle - radius, middle, middle + radius), line, k)
     for name, at in CIRCUMPLEX.items():
-        x, y = _on_panel(at, n)
-        r = n * 0.012
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=(*colour_of(name), 255))
+        draw.circle(_on_panel(at, n), n * 0.012, fill=(*colour_of(name), 255))
     background = background.resize((side, side), Image.Resampling.LANCZOS)
     font = _font(max(9, round(side * 0.062)))
     draw = ImageDraw.Draw(background)
@@ -289,11 +278,10 @@ def _draw_panel(
     r = max(2.0 * k, n * (0.045 if several else 0.03))
     font = _font(max(9, round(1.45 * r)))
     for i in reversed(range(len(faces))):
-        x, y = _on_panel((faces[i].valence, faces[i].arousal), n)
-        colour = colour_of(faces[i].expression)
-        draw.ellipse((x - r, y - r, x + r, y + r), (*colour, 255), WHITE, k)
+        at = _on_panel((faces[i].valence, faces[i].arousal), n)
+        draw.circle(at, r, (*colour_of(faces[i].expression), 255), WHITE, k)
         if several:
-            draw.text((x, y), str(numbers[i]), (*WHITE, 255), font, anchor="mm")
+            draw.text(at, str(numbers[i]), (*WHITE, 255), font, anchor="mm")
     panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
     image.paste(panel, place, panel)
 

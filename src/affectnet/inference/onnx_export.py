@@ -217,7 +217,12 @@ def export_onnx(
         write_graph(exported, new)
         if precision == "int8":
             assert calibration is not None
-            quantise(new, _graph_input(model, calibration[:MAX_CALIBRATION], inside))
+            ranging: NDArray[Any] = calibration[:MAX_CALIBRATION]
+            if not inside:
+                prep = model.preprocessing
+                mean, std = np.array(prep.mean, np.float32), np.array(prep.std, np.float32)
+                ranging = normalised(ranging, mean, std)
+            quantise(new, ranging)
         _add_metadata(new, model, precision, inside)
         found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
         fault = found.fault(precision)
@@ -225,8 +230,7 @@ def export_onnx(
             raise WeightsError(
                 f"the ONNX file predicts differently from PyTorch on {len(faces)} faces "
                 f"({fault}); nothing was written"
-                + ("; export without --int8" if precision == "int8" else "")
-                + ("; export without --fp16" if precision == "fp16" else "")
+                + ("" if precision == "fp32" else f"; export without --{precision}")
             )
     return found
 
@@ -270,14 +274,6 @@ def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> Mod
     cuts = sorted({min(cut, len(faces)) for cut in cuts})
     outputs = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
     return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
-
-
-def _graph_input(model: AffectModel, faces: Faces, inside: bool) -> NDArray[Any]:
-    """Return the faces in the form that the graph takes."""
-    prep = model.preprocessing
-    if inside:
-        return faces
-    return normalised(faces, np.array(prep.mean, np.float32), np.array(prep.std, np.float32))
 
 
 def write_graph(module: Exported, path: Path) -> None:

@@ -7,16 +7,16 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.crop import DEFAULT_MARGIN, Box, Landmarks, as_boxes, crop_face, shrink
+from affectnet.data.crop import DEFAULT_MARGIN, Box, as_boxes, crop_face, shrink
 from affectnet.data.images import Pixels, as_face, as_pixels, one_large_at_a_time, read_file
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike
-from affectnet.inference.detector import IMAGE_SIZE, MIN_SCORE, FaceDetector
+from affectnet.inference.detector import IMAGE_SIZE, MIN_SCORE, Candidate, FaceDetector
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.threads import cores, ordered_map
 
@@ -26,14 +26,6 @@ PIXELS_SIDE: Final = 2048
 """Long side, at most, of the pixels that are returned with a result."""
 _WAITING_BYTES: Final = 128 * 2**20
 """Pixels of images that wait for a batch to fill take at most this, a single image excepted."""
-
-
-class Candidate(NamedTuple):
-    """A face before the model has classified it."""
-
-    box: Box
-    landmarks: Landmarks | None
-    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +164,14 @@ class Pipeline:
         size = self.classifier.size
         if faces == "none":
             crop, width, height = as_face(image, size, self.classifier.interpolation)
-            whole = Candidate(Box(0.0, 0.0, float(width), float(height)), None, None)
+            whole = Candidate(Box(0.0, 0.0, float(width), float(height)))
             pixels = shrink(as_pixels(image), PIXELS_SIDE) if keep_pixels else None
             return Prepared(PictureResult(source, width, height), (whole,), crop[None], pixels)
         pixels = as_pixels(image)
         if boxes is None:
-            found = self.detector.detect(pixels)
-            candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
+            candidates = self.detector.detect(pixels)
         else:
-            candidates = [Candidate(box, None, None) for box in as_boxes(boxes)]
+            candidates = [Candidate(box) for box in as_boxes(boxes)]
         height, width = pixels.shape[:2]
         prepared = self.crop(pixels, candidates, PictureResult(source, width, height))
         return replace(prepared, pixels=shrink(pixels, PIXELS_SIDE)) if keep_pixels else prepared

@@ -11,7 +11,12 @@ from PIL import Image
 
 from affectnet.data.images import is_tensor
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.classifiers import ClassifierLike, Mirrored, WithoutContempt
+from affectnet.inference.classifiers import (
+    ClassifierLike,
+    Mirrored,
+    OnnxClassifier,
+    WithoutContempt,
+)
 from affectnet.inference.detector import MIN_SCORE
 from affectnet.inference.pipeline import Faces, Pipeline, check_choice
 from affectnet.inference.results import PictureResult, Results
@@ -135,19 +140,18 @@ def load(
     place = resolve_model(model)
     classifier: ClassifierLike
     if isinstance(place, Path) and place.suffix.lower() == ".onnx":
-        from affectnet.inference.classifiers import OnnxClassifier
-
         classifier = OnnxClassifier(place, device)
     else:
         try:
-            from affectnet.inference.torch_classifier import load_classifier
+            from affectnet.inference.torch_classifier import TorchClassifier
+            from affectnet.models.affect_model import AffectModel
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"the model {model} needs {error.name or 'PyTorch'}, which is not installed; "
                 "install it, or give a file that `affectnet export` wrote, which does not need it"
             ) from error
 
-        classifier = load_classifier(place, revision=revision, device=device)
+        classifier = TorchClassifier(AffectModel.from_pretrained(place, revision=revision), device)
     if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
     if flip:

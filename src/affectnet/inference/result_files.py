@@ -3,8 +3,8 @@
 import csv
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from affectnet.errors import ConfigError
 from affectnet.inference.results import COLUMNS, PictureResult
 
-FORMATS: Final = (".csv", ".json", ".jsonl", ".parquet")
 _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -24,72 +23,6 @@ class _Format(Protocol):
     def write(self, result: PictureResult) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
-
-
-class ResultWriter:
-    """Writes results into a file that is valid after an interruption too; a context manager.
-
-    CSV and JSON lines are flushed every second; JSON and Parquet are closed properly on leaving,
-    also after an error or Ctrl-C.
-
-    Args:
-        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; an existing file is replaced.
-
-    Raises `ConfigError` for another extension.
-    """
-
-    def __init__(self, path: Path) -> None:
-        check_format(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kinds: dict[str, type[_Csv] | type[_Json] | type[_JsonLines] | type[_Parquet]] = {
-            ".csv": _Csv,
-            ".json": _Json,
-            ".jsonl": _JsonLines,
-            ".parquet": _Parquet,
-        }
-        self._file: _Format = kinds[path.suffix.lower()](path)
-        self._flushed = time.monotonic()
-
-    def write(self, result: PictureResult) -> None:
-        """Write the rows of one image."""
-        self._file.write(result)
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._file.flush()
-            self._flushed = time.monotonic()
-
-    def __enter__(self) -> "ResultWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-
-def check_format(path: Path) -> None:
-    """Raise `ConfigError` where the path's extension is not one of `FORMATS`."""
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--out {path}: give a name that ends in {', '.join(FORMATS)}")
-
-
-class _Csv:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
-
-    def write(self, result: PictureResult) -> None:
-        for row in result.to_rows():
-            self._rows.writerow([_short(row.get(name)) for name in COLUMNS])
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class _JsonLines:
@@ -104,6 +37,17 @@ class _JsonLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _Csv(_JsonLines):
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, result: PictureResult) -> None:
+        for row in result.to_rows():
+            self._rows.writerow([_short(row.get(name)) for name in COLUMNS])
 
 
 class _Json(_JsonLines):
@@ -150,3 +94,49 @@ def _short(value: Any) -> Any:
     if value is None:
         return ""
     return f"{value:.7g}" if isinstance(value, float) else value
+
+
+FORMATS: Final[dict[str, Callable[[Path], _Format]]] = {
+    ".csv": _Csv,
+    ".json": _Json,
+    ".jsonl": _JsonLines,
+    ".parquet": _Parquet,
+}
+
+
+class ResultWriter:
+    """Writes results into a file that is valid after an interruption too; a context manager.
+
+    CSV and JSON lines are flushed every second; JSON and Parquet are closed properly on leaving,
+    also after an error or Ctrl-C.
+
+    Args:
+        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; an existing file is replaced.
+
+    Raises `ConfigError` for another extension.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_format(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = FORMATS[path.suffix.lower()](path)
+        self._flushed = time.monotonic()
+
+    def write(self, result: PictureResult) -> None:
+        """Write the rows of one image."""
+        self._file.write(result)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def check_format(path: Path) -> None:
+    """Raise `ConfigError` where the path's extension is not one of `FORMATS`."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--out {path}: give a name that ends in {', '.join(FORMATS)}")

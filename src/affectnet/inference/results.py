@@ -87,17 +87,10 @@ class FaceResult:
 
     def to_row(self) -> dict[str, Any]:
         """Return the face's columns of `COLUMNS`."""
-        named = zip(self.classes, self.probabilities, strict=True)
-        row: dict[str, Any] = {
-            "track": self.track,
-            "expression": self.expression,
-            "valence": self.valence,
-            "arousal": self.arousal,
-            **{f"p_{name}": value for name, value in named},
-            **self.box._asdict(),
-            "score": self.score,
-        }
-        for name, (x, y) in zip(_POINTS, self.landmarks or (), strict=False):
+        row = self.to_dict()
+        probabilities, points = row.pop("probabilities"), row.pop("landmarks") or {}
+        row |= row.pop("box") | {f"p_{name}": value for name, value in probabilities.items()}
+        for name, (x, y) in points.items():
             row |= {f"{name}_x": x, f"{name}_y": y}
         return row
 
@@ -161,13 +154,8 @@ class PictureResult:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row of `COLUMNS` per face; one row with the status where there is none."""
-        common = {
-            "source": self.source,
-            "status": self.status,
-            "frame": self.frame,
-            "time": self.time,
-            "reason": self.reason,
-        }
+        names = ("source", "status", "frame", "time", "reason")
+        common = {name: getattr(self, name) for name in names}
         if not self.faces:
             return [common]
         return [common | {"face": i} | face.to_row() for i, face in enumerate(self.faces)]

@@ -56,19 +56,19 @@ def find_sources(inputs: Sequence[str]) -> list[InputSource]:
         except (OSError, ValueError):  # a name too long, or with a null byte
             exists = False
         if exists and path.is_dir():
-            for file in _walk(path):
-                name = os.path.relpath(file, given)
-                found.setdefault(file, InputSource(_kind_of_file(file), file, name))
+            files = [(file, os.path.relpath(file, given)) for file in _walk(path)]
         elif exists:
-            found.setdefault(given, InputSource(_kind_of_file(given), given, path.name))
+            files = [(given, path.name)]
         elif re.fullmatch(r"\d{1,3}", given):
             found.setdefault(given, InputSource("camera", given, f"camera-{given}"))
+            continue
         else:
-            files = _expand(given) if _GLOB.search(given) else []
+            names = _expand(given) if _GLOB.search(given) else []
+            files = [(file, Path(file).name) for file in names]
             if not files:
                 missing.append(given)
-            for file in files:
-                found.setdefault(file, InputSource(_kind_of_file(file), file, Path(file).name))
+        for file, name in files:
+            found.setdefault(file, InputSource(_kind_of_file(file), file, name))
     if missing:
         raise DataError(
             f"there is no file, folder or camera {', '.join(map(repr, missing))}; give images, "

@@ -1,7 +1,5 @@
 """A classifier of face crops that PyTorch runs."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,10 +48,3 @@ class TorchClassifier:
                 output.valence.float().cpu().numpy(),
                 output.arousal.float().cpu().numpy(),
             )
-
-
-def load_classifier(
-    model: str | Path, *, revision: str | None = None, device: str = "auto"
-) -> TorchClassifier:
-    """Load whatever `AffectModel.from_pretrained` takes; raises as that."""
-    return TorchClassifier(AffectModel.from_pretrained(model, revision=revision), device)

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,13 +101,6 @@ def overlap(some: Floats, others: Floats) -> Floats:
     return np.asarray(shared / union)
 
 
-class Filter(Protocol):
-    """Smooths one signal of k values."""
-
-    def __call__(self, values: Floats, time: float) -> Floats:
-        """Return the smoothed values (k,) at `time` in seconds, which must increase."""
-
-
 class Ema:
     """Exponential moving average with a time constant, independent of the frame rate.
 
@@ -119,7 +112,7 @@ class Ema:
         self._state: tuple[Floats, float] | None = None
 
     def __call__(self, values: Floats, time: float) -> Floats:
-        """Return the average at `time`."""
+        """Return the average of k values at `time` in seconds, which must increase."""
         if self._state is not None:
             last, then = self._state
             values = last + (1 - math.exp((then - time) / self.seconds)) * (values - last)
@@ -147,7 +140,7 @@ class OneEuro:
         self._state: tuple[Floats, Floats, float] | None = None
 
     def __call__(self, values: Floats, time: float) -> Floats:
-        """Return the filtered values at `time`."""
+        """Return the filtered k values at `time` in seconds, which must increase."""
         speed = np.zeros_like(values)
         if self._state is not None:
             last, last_speed, then = self._state
@@ -177,7 +170,7 @@ class Smoother:
 
     def __init__(self, kind: Smoothing) -> None:
         self.kind = kind
-        self._filters: dict[int, Filter] = {}
+        self._filters: dict[int, Ema | OneEuro] = {}
 
     def __call__(
         self, track: int, probabilities: Floats, affect: Floats, time: float

@@ -18,8 +18,8 @@ import numpy as np
 from affectnet.data.crop import Box
 from affectnet.data.images import Pixels, media_kind, resize
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.detector import VIDEO_SIZE, FaceDetector, quiet_opencv
-from affectnet.inference.pipeline import Candidate, Faces, Pipeline, Prepared, check_choice
+from affectnet.inference.detector import VIDEO_SIZE, Candidate, FaceDetector, quiet_opencv
+from affectnet.inference.pipeline import Faces, Pipeline, Prepared, check_choice
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker
 from affectnet.threads import cores, ordered_map, overlap
@@ -74,15 +74,14 @@ class VideoReader:
 
     def __init__(self, source: str | Path | int) -> None:
         self.camera = isinstance(source, int)
+        arguments: tuple[Any, ...] = (source,)
         if not isinstance(source, int):
             _check_video_file(Path(source))
+            limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+            settings = [value for limit in limits for value in (limit, _TIMEOUT_MS)]
+            arguments = (str(source), cv2.CAP_FFMPEG, settings)
         with quiet_opencv():
-            if isinstance(source, int):
-                self._capture = cv2.VideoCapture(source)
-            else:
-                limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
-                settings = [value for limit in limits for value in (limit, _TIMEOUT_MS)]
-                self._capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, settings)
+            self._capture = cv2.VideoCapture(*arguments)
         if not self._capture.isOpened():
             raise DataError(
                 f"there is no camera {source} that can be opened"
@@ -236,13 +235,11 @@ def _prepare(
     height, width = frame.pixels.shape[:2]
     result = PictureResult(source, width, height, frame=frame.number, time=frame.time)
     if detector is None:
-        whole = Candidate(Box(0.0, 0.0, float(width), float(height)), None, None)
+        whole = Candidate(Box(0.0, 0.0, float(width), float(height)))
         classifier = predictor.classifier
         crop = resize(frame.pixels, classifier.size, classifier.interpolation)
         return Prepared(result, (whole,), crop[None], None)
-    found = detector.detect(frame.pixels)
-    candidates = [Candidate(face.box, face.landmarks, face.score) for face in found]
-    return predictor.crop(frame.pixels, candidates, result)
+    return predictor.crop(frame.pixels, detector.detect(frame.pixels), result)
 
 
 def _track(result: PictureResult, tracker: Tracker, smoother: Smoother) -> PictureResult:

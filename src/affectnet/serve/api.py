@@ -120,7 +120,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     )
     async def predict(request: Request, faces: Faces | None = None) -> JSONResponse:
         async with service.images.place() as place, _upload(request) as upload:
-            data = await _bytes(upload, service.limits.image_bytes, "--max-mb")
+            chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
+            data = b"".join([chunk async for chunk in chunks])
             return JSONResponse(await place.run(service.predict, data, faces))
 
     @app.post(
@@ -136,7 +137,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     ) -> JSONResponse:
         async with service.videos.place() as place, _upload(request) as upload:
             with tempfile.NamedTemporaryFile(dir=service.folder, suffix=".video") as file:
-                await _copy(upload, file, service.limits.video_bytes)
+                async for chunk in _chunks(upload, service.limits.video_bytes, "--max-video-mb"):
+                    file.write(chunk)
+                file.flush()
                 found = await place.run(service.predict_video, Path(file.name), faces, seconds, fps)
             return JSONResponse(found)
 
@@ -172,32 +175,19 @@ async def _upload(request: Request) -> AsyncIterator[Request | UploadFile]:
             await form.close()
 
 
-async def _chunks(upload: Request | UploadFile) -> AsyncIterator[bytes]:
-    if isinstance(upload, UploadFile):
-        while chunk := await upload.read(_CHUNK):
-            yield chunk
-    else:
-        async for chunk in upload.stream():
-            yield chunk
-
-
-async def _bytes(upload: Request | UploadFile, allowed: int, setting: str) -> bytes:
-    data = bytearray()
-    async for chunk in _chunks(upload):
-        data += chunk
-        if len(data) > allowed:
-            raise too_large(None, allowed, setting)
-    return bytes(data)
-
-
-async def _copy(upload: Request | UploadFile, file: Any, allowed: int) -> None:
+async def _chunks(upload: Request | UploadFile, allowed: int, setting: str) -> AsyncIterator[bytes]:
+    """Yield the uploaded bytes; raises `Refusal` where there are more than allowed."""
     size = 0
-    async for chunk in _chunks(upload):
+    async for chunk in _blocks(upload) if isinstance(upload, UploadFile) else upload.stream():
         size += len(chunk)
         if size > allowed:
-            raise too_large(None, allowed, "--max-video-mb")
-        file.write(chunk)
-    file.flush()
+            raise too_large(None, allowed, setting)
+        yield chunk
+
+
+async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
+    while chunk := await file.read(_CHUNK):
+        yield chunk
 
 
 _SWEEP_EVERY: Final = 60.0

@@ -247,7 +247,8 @@ class Guard:
         if method != "POST":
             await answer.page(200, login_page())
             return
-        text = (await _read(_Body(receive, answer, 4096, _IDLE).receive)).decode("utf-8", "replace")
+        body = _Body(receive, answer, (4096, ""), _IDLE)
+        text = (await _read(body.receive)).decode("utf-8", "replace")
         if self.password.fits(parse_qs(text).get("password", [""])[0]):
             secure = "; Secure" if scope.get("scheme") == "https" else ""
             cookie = f"{COOKIE}={self.password.ticket}; Path=/; HttpOnly; SameSite=Strict{secure}"
@@ -345,10 +346,10 @@ class _Body:
     """Limits the size of a request's body, and the time to receive it."""
 
     def __init__(
-        self, receive: Receive, answer: "_Answer", allowed: tuple[int, str] | int, timeout: float
+        self, receive: Receive, answer: "_Answer", allowed: tuple[int, str], timeout: float
     ) -> None:
         self._receive, self._answer = receive, answer
-        self.allowed, self.setting = allowed if isinstance(allowed, tuple) else (allowed, "")
+        self.allowed, self.setting = allowed
         self.deadline = time.monotonic() + timeout
         self._size, self._more = 0, True
 

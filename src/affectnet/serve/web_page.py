@@ -182,7 +182,10 @@ def _box(face: FaceResult, i: int, side: int) -> str:
 def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
     box = Box(*(scale * value for value in face.box))
     thumb = data_uri(crop_face(pixels, box, _THUMBNAIL, margin=0.15), "jpeg", _QUALITY)
-    named = sorted(zip(face.classes, face.probabilities, strict=True), key=_order)
+    named = sorted(
+        zip(face.classes, face.probabilities, strict=True),
+        key=lambda pair: EXPRESSIONS.index(pair[0]),
+    )
     bars = "".join(
         f'<li class="an-bar" data-expression="{name}"><span>{name}</span>'
         f'<i><b style="width:{100 * p:.1f}%;background:{COLOURS[name]}"></b></i>'
@@ -197,10 +200,6 @@ def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
         f"<footer><span>valence <b>{signed(face.valence)}</b></span>"
         f"<span>arousal <b>{signed(face.arousal)}</b></span></footer></article>"
     )
-
-
-def _order(pair: tuple[str, float]) -> int:
-    return EXPRESSIONS.index(pair[0])
 
 
 _HERE: Final = files("affectnet.serve")
@@ -324,12 +323,9 @@ def _forget_soon(service: Service, path: Path) -> None:
 
 
 async def _predict_html(service: Service, data: bytes) -> str:
-    def work() -> str:
-        return image_html(*service.predict_pixels(data))
-
     try:
         async with service.images.place() as place:
-            return await place.run(work)
+            return await place.run(lambda: image_html(*service.predict_pixels(data)))
     except (AffectNetError, Refusal) as error:
         return _error_html(str(error))
 
@@ -353,7 +349,7 @@ async def _predict_video(service: Service, path: Path) -> AsyncIterator[str]:
 
 def _video_html(video: VideoSummary) -> str:
     courses = video.over_time.courses()
-    people = f"{len(courses)} {'person' if len(courses) == 1 else 'persons'}"
+    people = counted(len(courses), "person")
     note = f'<p class="an-note">{html.escape(video.note)}</p>' if video.note else ""
     return (
         f'<div class="an-video"><video controls muted playsinline src="results/{video.file.name}">'

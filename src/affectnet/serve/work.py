@@ -193,11 +193,8 @@ class Place:
             self._work.add_done_callback(self._leave_later)
 
     def _leave_later(self, _: object) -> None:
-        def leave() -> None:
-            self.gate.inside -= 1
-
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(leave)
+            self.loop.call_soon_threadsafe(self.leave)
 
 
 @dataclass(slots=True)
