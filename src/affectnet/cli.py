@@ -10,6 +10,7 @@ import io
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -253,20 +254,15 @@ def _one_line(box: str, name: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip(" │|") for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("╭", "╰"))]
-    message: list[str] = []
-    for line in lines:
-        if line.startswith("─"):
-            break
-        message.append(line)
-    said = " ".join(message).rstrip(".")
-    if "'described' for argument '--augment'" in said:
+    message = " ".join(takewhile(lambda line: not line.startswith("─"), lines)).rstrip(".")
+    if "'described' for argument '--augment'" in message:
         return "--augment described is now called notebook; give --augment notebook"
-    optional = re.search(r"(--\S+): no type matching {None}\|(\w+).*? from \['(.*?)'\]", said)
+    optional = re.search(r"(--\S+): no type matching {None}\|(\w+).*? from \['(.*?)'\]", message)
     if optional:
         flag, kind, value = optional.groups()
-        said = f"{flag} is {value!r}, allowed are {kind} and None"
-    missing = re.search(r"(?:Missing from|following arguments are required).*?:\s*(.*)", said)
+        message = f"{flag} is {value!r}, allowed are {kind} and None"
+    missing = re.search(r"(?:Missing from|following arguments are required).*?:\s*(.*)", message)
     if missing:
-        flags = re.findall(r"--[\w-]+", said) or [missing.group(1)]
-        said = f"missing: {', '.join(flags)}"
-    return f"{said}; `affectnet {name} --help` lists what is allowed"
+        flags = re.findall(r"--[\w-]+", message) or [missing.group(1)]
+        message = f"missing: {', '.join(flags)}"
+    return f"{message}; `affectnet {name} --help` lists what is allowed"

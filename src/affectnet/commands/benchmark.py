@@ -248,7 +248,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def _raise_stopped(number: int, _: FrameType | None) -> None:
     name = signal.Signals(number).name
     raise Stopped(
-        number, f"stopped by {name}; finished work is kept, and the same command continues"
+        number, f"stopped by {name}; finished work is saved, and the same command continues"
     )
 
 

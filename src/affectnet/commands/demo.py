@@ -79,12 +79,8 @@ def demo(config: DemoConfig) -> None:
     page = config.out / "report.html"
     report(ReportConfig(runs=tuple(runs), out=page))
     _heading("affectnet predict photos --annotate marked")
-    predict(
-        PredictConfig(
-            inputs=(str(_photos(config.out / "photos")),),
-            annotate=config.out / "marked",
-        )
-    )
+    photos = str(_photos(config.out / "photos"))
+    predict(PredictConfig(inputs=(photos,), annotate=config.out / "marked"))
     _heading(f"done in {time.monotonic() - started:.0f} s; open {page.resolve()}")
 
 

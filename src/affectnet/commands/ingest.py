@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from tqdm import tqdm
 
-from affectnet.config import IngestConfig
+from affectnet.config import IngestConfig, settings_of
 from affectnet.data.readers.classes import Classes
 from affectnet.data.readers.detect import read_release
 from affectnet.data.readers.engine import ReadOptions
@@ -140,12 +140,9 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
         content_hash=content,
         version=__version__,
         settings={
-            "val_fraction": config.val_fraction,
-            "seed": config.seed,
-            "max_per_class": config.max_per_class,
+            **settings_of(config, "val_fraction", "seed", "max_per_class"),
             "left_out_by_cap": left_out,
-            "without_contempt": config.without_contempt,
-            "check": config.check,
+            **settings_of(config, "without_contempt", "check"),
             "soft": soft,
         }
         | release.settings,
@@ -155,16 +152,8 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
 
 
 def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
-    options = ReadOptions(
-        scratch=scratch,
-        check=config.check,
-        progress=bars.new,
-        margin=config.margin,
-        face_size=config.face_size,
-        align=config.align,
-        class_order=config.class_order,
-        labels=config.labels,
-    )
+    names = ("check", "margin", "face_size", "align", "class_order", "labels")
+    options = ReadOptions(scratch=scratch, progress=bars.new, **settings_of(config, *names))
     return read_release(config.release, config.sources, options)
 
 

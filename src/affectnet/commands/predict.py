@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,27 +110,22 @@ def _predict_all(
     """Predict consecutive images together, and videos one by one, in the order given."""
     bar: tqdm[Any]
     with tqdm(total=len(sources), unit="file", disable=None) as bar:
-        images: list[InputSource] = []
-        for source in sources:
-            if source.kind == "image":
-                images.append(source)
+        for are_images, group in groupby(sources, lambda source: source.kind == "image"):
+            if are_images:
+                yield from _predict_images(config, predictor, group, targets, bar)
                 continue
-            yield from _predict_images(config, predictor, images, targets, bar)
-            images = []
-            yield from _predict_stream(config, predictor, source, targets.get(source.path))
-            bar.update()
-        yield from _predict_images(config, predictor, images, targets, bar)
+            for source in group:
+                yield from _predict_stream(config, predictor, source, targets.get(source.path))
+                bar.update()
 
 
 def _predict_images(
     config: PredictConfig,
     predictor: Predictor,
-    images: list[InputSource],
+    images: Iterable[InputSource],
     targets: dict[str, Path],
     bar: "tqdm[Any]",
 ) -> Iterator[PictureResult]:
-    if not images:
-        return
     with ExitStack() as stack:
         prepared = predictor.prepare_all(
             ((image.path, None) for image in images),
@@ -208,7 +204,7 @@ def _save_over_time(over_time: OverTime, video: Path) -> None:
 
 
 class _Summary:
-    """Counts the results, and keeps the first ones for the terminal."""
+    """Counts the results, and stores the first ones for the terminal."""
 
     def __init__(self, show: bool) -> None:
         self.rows: list[PictureResult] = []

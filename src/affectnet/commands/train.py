@@ -24,7 +24,7 @@ from affectnet.commands.train_settings import (
     with_classes_of_data,
     write_config,
 )
-from affectnet.config import TrainConfig
+from affectnet.config import TrainConfig, settings_of
 from affectnet.data.augment import Mixing
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import DatasetInfo
@@ -71,7 +71,7 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     check_monitor(config, _labels(data, "val"))
     module = _create_module(config, model, data)
     devices = device_settings(
-        config.accelerator, config.devices, config.nodes, config.precision, config.strategy
+        **settings_of(config, "accelerator", "devices", "nodes", "precision", "strategy")
     )
 
     # All settings are valid: only now is an existing run deleted.
@@ -136,15 +136,10 @@ def _create_model(config: TrainConfig) -> AffectModel:
 def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
     data = AffectDataModule(
         config.data,
-        batch_size=config.batch_size,
         image_size=model.preprocessing.size,
         interpolation=model.preprocessing.interpolation,
-        workers=config.workers,
-        sampler=config.sampler,
-        seed=config.seed,
-        cache=config.cache,
-        max_per_class=config.max_per_class,
-        without_contempt=config.without_contempt,
+        **settings_of(config, "batch_size", "workers", "sampler", "seed", "cache"),
+        **settings_of(config, "max_per_class", "without_contempt"),
     )
     data.setup("fit")
     if config.without_contempt:
@@ -244,12 +239,8 @@ def _fit(
     trainer = make_trainer(
         run,
         stop=stop,
-        epochs=config.epochs,
-        monitor=config.monitor,
         keep=config.keep_checkpoints,
-        ema=config.ema,
-        clip_norm=config.clip_norm,
-        accumulate=config.accumulate,
+        **settings_of(config, "epochs", "monitor", "ema", "clip_norm", "accumulate"),
         **devices,
     )
     resume_from = run.last if config.resume and run.last.is_file() else None
@@ -264,7 +255,7 @@ def _fit(
 
 @contextmanager
 def _explain_stop(run: RunFolder) -> Iterator[None]:
-    """After a signal, say how to resume and queue a SLURM job again; leave Ctrl-C as it is."""
+    """After a signal, state how to resume and queue a SLURM job again; leave Ctrl-C as it is."""
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         yield

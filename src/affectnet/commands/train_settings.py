@@ -2,15 +2,16 @@
 
 import dataclasses
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any, Final
 
 import numpy as np
 import torch
 import yaml
 
-from affectnet.config import RENAMED, TrainConfig
+from affectnet.config import RENAMED, TrainConfig, settings_of
 from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.splits import class_weights
 from affectnet.data.store import DatasetInfo
@@ -47,13 +48,8 @@ def run_name(config: TrainConfig) -> str:
 
 def augmentation(config: TrainConfig) -> Augmentation:
     """The named set of augmentations, with the settings that were given."""
-    names = {field.name for field in dataclasses.fields(Augmentation)}
-    given = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name in names
-    }
-    return named_augmentation(config.augment).with_overrides(**given)
+    names = [f.name for f in dataclasses.fields(Augmentation) if hasattr(config, f.name)]
+    return named_augmentation(config.augment).with_overrides(**settings_of(config, *names))
 
 
 def loss_settings(
@@ -69,18 +65,15 @@ def loss_settings(
         "kind": config.loss,
         "class_weights": None if weights is None else torch.as_tensor(weights).float(),
         "class_counts": torch.as_tensor(counts).float(),
-        "logit_tau": config.logit_tau,
-        "label_smoothing": config.label_smoothing,
         "soft": config.soft_labels,
-        "va_loss": config.va_loss,
-        "va_weight": config.va_weight,
+        **settings_of(config, "logit_tau", "label_smoothing", "va_loss", "va_weight"),
     }
 
 
 def optimisation(config: TrainConfig) -> Optimisation:
     """Optimiser and schedule."""
     names = [field.name for field in dataclasses.fields(Optimisation)]
-    return Optimisation(**{name: getattr(config, name) for name in names})
+    return Optimisation(**settings_of(config, *names))
 
 
 _LIMITS: Final[tuple[Limit, ...]] = (
@@ -115,11 +108,7 @@ _LIMITS: Final[tuple[Limit, ...]] = (
 def check(config: TrainConfig) -> None:
     """Raise one `ConfigError` that lists everything that is wrong with `config` by itself."""
     faults = Faults(config, _LIMITS)
-    if not config.data:
-        faults.append("--data is required: a dataset folder made by `affectnet ingest`")
-    if config.resume and config.overwrite:
-        faults.append("--resume and --overwrite exclude each other")
-    faults += _faults_of_fine_tuning(config) + _faults_of_devices(config)
+    faults += [message for wrong, message in _combinations(config) if wrong]
     with faults.caught():
         if config.weights is not None and not local_path(config.weights).exists():
             faults.append(f"--weights {config.weights}: there is no such file or folder")
@@ -131,51 +120,53 @@ def check(config: TrainConfig) -> None:
     faults.raise_all()
 
 
-def _faults_of_fine_tuning(config: TrainConfig) -> list[str]:
-    frozen, faults = config.freeze == "backbone", []
-    if frozen:
-        for name, off in (("probe_epochs", 0), ("head_epochs", 0), ("layer_decay", 1.0)):
-            if getattr(config, name) != off:
-                flag = name.replace("_", "-")
-                faults.append(
-                    f"--{flag} is for fine-tuning, and --freeze backbone trains only the heads; "
-                    "leave out one of them"
-                )
-    if frozen and config.features == "once":
-        for name in ("mixup", "cutmix", "teacher"):
-            if getattr(config, name):
-                faults.append(
-                    f"--{name} needs images in every step, and --features once has only features; "
-                    "add --features live"
-                )
-    if config.unfreeze_every and not config.head_epochs:
-        faults.append("--unfreeze-every applies after --head-epochs; give that too")
-    if config.head_epochs >= config.epochs > 0 and config.head_epochs:
-        faults.append(
-            f"--head-epochs is {config.head_epochs}, allowed is less than --epochs "
-            f"({config.epochs}), or the backbone is never trained; use --freeze backbone for that"
+def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    """Whether each combination of settings that cannot be used is given, and the message on it."""
+    yield not config.data, "--data is required: a dataset folder made by `affectnet ingest`"
+    yield config.resume and config.overwrite, "--resume and --overwrite exclude each other"
+    frozen = config.freeze == "backbone"
+    for name, off in (("probe_epochs", 0), ("head_epochs", 0), ("layer_decay", 1.0)):
+        yield (
+            frozen and getattr(config, name) != off,
+            f"--{name.replace('_', '-')} is for fine-tuning, and --freeze backbone trains only the "
+            "heads; leave out one of them",
         )
-    return faults
-
-
-def _faults_of_devices(config: TrainConfig) -> list[str]:
-    faults = []
-    if config.compile and not on_gpu(config.accelerator) and not any(map(shutil.which, _COMPILERS)):
-        faults.append("--compile needs a C++ compiler on a CPU: install g++, or leave it out")
-    if config.strategy != "fsdp":
-        return faults
-    if config.optimizer == "muon":
-        faults.append(
-            "--strategy fsdp flattens matrices, and --optimizer muon needs their shapes; choose "
-            "adamw"
+    for name in ("mixup", "cutmix", "teacher"):
+        yield (
+            frozen and config.features == "once" and bool(getattr(config, name)),
+            f"--{name} needs images in every step, and --features once has only features; add "
+            "--features live",
         )
-    if config.head_epochs:
-        faults.append("--strategy fsdp cannot unfreeze layers later; leave out --head-epochs")
-    if config.clip_norm is not None:
-        faults.append("--strategy fsdp cannot clip the gradient's norm; add --clip-norm None")
-    if config.ema is not None:
-        faults.append("--strategy fsdp cannot average weights; leave out --ema")
-    return faults
+    yield (
+        config.unfreeze_every != 0 and config.head_epochs == 0,
+        "--unfreeze-every applies after --head-epochs; give that too",
+    )
+    yield (
+        config.head_epochs >= config.epochs > 0,
+        f"--head-epochs is {config.head_epochs}, allowed is less than --epochs ({config.epochs}), "
+        "or the backbone is never trained; use --freeze backbone for that",
+    )
+    yield (
+        config.compile and not on_gpu(config.accelerator) and not any(map(which, _COMPILERS)),
+        "--compile needs a C++ compiler on a CPU: install g++, or leave it out",
+    )
+    fsdp = config.strategy == "fsdp"
+    yield (
+        fsdp and config.optimizer == "muon",
+        "--strategy fsdp flattens matrices, and --optimizer muon needs their shapes; choose adamw",
+    )
+    yield (
+        fsdp and config.head_epochs != 0,
+        "--strategy fsdp cannot unfreeze layers later; leave out --head-epochs",
+    )
+    yield (
+        fsdp and config.clip_norm is not None,
+        "--strategy fsdp cannot clip the gradient's norm; add --clip-norm None",
+    )
+    yield (
+        fsdp and config.ema is not None,
+        "--strategy fsdp cannot average weights; leave out --ema",
+    )
 
 
 def check_monitor(config: TrainConfig, val: dict[str, np.ndarray]) -> None:
