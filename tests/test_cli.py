@@ -32,7 +32,7 @@ def test_version_and_overview() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         (["trian"], "did you mean 'train'?"),
         (["train", "--dta", "D"], "did you mean '--data'?"),
@@ -47,18 +47,18 @@ def test_version_and_overview() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
-    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = affectnet(*args)
     assert result.returncode == 2
-    assert says in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "--help"]])
-def test_a_closed_pipe_is_no_error(args: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(args: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "affectnet", *args],
         stdout=subprocess.PIPE,
@@ -73,7 +73,7 @@ def test_a_closed_pipe_is_no_error(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("epoch: 3", "did you mean 'epochs'?"),
         ("epochs: many", "--epochs"),
@@ -82,10 +82,10 @@ def test_a_closed_pipe_is_no_error(args: list[str]) -> None:
         ("augment: {hflip: 1}", "not a mapping"),
     ],
 )
-def test_a_mistake_in_yaml_is_named(text: str, says: str, tmp_path: Path) -> None:
+def test_a_mistake_in_yaml_is_named(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=says.replace("?", r"\?").replace("[", r"\[")):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?").replace("[", r"\[")):
         cli.parse("train", ["--data", "D", "--config", str(file)])
 
 
@@ -97,7 +97,7 @@ def test_positional_settings_stay_on_the_command_line(tmp_path: Path) -> None:
     assert cli.parse("evaluate", ["a", "b"]) == EvaluateConfig(runs=(Path("a"), Path("b")))
 
 
-def test_the_command_line_wins_wherever_it_stands(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_in_any_position(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("data: [A, B]\nepochs: 3\npretrained: false\nlr: 0.01\nname: null\n")
     before = cli.parse("train", ["--epochs", "7", "--pretrained", "--config", str(file)])

@@ -1,4 +1,4 @@
-"""`affectnet audit` from end to end: what it says, what it writes, and its exit status."""
+"""`affectnet audit` from end to end: its output, its files, and its exit status."""
 
 import io
 import json
@@ -57,21 +57,21 @@ def faulty(faces: list[Face], tmp_path: Path) -> Path:
 
 def test_a_clean_dataset_passes_strictly(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["audit", str(clean), "--strict"]) == 0
-    said = capsys.readouterr().out
-    assert "0 problems" in said
-    assert "no image appears more than once" in said
-    assert "64 faces" in said
+    output = capsys.readouterr().out
+    assert "0 problems" in output
+    assert "no image appears more than once" in output
+    assert "64 faces" in output
 
 
 def test_strict_reports_problems_by_the_status(
     faulty: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["audit", str(faulty), "--strict"]) == 1
-    said = capsys.readouterr().out
-    assert "2 problems" in said
-    assert "1 image in more than one split (1 of 14 test faces, 7.14%, are also in train)" in said
-    assert "1 image cannot be decoded" in said
-    assert "sad and glad" in said
+    output = capsys.readouterr().out
+    assert "2 problems" in output
+    assert "1 image in more than one split (1 of 14 test faces, 7.14%, are also in train)" in output
+    assert "1 image cannot be decoded" in output
+    assert "sad and glad" in output
     assert cli.main(["audit", str(faulty)]) == 0
 
 
@@ -92,7 +92,7 @@ def test_json_holds_every_finding(faulty: Path, faces: list[Face], tmp_path: Pat
     assert found["counts"] == counts
 
 
-def test_the_page_stands_alone_and_runs_nothing(faulty: Path, tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_runs_no_script(faulty: Path, tmp_path: Path) -> None:
     out = tmp_path / "audit.html"
     audit(AuditConfig(data=faulty, out=out))
     page = out.read_text(encoding="utf-8")
@@ -117,9 +117,9 @@ def test_planted_wrong_labels_are_listed(
     table.to_parquet(file)
     out = tmp_path / "audit.json"
     audit(AuditConfig(data=clean, predictions=file, out=out))
-    said = capsys.readouterr().out
-    assert "1 label of 48 in train likely wrong" in said
-    assert "predict a split that it has not seen" in said
+    output = capsys.readouterr().out
+    assert "1 label of 48 in train likely wrong" in output
+    assert "predict a split that it has not seen" in output
     found = json.loads(out.read_text(encoding="utf-8"))["likely_wrong_labels"]
     assert found["split"] == "train"
     (row,) = found["rows"]

@@ -24,8 +24,8 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as caught:
         benchmark(config)
-    for said in ("cvnett", "--seeds has x", "--data is required", "--set lr"):
-        assert said in str(caught.value)
+    for fault in ("cvnett", "--seeds has x", "--data is required", "--set lr"):
+        assert fault in str(caught.value)
     assert not (tmp_path / "b").exists()
 
 
@@ -39,7 +39,7 @@ def test_backbones_and_seeds_are_lists_with_commas(drawn: Path, tmp_path: Path) 
     assert [job.backbone for job in everything] == ["cvnet", *BASELINES]
 
 
-def test_recipes_by_each_models_name() -> None:
+def test_recipes_by_the_name_of_each_model() -> None:
     assert recipe_flags("none", "cvnet") == []
     assert recipe_flags("notebook", "cvnet") == ["--recipe", "notebook-cvnet"]
     assert recipe_flags("notebook", "resnet18") == ["--recipe", "notebook-resnet152"]
@@ -90,7 +90,7 @@ def finish(out: Path, *jobs: Job) -> None:
         (out / "costs" / f"{job.backbone}.json").write_text("{}")
 
 
-def test_the_leaderboard_keeps_what_earlier_calls_scored(drawn: Path, tmp_path: Path) -> None:
+def test_the_leaderboard_includes_scores_of_earlier_calls(drawn: Path, tmp_path: Path) -> None:
     finish(tmp_path, Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0))
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",), seeds=("1",))
     assert benchmark(config) == 0

@@ -22,8 +22,8 @@ def test_the_demo_runs_every_step(
     monkeypatch.setattr(module, "BACKBONES", {"cvnet": 1, "resnet10t": 1})
     out = tmp_path / "demo"
     demo(DemoConfig(out=out))
-    said = capsys.readouterr().out
-    assert str((out / "report.html").resolve()) in said.replace("\n", "")
+    output = capsys.readouterr().out
+    assert str((out / "report.html").resolve()) in output.replace("\n", "")
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "cvnet" in page
     assert "resnet10t" in page
@@ -32,7 +32,7 @@ def test_the_demo_runs_every_step(
         assert scores["n"] == 32
         assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
     # The shipped model, on a photo and on drawn faces.
-    assert "astronaut.jpg" in said
+    assert "astronaut.jpg" in output
     assert len(list((out / "marked").glob("*.jpg"))) == 9
     with pytest.raises(RunError, match="--overwrite"):
         demo(DemoConfig(out=out))

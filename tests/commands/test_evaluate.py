@@ -166,7 +166,7 @@ def test_runs_that_are_evaluated_are_compared_without_the_dataset(make_run, draw
 def test_a_saved_model_stores_scores_only_with_out(make_run, drawn, tmp_path, capsys):
     model = make_run("first").model
     files = sorted(model.iterdir())
-    (shown,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, **FAST))
+    (printed,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, **FAST))
     assert "printed only; --out DIR" in capsys.readouterr().out
     (one_file,) = evaluate(
         EvaluateConfig(runs=(model,), data=drawn, out=tmp_path / "one.json", **FAST)
@@ -174,9 +174,9 @@ def test_a_saved_model_stores_scores_only_with_out(make_run, drawn, tmp_path, ca
     assert (tmp_path / "one.json").is_file()
     assert sorted(model.iterdir()) == files
     out = tmp_path / "elsewhere"
-    (kept,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, out=out, **FAST))
+    (stored,) = evaluate(EvaluateConfig(runs=(model,), data=drawn, out=out, **FAST))
     assert (RunFolder(out).evaluation("test") / "metrics.json").is_file()
-    assert shown["expression"] == one_file["expression"] == kept["expression"]
+    assert printed["expression"] == one_file["expression"] == stored["expression"]
 
 
 def test_a_saved_model_alone_is_not_enough(make_run, drawn):

@@ -136,7 +136,7 @@ def test_all_mistakes_are_reported_at_once_and_nothing_is_written(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_earlier_results_are_not_replaced_unasked(model: str, tmp_path: Path) -> None:
+def test_earlier_results_are_replaced_only_with_overwrite(model: str, tmp_path: Path) -> None:
     config = PredictConfig(
         (str(PHOTO),), model=model, out=tmp_path / "r.csv", annotate=tmp_path / "drawn"
     )
@@ -159,7 +159,7 @@ def test_earlier_results_are_not_replaced_unasked(model: str, tmp_path: Path) ->
         predict(PredictConfig(("x.jpg",), model=model))
 
 
-def test_what_was_found_survives_an_interruption(model: str, tmp_path: Path) -> None:
+def test_results_so_far_survive_an_interruption(model: str, tmp_path: Path) -> None:
     film = encode(tmp_path / "long.avi", 600)
     out, drawn = tmp_path / "r.csv", tmp_path / "drawn"
     command = [sys.executable, "-m", "affectnet", "predict", str(film), "--model", model]

@@ -95,7 +95,7 @@ def test_a_recipe_trains(name: str, drawn: Path, tmp_path: Path) -> None:
     assert f"recipe: {name}" in run.config.read_text()
 
 
-def test_flags_and_config_files_win_over_the_recipe(tmp_path: Path) -> None:
+def test_flags_and_config_files_take_precedence_over_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("lr: 0.5\nepochs: 3\n")
     args = ["--recipe", "notebook-cvnet", "--config", str(file), "--epochs", "4", "--data", "D"]
@@ -111,7 +111,7 @@ def test_a_config_file_may_name_the_recipe(tmp_path: Path) -> None:
     assert (config.recipe, config.lr, config.optimizer) == ("notebook-cvnet", 0.5, "adam")
 
 
-def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_recipe_may_be_a_file_of_the_user(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("# Mine\nbackbone: resnet18\nlr: 0.25\n")
     config = parse("train", ["--recipe", str(file), "--data", "D"])
@@ -136,7 +136,7 @@ def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_printed_recipe_is_a_recipe_of_ones_own(
+def test_a_printed_recipe_can_be_used_as_a_file(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recipes", name]) == 0

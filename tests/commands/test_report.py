@@ -24,12 +24,12 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "ten"
 
 
-def test_report_writes_the_page_and_says_where(run, tmp_path, capsys):
+def test_report_writes_the_page_and_prints_its_path(run, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert report(ReportConfig(runs=(run,), out=out)) == out
-    said = capsys.readouterr().out
-    assert str(out) in said
-    assert "MB" in said
+    output = capsys.readouterr().out
+    assert str(out) in output
+    assert "MB" in output
     page = out.read_text(encoding="utf-8")
     assert "<h1>ten</h1>" in page
     assert "of 10 faces" in page

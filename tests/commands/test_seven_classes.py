@@ -72,10 +72,10 @@ def test_ingest_drops_contempt_and_nothing_else(seven: Path, drawn: Path) -> Non
     assert len(listed) == 1 + 30
     for name in ("train", "val", "test"):
         less, whole = open_split(seven, name), open_split(drawn, name)
-        kept = whole.expression != CONTEMPT
-        assert less.ids == [one for one, keep in zip(whole.ids, kept, strict=True) if keep]
-        assert (less.expression == whole.expression[kept]).all()
-        assert (less.valence == whole.valence[kept]).all()
+        others = whole.expression != CONTEMPT
+        assert less.ids == [one for one, other in zip(whole.ids, others, strict=True) if other]
+        assert (less.expression == whole.expression[others]).all()
+        assert (less.valence == whole.valence[others]).all()
     soft = open_split(seven, "train").soft
     assert np.allclose(soft.sum(axis=1), 1)
     assert not soft[:, CONTEMPT].any()
