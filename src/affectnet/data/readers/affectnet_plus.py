@@ -124,12 +124,11 @@ def _face(part: str, name: str, image: Path, table: Mapping[str, Any]) -> FaceRe
         meta = {}
     if not isinstance(meta, dict):
         raise Bad(Reason.UNREADABLE, f"meta-data is a {type(meta).__name__}")
-    # Some copies have everything on one level.
-    known = {key: find_key(meta, key) for key in ("valence", "arousal", "landmark-68")}
-    known |= {field.name: find_key(meta, field.name) for field in EXTRA}
-    for key, value in known.items():
-        if value is None:
-            known[key] = find_key(table, key)
+    known = {}
+    for key in ("valence", "arousal", "landmark-68", *EXTRA.names):
+        value = find_key(meta, key)
+        # Some copies have everything on one level.
+        known[key] = find_key(table, key) if value is None else value
     label = _label(find_key(table, "human-label"))
     valence, arousal = both_affects(known["valence"], known["arousal"])
     return FaceRecord(

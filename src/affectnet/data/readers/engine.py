@@ -174,7 +174,7 @@ class Engine:
         self._settings = options.settings(cropped)
         self._edit = options.edit if options.align or not cropped else None
         self._only_header = options.check == "header"
-        self._columns = pa.schema([]) if columns is None else columns
+        self._columns = columns
         self._one_large = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -276,12 +276,10 @@ class Engine:
         if not face.id or not is_plain_text(face.id):
             detail = "an empty id, or one that is not text in UTF-8"
             return _Checked(Dropped(face.part, face.id[:200], Reason.UNREADABLE_ID, detail))
+        edited = None
         try:
             data = _read_image(face.image)
-            edited = None
-            if self._edit is not None or not (
-                self._only_header and is_complete_jpeg(memoryview(data))
-            ):
+            if self._edit or not (self._only_header and is_complete_jpeg(memoryview(data))):
                 edited = self._decode(memoryview(data), face)
         except Bad as bad:
             return _Checked(face, bad.fault)
@@ -308,7 +306,7 @@ class Engine:
                 detail = str(error).removeprefix("the image cannot be decoded: ")
                 reason = Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE
                 raise Bad(reason, detail) from error
-            return None if face is None or self._edit is None else self._edit(pixels, face)
+            return self._edit(pixels, face) if self._edit and face else None
 
 
 def split_block(block: FileBlock, images: Sequence[ImageRow]) -> Iterator[BlockImages]:

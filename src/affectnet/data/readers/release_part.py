@@ -54,7 +54,6 @@ NEEDED: Final = EXP | VAL | ARO | IMAGE
 _DENSE = 16
 _SAME_AGAIN = "occurs again with the same content; one of them is used"
 _TWO_CONTENTS = "occurs twice with different contents"
-_NO_COLUMNS: Final = pa.schema([])
 _NO_SOFT = [np.nan] * N_EXPRESSIONS
 _ROW = np.dtype(
     [("seen", "u1"), ("source", "i2")]
@@ -198,7 +197,7 @@ class FaceTable:
     Of an id that occurs twice with the same content one face is used, with different contents none.
     """
 
-    def __init__(self, part: str, columns: pa.Schema = _NO_COLUMNS) -> None:
+    def __init__(self, part: str, columns: pa.Schema | None = None) -> None:
         self.part = part
         self.index: dict[bytes, int] = {}
         self.rows = np.full(1024, _EMPTY_ROW)
@@ -211,8 +210,8 @@ class FaceTable:
         # Of whole faces alone:
         self._digests: list[bytes] = []  # empty for a row that cannot be used
         self._soft = array("f")
-        self._columns = columns
-        self._extra: list[list[Any]] = [[] for _ in columns]
+        self._columns = pa.schema([]) if columns is None else columns
+        self._extra: list[list[Any]] = [[] for _ in self._columns]
 
     def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the rows of ids, new rows for new ids."""
