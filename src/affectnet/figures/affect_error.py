@@ -10,7 +10,7 @@ from matplotlib.patches import Wedge
 from numpy.typing import NDArray
 
 from affectnet.evaluation.metrics import affect_metrics
-from affectnet.figures.circumplex import LIMIT
+from affectnet.figures.circumplex import FEWEST, LIMIT, draw_hexagons
 from affectnet.figures.style import (
     FULL_WIDTH,
     GRID,
@@ -31,8 +31,6 @@ Floats = NDArray[np.float64]
 RINGS = (0.0, 0.25, 0.6, np.inf)
 """Distance from neutral that bounds the centre, the middle ring and the outer ring."""
 OCTANTS = 8
-FEWEST = 5
-"""Regions with fewer faces are left blank: their metrics would be noise."""
 
 
 @styled
@@ -67,20 +65,8 @@ def predicted_against_true(
 
 
 def _against(axes: Axes, truth: Floats, preds: Floats) -> None:
-    axes.set_xlim(-LIMIT, LIMIT)
-    axes.set_ylim(-LIMIT, LIMIT)
-    axes.set_aspect("equal")
-    axes.hexbin(
-        truth,
-        preds,
-        gridsize=26,
-        extent=(-LIMIT, LIMIT, -LIMIT, LIMIT),
-        cmap=shades(),
-        bins="log",
-        mincnt=1,
-        linewidths=0.2,
-        rasterized=True,
-    )
+    axes.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
+    draw_hexagons(axes, truth, preds, 26, SHADE)
     axes.plot([-1, 1], [-1, 1], color=MUTED, linewidth=1, linestyle=":", label="perfect")
     tenth = np.clip(((truth + 1) * 5).astype(int), 0, 9)
     faces = np.bincount(tenth, minlength=10)
@@ -150,10 +136,8 @@ def error_by_region(
 
 def _wheel(axes: Axes, values: Floats, worst_is_high: bool) -> None:
     """Draw the 17 regions, shaded by `values` (17,), NaN blank."""
-    axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_xlim(-1.2, 1.2)
-    axes.set_ylim(-1.2, 1.2)
+    axes.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
     scale = Normalize(0.0, max(0.6, float(np.nanmax(values, initial=0.0))))
     colours = shades(SHADE)
     for index, value in enumerate(values):

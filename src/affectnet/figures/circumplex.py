@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Ellipse
@@ -31,19 +32,31 @@ LIMIT = 1.08
 
 def draw_plane(axes: Axes) -> None:
     """Set up an axes as the circumplex: both axes through the origin, and the unit circle."""
-    axes.set_xlim(-LIMIT, LIMIT)
-    axes.set_ylim(-LIMIT, LIMIT)
-    axes.set_aspect("equal")
+    ends, ticks = (-LIMIT, LIMIT), [-1, -0.5, 0, 0.5, 1]
+    axes.set(xlim=ends, ylim=ends, aspect="equal", xticks=ticks, yticks=ticks)
+    axes.set(xlabel="valence   (unpleasant → pleasant)", ylabel="arousal   (calm → excited)")
     axes.grid(visible=False)
     axes.axhline(0, color=MUTED, linewidth=0.7, zorder=1)
     axes.axvline(0, color=MUTED, linewidth=0.7, zorder=1)
     axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, linewidth=0.7, zorder=1))
-    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_xlabel("valence   (unpleasant → pleasant)")
-    axes.set_ylabel("arousal   (calm → excited)")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
+
+
+def draw_hexagons(
+    axes: Axes, x: NDArray[Any], y: NDArray[Any], across: int, colour: str
+) -> PolyCollection:
+    """Draw the density of points as hexagons, `across` in a row, darker where there are more."""
+    return axes.hexbin(
+        x,
+        y,
+        gridsize=across,
+        extent=(-LIMIT, LIMIT, -LIMIT, LIMIT),
+        cmap=shades(colour),
+        bins="log",
+        mincnt=1,
+        linewidths=0.2,
+        rasterized=True,
+    )
 
 
 def label_points(
@@ -60,11 +73,13 @@ def label_points(
         size: of the letters in points.
         around: (m, 2) further points to keep free.
     """
+    figure = axes.figure.figure
     if not points:
         return
     # Only after layout is the width of the axes known, and so the size of the letters on them.
-    axes.figure.get_figure().get_layout_engine().execute(axes.figure.get_figure())  # type: ignore[union-attr,arg-type]
-    width_of_axes = 72.0 * axes.get_position().width * axes.figure.get_figure().get_figwidth()  # type: ignore[union-attr]
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    width_of_axes = 72.0 * axes.get_position().width * figure.get_figwidth()
     unit = 2 * LIMIT / max(width_of_axes, 1.0)
     boxes = {name: (0.66 * size * unit * len(name) + 0.03, 1.6 * size * unit) for name in points}
     marks = np.array(list(points.values()))
@@ -133,6 +148,7 @@ def place_labels(
 Floats = NDArray[np.float64]
 MOST_POINTS = 2500
 FEWEST = 5
+"""Means and metrics of fewer faces are not drawn: they would be noise."""
 MISSING = "no face has both valence and arousal"
 
 
@@ -155,17 +171,7 @@ def affect_density(
     if len(v) == 0:
         write_message(axes, MISSING)
         return figure
-    hexagons = axes.hexbin(
-        v,
-        a,
-        gridsize=28,
-        extent=(-LIMIT, LIMIT, -LIMIT, LIMIT),
-        cmap=shades("#7d8894"),
-        bins="log",
-        mincnt=1,
-        linewidths=0.2,
-        rasterized=True,
-    )
+    hexagons = draw_hexagons(axes, v, a, 28, "#7d8894")
     bar = figure.colorbar(hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)")
     bar.outline.set_visible(False)
     most = int(hexagons.get_array().max())  # type: ignore[union-attr]
@@ -265,14 +271,12 @@ def affect_scatter(
         means[name] = end
         targets.append(start)
     if means:
-        figure.legend(
-            handles=[
-                _mark("none", "annotated mean of the class"),
-                _mark(INK, "predicted mean of the class"),
-            ],
-            loc="outside lower center",
-            ncols=2,
-        )
+        marks = [("none", "annotated mean of the class"), (INK, "predicted mean of the class")]
+        handles = [
+            Line2D([], [], ls="none", marker="o", markersize=7, mfc=fill, mec=INK, label=label)
+            for fill, label in marks
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
         label_points(axes, means, around=np.array(targets))
     return figure
 
@@ -284,19 +288,6 @@ def _mean_arrow(
     common: dict[str, Any] = {"marker": "o", "markersize": 8, "markeredgewidth": 1.4, "zorder": 5}
     axes.plot(*start, markerfacecolor="none", markeredgecolor=colour, **common)
     axes.plot(*end, markerfacecolor=colour, markeredgecolor=INK, **common)
-
-
-def _mark(fill: str, label: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker="o",
-        markersize=7,
-        markerfacecolor=fill,
-        markeredgecolor=INK,
-        label=label,
-    )
 
 
 @styled

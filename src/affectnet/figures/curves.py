@@ -69,12 +69,8 @@ def learning_curves(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.03, y=0.08)
-    figure.legend(
-        handles=_legend(list(histories)),
-        loc="outside lower center",
-        ncols=4,
-        handlelength=2.4,
-    )
+    handles = _legend(list(histories))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.4)
     return figure
 
 
@@ -116,22 +112,12 @@ def _run(
     return drawn
 
 
-def _legible(name: str) -> str:
-    """A legend leaves out labels that begin with `_`: put a zero-width character before them."""
-    return f"\u200b{name}" if name.startswith("_") else name
-
-
 def _legend(runs: list[str]) -> list[Line2D]:
+    # A legend leaves out labels that begin with `_`: put a zero-width character before them.
+    labels = [f"\u200b{name}" if name.startswith("_") else name for name in runs]
     entries = [
-        Line2D(
-            [],
-            [],
-            color=RUN_COLOURS[i % 6],
-            marker=RUN_MARKERS[i % 6],
-            markerfacecolor="none",
-            label=_legible(name),
-        )
-        for i, name in enumerate(runs)
+        Line2D([], [], color=RUN_COLOURS[i % 6], marker=RUN_MARKERS[i % 6], mfc="none", label=label)
+        for i, label in enumerate(labels)
     ]
     return [
         *entries,
@@ -175,10 +161,10 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
     for axes, name in zip(rows, ("valence", "arousal"), strict=False):
         _draw_lines(axes, drawn, name)
     _draw_ribbons(rows[2], drawn)
-    unit, label = (60.0, "minutes") if end >= 180 else (1.0, "seconds")
+    label = "minutes" if end >= 180 else "seconds"
     rows[2].set_xlim(0, end)
-    if unit != 1.0:
-        rows[2].xaxis.set_major_formatter(lambda x, _: f"{x / unit:g}")
+    if label == "minutes":
+        rows[2].xaxis.set_major_formatter(lambda x, _: f"{x / 60:g}")
         rows[2].xaxis.set_major_locator(_minutes(end))
     note = f"   ({left_out} more faces, seen for less time, are not drawn)" if left_out else ""
     rows[2].set_xlabel(f"time in {label}{note}")
@@ -215,8 +201,7 @@ def _draw_ribbons(axes: Axes, lines: Sequence[Line]) -> None:
         # Each value lasts until the next, or, before a gap, for one step.
         ends = np.minimum(np.append(line.time[1:], np.inf), line.time + 3 * line.step)
         ends[-1] = line.time[-1] + line.step
-        starts = line.time
-        for first, last, expression in _runs(starts, ends, line.expression):
+        for first, last, expression in _runs(line.time, ends, line.expression):
             axes.broken_barh(
                 [(first, last - first)],
                 (row - 0.36, 0.72),
@@ -244,7 +229,5 @@ def _runs(
 
 
 def _minutes(end: float) -> MultipleLocator:
-    for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 240):
-        if end / (60 * minutes) <= 10:
-            return MultipleLocator(60 * minutes)
-    return MultipleLocator(60 * 480)
+    steps = (1, 2, 5, 10, 15, 30, 60, 120, 240)
+    return MultipleLocator(60 * next((step for step in steps if end / (60 * step) <= 10), 480))

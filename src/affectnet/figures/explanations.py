@@ -22,6 +22,7 @@ from affectnet.figures.style import (
     message_figure,
     new_figure,
     one_axes,
+    rgb,
     styled,
     write_message,
 )
@@ -61,17 +62,15 @@ def attention_overlays(
     cell = FULL_WIDTH / 6.6
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     height = (2 * cell + 0.14 * lines + 0.08) * rows + (0.3 if title else 0.1)
-    figure = new_figure(max(2.6, cell * columns + 0.6), height)
+    figure = new_figure(max(2.6, cell * columns + 0.6), height, title)
     figure.set_layout_engine("constrained", h_pad=0.015, w_pad=0.03, hspace=0)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
     grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
-        above.imshow(_rgb(image), interpolation="lanczos")
+        above.imshow(rgb(image), interpolation="lanczos")
         _overlay(below, image, maps[i])
         if captions:
             below.text(
@@ -109,9 +108,7 @@ def mean_attention(
     """
     if not (labels >= 0).any():
         return message_figure("no face with an expression to explain")
-    figure = new_figure(FULL_WIDTH, 4.1 if title else 3.9)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
+    figure = new_figure(FULL_WIDTH, 4.1 if title else 3.9, title)
     grid = figure.subplots(2, N_EXPRESSIONS // 2, squeeze=False)
     means = {c: maps[labels == c].mean(axis=0) for c in np.unique(labels[labels >= 0]).tolist()}
     top = max(float(mean.max()) for mean in means.values()) or 1.0
@@ -125,7 +122,7 @@ def mean_attention(
             write_message(axes, "no face")
             axes.set_aspect("equal")
             continue
-        face = np.mean([_rgb(images[i]).astype(np.float64) for i in own.tolist()], axis=0)
+        face = np.mean([rgb(images[i]).astype(np.float64) for i in own.tolist()], axis=0)
         _overlay(axes, face.astype(np.uint8), means[c] / top)
         if not means[c].any():
             axes.text(
@@ -142,13 +139,9 @@ def mean_attention(
     return figure
 
 
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image if image.ndim == 3 else np.stack([image] * 3, axis=2)
-
-
 def _overlay(axes: Axes, image: NDArray[np.uint8], weight: Floats) -> None:
     """Draw a map over the face in grey, so that only the map has colour."""
-    grey = _rgb(image).astype(np.float64) @ (0.299, 0.587, 0.114)
+    grey = rgb(image).astype(np.float64) @ (0.299, 0.587, 0.114)
     height, width = grey.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
@@ -196,16 +189,15 @@ def feature_map(
     figure, axes = one_axes(COLUMN_WIDTH + 1.3, COLUMN_WIDTH)
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     filled = np.ones(len(points), bool) if right is None else right
     size = float(np.clip(6000 / len(points), 7, 30))
     handles = []
-    for c in (-1, *range(len(EXPRESSIONS))):
+    classes = zip(EXPRESSIONS, CLASS_COLOURS, MARKERS, strict=True)
+    for c, (name, colour, marker) in enumerate((("unlabelled", UNLABELLED, "o"), *classes), -1):
         own = expression == c
         if not own.any():
             continue
-        colour, marker = (UNLABELLED, "o") if c < 0 else (CLASS_COLOURS[c], MARKERS[c])
         for solid in (True, False):
             some = own & (filled == solid)
             axes.scatter(
@@ -218,14 +210,16 @@ def feature_map(
                 linewidths=0.3 if solid else 0.8,
                 alpha=0.85,
                 rasterized=True,
-                gid=f"{'unlabelled' if c < 0 else EXPRESSIONS[c]}-{'right' if solid else 'wrong'}",
+                gid=f"{name}-{'right' if solid else 'wrong'}",
             )
-        label = f"{'unlabelled' if c < 0 else EXPRESSIONS[c]} ({int(own.sum()):,})"
-        handles.append(_key(label, marker, colour, colour))
+        handles.append(_key(f"{name} ({int(own.sum()):,})", marker, colour, colour))
     if right is not None and not right.all():
         handles.append(_key("predicted wrongly", "o", "none", MUTED))
     figure.legend(handles=handles, loc="outside right upper")
-    axes.set_xlabel(_caption(len(points), method, of), color=MUTED, fontsize=7.5)
+    n = len(points)
+    faces = f"{n:,} faces" if of is None or of == n else f"{n:,} of {of:,} faces"
+    caption = "\n".join([faces, *method.split("; ")]) if method else faces
+    axes.set_xlabel(caption, color=MUTED, fontsize=7.5)
     return figure
 
 
@@ -233,8 +227,3 @@ def _key(label: str, marker: str, face: str, edge: str) -> Line2D:
     return Line2D(
         [], [], ls="", marker=marker, mfc=face, mec=edge, mew=0.8, markersize=5.5, label=label
     )
-
-
-def _caption(n: int, method: str, of: int | None) -> str:
-    faces = f"{n:,} faces" if of is None or of == n else f"{n:,} of {of:,} faces"
-    return "\n".join([faces, *method.split("; ")]) if method else faces

@@ -35,7 +35,6 @@ from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 Floats = NDArray[np.float64]
 Curve = Callable[[NDArray[np.bool_], Floats], tuple[Floats, Floats, float]]
 
-RELIABILITY_BINS = 15
 GAP = RUN_COLOURS[1]
 
 
@@ -122,13 +121,10 @@ def confusion_matrix(
     axes.set_yticks(ticks, names)
     axes.set_xlabel("predicted expression")
     axes.set_ylabel("true expression, with its number of faces", labelpad=7)
-    axes.set_xlim(0, len(classes))
-    axes.set_ylim(len(classes), 0)
-    axes.set_aspect("equal")
+    axes.set(xlim=(0, len(classes)), ylim=(len(classes), 0), aspect="equal")
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     return figure
 
 
@@ -204,15 +200,8 @@ def precision_recall_curves(
     Args as in `roc_curves`.
     """
     figure, axes = _square()
-    _curves(
-        axes,
-        truth,
-        probabilities,
-        areas,
-        precision_recall_points,
-        both_needed=False,
-        title="average precision",
-    )
+    points, title = precision_recall_points, "average precision"
+    _curves(axes, truth, probabilities, areas, points, both_needed=False, title=title)
     axes.set(xlabel="recall", ylabel="precision")
     return figure
 
@@ -223,8 +212,7 @@ def _square() -> tuple[Figure, Axes]:
     axes, right = figure.subplots(1, 2, width_ratios=[3.1, 1.4])
     axes.set_box_aspect(1)
     right.set_axis_off()
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     return figure, axes
 
 
@@ -262,7 +250,7 @@ def _curves(
 
 @styled
 def reliability_diagram(
-    confidence: NDArray[Any], right: NDArray[Any], bins: int = RELIABILITY_BINS
+    confidence: NDArray[Any], right: NDArray[Any], bins: int = metrics.ECE_BINS
 ) -> Figure:
     """Accuracy over confidence, and the number of faces at each confidence.
 
@@ -279,8 +267,7 @@ def reliability_diagram(
         write_message(figure.add_subplot(), "no face has both a true expression and a confidence")
         return figure
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    inside = np.searchsorted(edges[1:-1], confidence, side="left")
+    inside = metrics.confidence_bin(confidence, bins)
     faces = np.bincount(inside, minlength=bins)
     filled = faces > 0
     mean = np.bincount(inside, confidence, bins)[filled] / faces[filled]
@@ -302,7 +289,9 @@ def reliability_diagram(
         f"accuracy {100 * right.mean():.0f}%",
         weight="normal",
     )
-    below.bar(edges[:-1], faces, width=1 / bins, align="edge", color=SHADE, edgecolor=GRID)
+    below.bar(
+        np.arange(bins) / bins, faces, width=1 / bins, align="edge", color=SHADE, edgecolor=GRID
+    )
     below.axvline(float(confidence.mean()), color=INK, linewidth=1)
     below.axvline(float(right.mean()), color=GAP, linewidth=1.4, linestyle="--")
     below.set(xlabel="confidence of the predicted expression", ylabel="faces", xlim=(-0.01, 1.01))

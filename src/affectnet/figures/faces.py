@@ -1,12 +1,7 @@
-"""Figures of face images: a grid by class, galleries of right and wrong predictions, and one image
-with its faces, their probabilities and their places on the circumplex.
+"""Figures of face images: grids, galleries of right and wrong predictions, images with results."""
 
-No pyplot: each function returns a figure object, which a notebook shows.
-"""
-
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,11 +17,13 @@ from affectnet.figures.style import (
     message_figure,
     new_figure,
     one_axes,
+    rgb,
     styled,
 )
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
 
 Image = NDArray[np.uint8]
+Floats = NDArray[Any]
 
 
 @styled
@@ -90,9 +87,7 @@ def gallery(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     cell = FULL_WIDTH / 6
-    figure = new_figure(max(2.4, cell * columns), (cell + 0.42) * rows + 0.3)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
+    figure = new_figure(max(2.4, cell * columns), (cell + 0.42) * rows + 0.3, title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -101,11 +96,8 @@ def gallery(
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
-        for spine in axes.spines.values():
-            spine.set_visible(True)
-            spine.set_color(RUN_COLOURS[0] if right else RUN_COLOURS[1])
-            spine.set_linestyle("-" if right else "--")
-            spine.set_linewidth(1.6)
+        colour, dash = (RUN_COLOURS[0], "-") if right else (RUN_COLOURS[1], "--")
+        axes.spines[:].set(visible=True, color=colour, linestyle=dash, linewidth=1.6)
         _show(axes, image)
         axes.text(
             0.5,
@@ -127,8 +119,7 @@ def _show(
         axes.set_aspect("equal")
         axes.text(0.5, 0.5, "no image", ha="center", va="center", color=MUTED, size=6.5)
         return
-    colour = image if image.ndim == 3 else np.stack([image] * 3, axis=2)
-    axes.imshow(colour, interpolation="lanczos", extent=extent)
+    axes.imshow(rgb(image), interpolation="lanczos", extent=extent)
 
 
 def _caption(
@@ -157,14 +148,8 @@ def class_name(label: int) -> str:
     return EXPRESSIONS[label] if label >= 0 else "unlabelled"
 
 
-_GREY: Final = "#5b6773"
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[Any]
-
-
 def face_prediction(
-    crop: Pixels, classes: Sequence[str], probabilities: Floats, affect: Floats
+    crop: Image, classes: Sequence[str], probabilities: Floats, affect: Floats
 ) -> Figure:
     """Draw the crop of one face, its probabilities as bars, and its point on the circumplex.
 
@@ -186,7 +171,7 @@ def face_prediction(
 
 
 def image_prediction(
-    annotated: Pixels, classes: Sequence[str], probabilities: Floats, affect: Floats
+    annotated: Image, classes: Sequence[str], probabilities: Floats, affect: Floats
 ) -> Figure:
     """Draw an annotated image, the bars of its first face, and all faces on the circumplex.
 
@@ -213,17 +198,17 @@ def image_prediction(
     return figure
 
 
-def images_prediction(annotated: Sequence[Pixels], n_faces: Sequence[int]) -> Figure:
+def images_prediction(annotated: Sequence[Image], n_faces: Sequence[int]) -> Figure:
     """Draw several annotated images, four in a row; `n_faces` counts the faces of each."""
     columns = min(4, max(1, len(annotated)))
-    rows = max(1, math.ceil(len(annotated) / columns))
+    rows = max(1, -(-len(annotated) // columns))
     figure = Figure(figsize=(2.9 * columns, 3.0 * rows), layout="constrained")
     for axes in np.ravel(figure.subplots(rows, columns)):
         axes.set_axis_off()
     for axes, pixels, count in zip(figure.axes, annotated, n_faces, strict=False):
         axes.imshow(pixels)
         if count == 0:
-            axes.set_title("no face", fontsize=9, color=_GREY)
+            axes.set_title("no face", fontsize=9, color=MUTED)
     return figure
 
 
@@ -233,19 +218,15 @@ def _draw_bars(axes: Axes, classes: Sequence[str], probabilities: Floats) -> Non
     axes.set_xlim(0, 1.14)
     axes.set_xticks([])
     for row, value in enumerate(values):
-        axes.text(value + 0.02, row, f"{value:.0%}", va="center", fontsize=8, color=_GREY)
+        axes.text(value + 0.02, row, f"{value:.0%}", va="center", fontsize=8, color=MUTED)
     axes.tick_params(axis="y", length=0, labelsize=8.5)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
 def _draw_points(axes: Axes, expressions: Sequence[str], affect: Floats) -> None:
     draw_plane(axes)
-    axes.set_xlim(-1.12, 1.12)
-    axes.set_ylim(-1.12, 1.12)
-    axes.set_xticks([-1, 0, 1])
-    axes.set_yticks([-1, 0, 1])
-    axes.tick_params(labelsize=7, colors=_GREY, length=2)
+    axes.set(xlim=(-1.12, 1.12), ylim=(-1.12, 1.12), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    axes.tick_params(labelsize=7, colors=MUTED, length=2)
     axes.set_xlabel("valence", fontsize=8.5)
     axes.set_ylabel("arousal", fontsize=8.5)
     for name, point in CIRCUMPLEX.items():

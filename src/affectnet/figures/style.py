@@ -104,9 +104,12 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of this size in inches with constrained layout."""
-    return Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """Make a figure of this size in inches with constrained layout, empty but for its title."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=9.5)
+    return figure
 
 
 def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -143,6 +146,11 @@ def shades(colour: str = SHADE) -> LinearSegmentedColormap:
     red, green, blue = to_rgb(colour)
     stops = [(red, green, blue, 0.0), (red, green, blue, 1.0)]
     return LinearSegmentedColormap.from_list("shades", stops)
+
+
+def rgb(image: NDArray[Any]) -> NDArray[Any]:
+    """A grey image (h, w) with three equal channels; a colour image (h, w, 3) as it is."""
+    return image if image.ndim == 3 else np.stack([image] * 3, axis=2)
 
 
 def known(*arrays: NDArray[Any]) -> NDArray[np.bool_]:
