@@ -217,12 +217,12 @@ def export_onnx(
         write_graph(exported, new)
         if precision == "int8":
             assert calibration is not None
-            ranging: NDArray[Any] = calibration[:MAX_CALIBRATION]
+            sample: NDArray[Any] = calibration[:MAX_CALIBRATION]
             if not inside:
                 prep = model.preprocessing
                 mean, std = np.array(prep.mean, np.float32), np.array(prep.std, np.float32)
-                ranging = normalised(ranging, mean, std)
-            quantise(new, ranging)
+                sample = normalised(sample, mean, std)
+            quantise(new, sample)
         _add_metadata(new, model, precision, inside)
         found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
         fault = found.fault(precision)

@@ -3,9 +3,8 @@
 import csv
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,12 +16,6 @@ _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 SCHEMA: Final = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
-
-
-class _Format(Protocol):
-    def write(self, result: PictureResult) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class _JsonLines:
@@ -91,12 +84,10 @@ class _Parquet:
 
 def _short(value: Any) -> Any:
     """Format a float with seven digits: float32 has no more; a full float64 is twice as long."""
-    if value is None:
-        return ""
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
-FORMATS: Final[dict[str, Callable[[Path], _Format]]] = {
+FORMATS: Final[dict[str, type[_JsonLines] | type[_Parquet]]] = {
     ".csv": _Csv,
     ".json": _Json,
     ".jsonl": _JsonLines,

@@ -187,7 +187,7 @@ class Smoother:
 
     def forget_all_but(self, alive: set[int]) -> None:
         """Drop the filters of faces that will not return."""
-        self._filters = {n: kept for n, kept in self._filters.items() if n in alive}
+        self._filters = {n: smooth for n, smooth in self._filters.items() if n in alive}
 
 
 MAX_BINS: Final = 1500
@@ -245,8 +245,8 @@ class OverTime:
             bins[place][:3] += (1.0, face.valence, face.arousal)
             bins[place][3 + EXPRESSIONS.index(face.expression)] += 1
         if len(self._tracks) > 2 * MAX_TRACKS:
-            kept = sorted(self._tracks, key=self._frames, reverse=True)[:MAX_TRACKS]
-            self._tracks = defaultdict(dict, {n: self._tracks[n] for n in kept})
+            most_seen = sorted(self._tracks, key=self._frames, reverse=True)[:MAX_TRACKS]
+            self._tracks = defaultdict(dict, {n: self._tracks[n] for n in most_seen})
 
     def courses(self) -> list[Course]:
         """Return one course per person, those seen in most frames first."""
