@@ -314,16 +314,11 @@ class Calibration:
         rows: list[dict[str, float | int | None]] = []
         for index in range(self.bins):
             inside = self.bin == index
-            filled = bool(inside.any())
-            rows.append(
-                {
-                    "from": index / self.bins,
-                    "to": (index + 1) / self.bins,
-                    "n": int(inside.sum()),
-                    "confidence": float(self.confidence[inside].mean()) if filled else None,
-                    "accuracy": float(self.right[inside].mean()) if filled else None,
-                }
-            )
+            row: dict[str, float | int | None] = {"from": index / self.bins}
+            row |= {"to": (index + 1) / self.bins, "n": int(inside.sum())}
+            for name, values in (("confidence", self.confidence), ("accuracy", self.right)):
+                row[name] = float(values[inside].mean()) if inside.any() else None
+            rows.append(row)
         return rows
 
 

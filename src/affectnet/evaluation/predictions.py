@@ -295,15 +295,17 @@ def check_labels(labels: Ints, ids: Sequence[str], source: str) -> None:
     )
 
 
-def check_affect(values: Floats, ids: Sequence[str], name: str, source: str) -> None:
+def check_affect(
+    values: Floats,
+    ids: Sequence[str],
+    name: str,
+    source: str,
+    advice: str = "AffectNet marks a face without valence and arousal by -2: leave such cells "
+    "empty",
+) -> None:
     """Raise `DataError` for a valence or arousal outside [-1, 1] (NaN is missing)."""
-    _raise_if(
-        np.asarray(np.abs(values) > 1 + _SLACK),
-        values,
-        ids,
-        f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; AffectNet "
-        "marks a face without valence and arousal by -2: leave such cells empty",
-    )
+    message = f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; {advice}"
+    _raise_if(np.abs(values) > 1 + _SLACK, values, ids, message)
 
 
 def within_range(
@@ -324,13 +326,8 @@ def within_range(
     if rule == "clip":
         return np.asarray(np.clip(values, -1.0, 1.0))
     if rule == "error":
-        _raise_if(
-            np.asarray(np.abs(values) > 1 + _SLACK),
-            values,
-            ids,
-            f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; correct "
-            "it, or give --out-of-range clip (or keep, to score it as it is)",
-        )
+        advice = "correct it, or give --out-of-range clip (or keep, to score it as it is)"
+        check_affect(values, ids, name, source, advice)
     return values
 
 

@@ -160,18 +160,14 @@ def _published(rows: Sequence[dict[str, Any]]) -> Table:
     models: dict[str, dict[str, Any]] = {}
     for row in rows:
         metric = f"{row['figure']} {row['classes'] or ''}".strip()
-        models.setdefault(row["model"], {"source": _author(row)})[metric] = row
-    columns = ("accuracy 8", "accuracy 7", "valence ccc", "valence rmse", "arousal ccc")
+        # `Mao et al. 2023, arXiv:...` as `Mao 2023`.
+        author = row["source"].split(",")[0].replace(" et al.", "")
+        models.setdefault(row["model"], {"source": author})[metric] = row
+    columns = ["accuracy 8", "accuracy 7"]
+    columns += [f"{name} {metric}" for name in ("valence", "arousal") for metric in ("ccc", "rmse")]
     for model, known in models.items():
-        table.add_row(
-            model, *(cell(known.get(name)) for name in (*columns, "arousal rmse")), known["source"]
-        )
+        table.add_row(model, *(cell(known.get(name)) for name in columns), known["source"])
     return table
-
-
-def _author(row: dict[str, Any]) -> str:
-    """`Mao et al. 2023, arXiv:...` as `Mao 2023`."""
-    return str(row["source"]).split(",")[0].replace(" et al.", "")
 
 
 def _slices(column: str, block: dict[str, Any]) -> Table:
