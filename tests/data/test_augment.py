@@ -108,7 +108,7 @@ def test_share_of_flips(warped):
 def test_the_notebooks_set_is_mirror_rotation_and_blur_and_never_upside_down():
     notebook = AUGMENTATIONS["notebook"]
     assert notebook == Augmentation(hflip=0.5, rotation=45, blur=1.0)
-    # Where a bright dot below the centre goes tells how far the image turned, and which way up.
+    # Where a bright dot below the centre goes shows the rotation, and which way is up.
     images = torch.zeros(400, 3, 65, 65, dtype=torch.uint8)
     images[:, :, 50:55, 30:35] = 255
     degrees = dot_from_straight_down(varied(images, notebook))

@@ -172,6 +172,11 @@ def test_several_datasets_are_joined(dataset, tmp_path):
     assert np.isnan(joined.soft[101:]).all()
     assert (joined.valence[101:] == 0.25).all()
     assert joined.landmarks(105) is None
+    assert joined.describe(100).startswith("the face 'face0100' (row 100 of")
+    assert joined.describe(105).startswith("the face 'face0504' (row 4 of")
+    copy = pickle.loads(pickle.dumps(joined))
+    assert (copy.ids, len(copy)) == (joined.ids, 111)
+    assert copy.image_bytes(105) == plain[4].image
     with pytest.raises(IndexError):
         joined.image_bytes(111)
     with pytest.raises(DataError, match="no split 'nothing'"):
@@ -360,8 +365,8 @@ def test_without_contempt_its_faces_are_neither_trained_nor_validated_on(dataset
     train = gathered(data.train_dataloader())
     assert set(train["index"].tolist()) == set(range(len(TRAIN))) - contempt
     val = gathered(data.val_dataloader())
-    kept = [i for i, one in enumerate(VAL) if one.expression != 7]
-    assert val["index"].tolist() == kept
+    used = [i for i, one in enumerate(VAL) if one.expression != 7]
+    assert val["index"].tolist() == used
     assert 7 not in val["expression"]
     whole = gathered(data.loader("val"))
     assert whole["index"].tolist() == list(range(len(VAL)))

@@ -59,10 +59,10 @@ def test_split_refuses_impossible_fractions(fraction):
 @given(labellings, st.integers(1, 60), st.integers(0, 60))
 def test_cap_keeps_at_most_so_many_and_nests(labels, cap, more):
     ids = [str(i) for i in range(len(labels))]
-    kept = cap_per_class(ids, labels, cap, 42)
+    chosen = cap_per_class(ids, labels, cap, 42)
     for label in np.unique(labels):
-        assert kept[labels == label].sum() == min(cap, (labels == label).sum())
-    assert (cap_per_class(ids, labels, cap + more, 42) >= kept).all()
+        assert chosen[labels == label].sum() == min(cap, (labels == label).sum())
+    assert (cap_per_class(ids, labels, cap + more, 42) >= chosen).all()
 
 
 def test_no_cap_keeps_all_and_zero_is_refused():
@@ -74,9 +74,9 @@ def test_no_cap_keeps_all_and_zero_is_refused():
 def test_capping_does_not_eat_the_validation_rows_first():
     ids = [str(i) for i in range(1000)]
     labels = np.zeros(1000, int)
-    kept = cap_per_class(ids, labels, 500, 42)
+    chosen = cap_per_class(ids, labels, 500, 42)
     validation = stratified_split(ids, labels, 0.2, 42)
-    assert 60 < (kept & validation).sum() < 140
+    assert 60 < (chosen & validation).sum() < 140
 
 
 @settings(deadline=None)

@@ -25,7 +25,7 @@ class Augmentation:
     hflip: float = 0.0
     """Fraction of the images mirrored left and right."""
     vflip: float = 0.0
-    """Fraction of the images turned upside down. Off unless asked for: the original notebook lists
+    """Fraction of the images turned upside down. Off by default: the original notebook lists
     it, but no face reaches the model upside down, and the turn swaps the places of brows and
     mouth, by which expressions differ."""
     rotation: float = 0.0

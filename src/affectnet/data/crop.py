@@ -19,7 +19,7 @@ ALIGNMENT: Final = "eyes"
 """Value of `alignment` in `dataset.json` and a model's `config.json` for faces made by `align`."""
 
 DEFAULT_MARGIN: Final = 0.1
-"""Fraction of the box's longer side added on each side where nothing else is said."""
+"""Fraction of the box's longer side added on each side where no other margin is given."""
 
 LEFT_EYE: Final = (0.35, 0.36)
 RIGHT_EYE: Final = (0.65, 0.36)

@@ -340,7 +340,7 @@ class AffectDataModule(L.LightningDataModule):
         return None
 
     def workers_for(self, faces: int) -> int:
-        """Return the number of worker processes for decoding so many images."""
+        """Return the number of worker processes for decoding this many images."""
         if self.workers is not None:
             return self.workers
         if faces < _FEW_FACES:

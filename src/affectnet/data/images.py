@@ -196,7 +196,7 @@ def _refusal(verb: str, error: Exception, data: bytes | memoryview = b"") -> Dat
 
 
 class ImageHeader(NamedTuple):
-    """What an image's header says; width and height are those of the stored pixels."""
+    """The facts in an image's header; width and height are those of the stored pixels."""
 
     format: str
     width: int

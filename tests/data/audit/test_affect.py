@@ -19,17 +19,19 @@ def typical(n: int = 60, spread: float = 0.08) -> tuple[np.ndarray, np.ndarray, 
 
 
 def findings(expression: np.ndarray, valence: np.ndarray, arousal: np.ndarray) -> dict[str, str]:
-    odd = contradictions(expression, valence, arousal)
-    found = list(judge(summarise(expression, valence, arousal), odd, expression, valence, arousal))
+    broken = contradictions(expression, valence, arousal)
+    found = list(
+        judge(summarise(expression, valence, arousal), broken, expression, valence, arousal)
+    )
     return {s: " | ".join(f.text for f in found if f.severity is s) for s in Severity}
 
 
 def test_typical_faces_contradict_nothing() -> None:
     expression, valence, arousal = typical()
     assert contradictions(expression, valence, arousal) == []
-    said = findings(expression, valence, arousal)
-    assert not said[Severity.PROBLEM]
-    assert not said[Severity.WARNING]
+    texts = findings(expression, valence, arousal)
+    assert not texts[Severity.PROBLEM]
+    assert not texts[Severity.WARNING]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.expression} {rule}")

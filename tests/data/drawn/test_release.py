@@ -1,4 +1,4 @@
-"""Drawn faces: the picture goes through its landmarks, and the tars read as AffectNet's."""
+"""Drawn faces: the image goes through its landmarks, and the tars read as AffectNet's."""
 
 import csv
 import tarfile
@@ -27,13 +27,13 @@ def draw(expression, valence=0.0, arousal=0.0, seed=0, size=224, variety=0.0):
     return render(expression, valence, arousal, np.random.default_rng(seed), size, variety=variety)
 
 
-def patch(picture, at):
+def patch(pixels, at):
     """The brightness of the 3 x 3 pixels around a place."""
     x, y = np.round(at).astype(int)
-    return picture[y - 1 : y + 2, x - 1 : x + 2].mean(axis=2)
+    return pixels[y - 1 : y + 2, x - 1 : x + 2].mean(axis=2)
 
 
-# --- the picture and its landmarks
+# --- the image and its landmarks
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,9 +47,9 @@ def patch(picture, at):
 )
 def test_every_landmark_lies_inside_the_picture(expression, valence, arousal, seed, size, variety):
     rng = np.random.default_rng(seed)
-    picture, points = render(expression, valence, arousal, rng, size, variety=variety)
-    assert picture.shape == (size, size, 3)
-    assert picture.dtype == np.uint8
+    pixels, points = render(expression, valence, arousal, rng, size, variety=variety)
+    assert pixels.shape == (size, size, 3)
+    assert pixels.dtype == np.uint8
     assert points.shape == (68, 2)
     assert points.dtype == np.float32
     assert points.min() >= 0
@@ -59,33 +59,33 @@ def test_every_landmark_lies_inside_the_picture(expression, valence, arousal, se
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("expression", [NEUTRAL, HAPPINESS, SURPRISE, FEAR])
 def test_pupils_lips_and_nostrils_are_where_the_landmarks_say(expression, seed):
-    picture, points = draw(expression, seed=seed)
-    cheek = patch(picture, (points[30] + points[14]) / 2).mean()
+    pixels, points = draw(expression, seed=seed)
+    cheek = patch(pixels, (points[30] + points[14]) / 2).mean()
     for eye in EYES:
         corners = points[[eye[0], eye[3]]]
-        white = patch(picture, corners.mean(0) * 0.4 + corners[0] * 0.6).mean()
-        pupil = patch(picture, corners.mean(0)).mean()
+        white = patch(pixels, corners.mean(0) * 0.4 + corners[0] * 0.6).mean()
+        pupil = patch(pixels, corners.mean(0)).mean()
         assert pupil < 60
         assert pupil < white - 40
     # A dark line runs along the edge of the upper lip; in an open mouth teeth shine below it.
     for seam in (60, 61, 62, 63, 64):
-        assert patch(picture, points[seam]).min() < 0.75 * cheek
+        assert patch(pixels, points[seam]).min() < 0.75 * cheek
     for nostril in (32, 34):
-        assert patch(picture, points[nostril]).min() < 0.75 * cheek
+        assert patch(pixels, points[nostril]).min() < 0.75 * cheek
     if expression in (SURPRISE, FEAR):
-        teeth = patch(picture, 0.7 * points[62] + 0.3 * points[66]).mean()
-        assert teeth > patch(picture, points[66]).mean() + 30
+        teeth = patch(pixels, 0.7 * points[62] + 0.3 * points[66]).mean()
+        assert teeth > patch(pixels, points[66]).mean() + 30
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_edge_of_the_jaw_is_an_edge_of_the_image(seed):
     """Between neighbours of the jaw line, inside is skin and outside is something else."""
-    picture, points = draw(NEUTRAL, seed=seed)
+    pixels, points = draw(NEUTRAL, seed=seed)
     centre = points[33]
 
     def colours(share):
         at = np.round(centre + share * (points[3:14] - centre)).astype(int)
-        return picture[at[:, 1], at[:, 0]].astype(int)
+        return pixels[at[:, 1], at[:, 0]].astype(int)
 
     inside, outside = colours(0.93), colours(1.07)
     assert (np.abs(inside - outside).max(axis=1) > 10).all()
