@@ -20,7 +20,7 @@ from tqdm import tqdm
 from affectnet.data.dataset import Batch, FaceDataset
 from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.splits import Sampling, cap_per_class, sample_weights
-from affectnet.data.store import SPLITS, JoinedSplit, Split, open_split
+from affectnet.data.store import SPLITS, JoinedSplit, Split, existing_splits, open_split
 from affectnet.errors import ConfigError, DataError, check_choice
 from affectnet.seven import CONTEMPT
 from affectnet.threads import cores, ordered_map
@@ -236,8 +236,8 @@ class AffectDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Open the splits of a stage: 'fit', 'validate', 'test', or all where None."""
-        existing = [s for s in SPLITS if any((f / f"{s}.arrow").is_file() for f in self.folders)]
-        for name in _STAGES.get(stage or "", existing):
+        found = {name for folder in self.folders for name in existing_splits(folder)}
+        for name in _STAGES.get(stage or "", [name for name in SPLITS if name in found]):
             self._open(name)
 
     def train_batches(self) -> TrainBatches:

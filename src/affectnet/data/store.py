@@ -292,6 +292,11 @@ class DatasetInfo:
             ) from error
 
 
+def existing_splits(folder: Path) -> list[str]:
+    """Return the names of the splits in a dataset folder, in the order of `SPLITS`."""
+    return [name for name in SPLITS if (folder / f"{name}.arrow").is_file()]
+
+
 def open_split(dataset_dir: Path, split: str) -> Split:
     """Open one split of a dataset folder.
 
@@ -303,7 +308,7 @@ def open_split(dataset_dir: Path, split: str) -> Split:
         raise _not_a_dataset(folder)
     path = folder / f"{split}.arrow"
     if not path.is_file():
-        existing = [name for name in SPLITS if (folder / f"{name}.arrow").is_file()]
+        existing = existing_splits(folder)
         raise DataError(
             f"{folder} has no split '{split}'{suggest(split, existing)}; it has "
             f"{', '.join(existing) or 'none'}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from affectnet.data.readers.release_part import ReleasePart
 from affectnet.data.readers.streams import new_memory
-from affectnet.data.store import SCHEMA, SPLITS, Split
+from affectnet.data.store import SCHEMA, Split, existing_splits
 from affectnet.threads import Background
 
 
@@ -152,13 +152,11 @@ def combine(digests: Mapping[str, bytes]) -> str:
 def content_hash(folder: Path) -> str:
     """Compute the content hash of a dataset on disk, to be compared with `dataset.json`."""
     digests = {}
-    for name in SPLITS:
-        path = folder / f"{name}.arrow"
-        if path.is_file():
-            content = ContentHash()
-            for batch in Split(path).batches():
-                content.update(batch)
-            digests[name] = content.digest()
+    for name in existing_splits(folder):
+        content = ContentHash()
+        for batch in Split(folder / f"{name}.arrow").batches():
+            content.update(batch)
+        digests[name] = content.digest()
     return combine(digests)
 
 

@@ -17,7 +17,7 @@ from affectnet.data.audit.dataset_audit import Audit, audit_dataset, expression_
 from affectnet.data.audit.findings import Finding, Severity
 from affectnet.data.audit.scan import DatasetRows
 from affectnet.data.images import data_uri, decode_image
-from affectnet.data.store import SPLITS, DatasetInfo, open_split
+from affectnet.data.store import DatasetInfo, existing_splits, open_split
 from affectnet.errors import DataError
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, N_EXPRESSIONS
 from affectnet.report import html
@@ -243,9 +243,7 @@ def _complete_audit(folder: Path, info: DatasetInfo, cache: Path | None) -> list
 
 def _label_audit(folder: Path, info: DatasetInfo) -> list[Finding]:
     """The findings from counts and labels only."""
-    splits = {
-        name: open_split(folder, name) for name in SPLITS if (folder / f"{name}.arrow").is_file()
-    }
+    splits = {name: open_split(folder, name) for name in existing_splits(folder)}
     rows = DatasetRows.of(splits)
     counts = {
         name: np.bincount(split.expression[split.expression >= 0], minlength=N_EXPRESSIONS)

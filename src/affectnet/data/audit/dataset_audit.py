@@ -29,7 +29,7 @@ from affectnet.data.audit.scan import (
     summarise_images,
 )
 from affectnet.data.readers.release_part import Reason
-from affectnet.data.store import SPLITS, DatasetInfo, Split, open_split
+from affectnet.data.store import DatasetInfo, Split, existing_splits, open_split
 from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.seven import CONTEMPT, classes_for
@@ -274,9 +274,7 @@ def audit_dataset(
 
 
 def _open_splits(folder: Path, wanted: str | None) -> dict[str, Split]:
-    splits = {
-        name: open_split(folder, name) for name in SPLITS if (folder / f"{name}.arrow").is_file()
-    }
+    splits = {name: open_split(folder, name) for name in existing_splits(folder)}
     if not splits:
         raise DataError(f"{folder} has no split; make it again with `affectnet ingest`")
     if wanted is not None and wanted not in splits:
