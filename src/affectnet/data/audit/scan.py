@@ -272,20 +272,20 @@ def judge_images(images: ImageSummary, release: PublishedRelease | None) -> Iter
         yield TOPIC.warning(
             f"{counted(len(images.plain), 'image')} of one even tone, which show no face"
         )
-    side = release.side if release else None
-    usual = images.sizes.get((side, side), 0) if side else images.n
     readable = sum(images.sizes.values())
-    if side and usual < readable:
-        (width, height), most = next(iter(images.sizes.items()))
-        yield TOPIC.warning(
-            f"{percentage(readable - usual, readable)} of the images are not {side}x{side}, "
-            f"the size in {release.title if release else ''} (most frequent: {width}x{height}, "
-            f"{most:,}): a resized copy, which changes accuracy"
-        )
-    mixed = images.grey - images.stored_grey
+    if release and (side := release.side):
+        others = readable - images.sizes.get((side, side), 0)
+        if others:
+            (width, height), most = next(iter(images.sizes.items()))
+            yield TOPIC.warning(
+                f"{percentage(others, readable)} of the images are not {side}x{side}, the size in "
+                f"{release.title} (most frequent: {width}x{height}, {most:,}): a resized copy, "
+                "which changes accuracy"
+            )
     if 0 < images.grey < readable:
         yield TOPIC.info(f"{images.grey:,} images are grey, {readable - images.grey:,} in colour")
     elif images.grey:
+        mixed = images.grey - images.stored_grey
         stored = f"; {mixed:,} of them stored as colour" if mixed else ""
         yield TOPIC.info(f"all images are grey{stored}")
 
