@@ -208,15 +208,12 @@ def scored(
         for group in same_rows:
             names = group.metrics.names
             if group.refused or not n:
-                nothing = np.full(4, np.nan)
-                columns = [nothing] * len(names)
+                columns = [np.full(4, np.nan)] * len(names)
             else:
                 columns = list(found.T[start : start + len(names)])
                 start += len(names)
-            yield (
-                group,
-                {name: _entry(group, name, n, c) for name, c in zip(names, columns, strict=True)},
-            )
+            pairs = zip(names, columns, strict=True)
+            yield group, {name: _entry(group, name, n, column) for name, column in pairs}
 
 
 def _intervals(

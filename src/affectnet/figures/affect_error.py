@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from numpy.typing import NDArray
 
-from affectnet.evaluation.metrics import affect_metrics
+from affectnet.evaluation.metrics import Floats, affect_metrics
 from affectnet.figures.circumplex import FEWEST, LIMIT, draw_hexagons
 from affectnet.figures.style import (
     FULL_WIDTH,
@@ -25,8 +25,6 @@ from affectnet.figures.style import (
     styled,
     write_message,
 )
-
-Floats = NDArray[np.float64]
 
 RINGS = (0.0, 0.25, 0.6, np.inf)
 """Distance from neutral that bounds the centre, the middle ring and the outer ring."""

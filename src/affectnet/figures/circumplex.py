@@ -27,7 +27,13 @@ from affectnet.figures.style import (
 )
 from affectnet.labels import EXPRESSIONS
 
+Floats = NDArray[np.float64]
+
 LIMIT = 1.08
+"""The plane is drawn from -LIMIT to LIMIT."""
+MOST_POINTS = 2500
+FEWEST = 5
+"""Means and metrics of fewer faces are not drawn: they would be noise."""
 
 
 def draw_plane(axes: Axes) -> None:
@@ -145,13 +151,6 @@ def place_labels(
     return placed
 
 
-Floats = NDArray[np.float64]
-MOST_POINTS = 2500
-FEWEST = 5
-"""Means and metrics of fewer faces are not drawn: they would be noise."""
-MISSING = "no face has both valence and arousal"
-
-
 @styled
 def affect_density(
     valence: NDArray[Any], arousal: NDArray[Any], expression: NDArray[Any], spread: float = 1.0
@@ -169,7 +168,7 @@ def affect_density(
     usable = known(valence, arousal)
     v, a, e = valence[usable], arousal[usable], expression[usable]
     if len(v) == 0:
-        write_message(axes, MISSING)
+        write_message(axes, "no face has both valence and arousal")
         return figure
     hexagons = draw_hexagons(axes, v, a, 28, "#7d8894")
     bar = figure.colorbar(hexagons, ax=axes, shrink=0.6, pad=0.02, label="faces (log scale)")

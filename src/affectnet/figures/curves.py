@@ -32,6 +32,7 @@ PANELS = {
     "arousal_ccc": "CCC of arousal",
 }
 LOWER_IS_BETTER = {"loss"}
+MOST_LINES: Final = len(RUN_COLOURS)
 
 
 @styled
@@ -124,9 +125,6 @@ def _legend(runs: list[str]) -> list[Line2D]:
         Line2D([], [], color=MUTED, linewidth=1.7, label="validation (mark: best)"),
         Line2D([], [], color=MUTED, linewidth=1.0, linestyle="--", label="training"),
     ]
-
-
-MOST_LINES: Final = len(RUN_COLOURS)
 
 
 class Line(NamedTuple):

@@ -30,6 +30,10 @@ from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 
 Floats = NDArray[np.floating[Any]]
 
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Classes differ in their marker too, not only in colour."""
+UNLABELLED = "#b8c0c8"
+
 
 def heat() -> ListedColormap:
     """From transparent through violet and orange to pale yellow: lightness rises with the value."""
@@ -160,11 +164,6 @@ def _scale(figure: Figure, grid: NDArray[Any]) -> None:
     bar.ax.set_yticklabels(["none", "most"], color=MUTED, fontsize=7)
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)
-
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Classes differ in their marker too, not only in colour."""
-UNLABELLED = "#b8c0c8"
 
 
 @styled
