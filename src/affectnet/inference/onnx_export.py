@@ -165,16 +165,12 @@ class ExportComparison:
     def fault(self, precision: Precision) -> str | None:
         """Describe what exceeds the tolerance; None where nothing does."""
         faults = []
-        for name, value, limits in (
-            ("largest", self.largest, MAX_DIFFERENCE),
-            ("mean", self.mean, MAX_MEAN_DIFFERENCE),
-        ):
-            if not value <= limits[precision]:  # NaN too
-                faults.append(
-                    f"{name} difference {value:.2g}, at most {limits[precision]:g} is allowed"
-                )
-        if not self.agreement >= MIN_AGREEMENT[precision]:
-            limit = MIN_AGREEMENT[precision]
+        largest, mean = MAX_DIFFERENCE[precision], MAX_MEAN_DIFFERENCE[precision]
+        for name, value, limit in (("largest", self.largest, largest), ("mean", self.mean, mean)):
+            if not value <= limit:  # NaN too
+                faults.append(f"{name} difference {value:.2g}, at most {limit:g} is allowed")
+        limit = MIN_AGREEMENT[precision]
+        if not self.agreement >= limit:
             faults.append(f"the same expression on {self.agreement:.1%} of faces, not {limit:.0%}")
         return "; ".join(faults) or None
 
