@@ -98,20 +98,21 @@ def create_backbone(
             name, full, pretrained and file is None, file, image_size, drop_path
         )
     if file is not None and file.is_affectnet:
-        refuse_other_backbone(file, full)
+        config = file.config or {}
+        saved = config.get("architecture")
+        if saved is not None and saved.partition(".")[0] != full.partition(".")[0]:
+            raise WeightsError(
+                f"{file.path} contains the backbone {saved}, not {full}; train with --backbone "
+                f"{config.get('backbone', saved)}, or give other weights"
+            )
         _load(model, file.under("backbone."), name, file)
-        preprocessing = _as_trained(preprocessing, file)
+        if file.config is not None:
+            # Normalise as in the training of the weights; the size is the caller's.
+            old = preprocessing_of(file.config, file.path)
+            preprocessing = replace(
+                preprocessing, mean=old.mean, std=old.std, interpolation=old.interpolation
+            )
     return model, preprocessing
-
-
-def refuse_other_backbone(file: WeightsFile, full: str) -> None:
-    """Raise `WeightsError` if affectnet saved the file from another backbone than `full`."""
-    saved = (file.config or {}).get("architecture")
-    if saved is not None and saved.partition(".")[0] != full.partition(".")[0]:
-        raise WeightsError(
-            f"{file.path} contains the backbone {saved}, not {full}; train with --backbone "
-            f"{(file.config or {}).get('backbone', saved)}, or give other weights"
-        )
 
 
 def _create_cvnet(image_size: int | None, drop_path: float) -> tuple[nn.Module, Preprocessing]:
@@ -263,21 +264,11 @@ def _load(model: nn.Module, tensors: dict[str, Any], name: str, file: WeightsFil
     model.load_state_dict(tensors)
 
 
-def _as_trained(preprocessing: Preprocessing, file: WeightsFile) -> Preprocessing:
-    """The normalisation that the weights were trained with; the size is the caller's."""
-    if file.config is None:
-        return preprocessing
-    saved = preprocessing_of(file.config, file.path)
-    return replace(preprocessing, mean=saved.mean, std=saved.std, interpolation=saved.interpolation)
-
-
 def layer_depths(backbone: nn.Module) -> dict[str, int]:
     """Map the name of each parameter to its layer, 0 nearest to the image.
 
-    The layers are those of timm's `group_matcher`: a stem, each block, a final norm.
-
-    Raises:
-        ValueError: the backbone does not define its layers.
+    The layers are those of timm's `group_matcher`: a stem, each block, a final norm. Raises
+    `ValueError` if the backbone does not define them.
     """
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is None:

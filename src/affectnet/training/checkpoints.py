@@ -77,8 +77,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Save `checkpoint` at `path`; an existing one is replaced when the new one is complete.
 
-        Raises:
-            RunError: it cannot be written, as on a full disk.
+        Raises `RunError` if it cannot be written, as on a full disk.
         """
         try:
             with write_beside(Path(path)) as new:
@@ -158,9 +157,7 @@ def save_start(run: RunFolder, model: AffectModel) -> None:
 def export_best(run: RunFolder) -> None:
     """Write `model/` from `best.ckpt`, unless it is up to date.
 
-    Raises:
-        RunError: no epoch was finished.
-        WeightsError: the checkpoint cannot be read.
+    Raises `RunError` if no epoch was finished, `WeightsError` if the checkpoint cannot be read.
     """
     saved = run.model / "config.json"
     if not run.best.is_file():
@@ -187,9 +184,7 @@ def export_best(run: RunFolder) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint on the CPU; pickles of more than plain data are refused.
 
-    Raises:
-        RunError: there is none.
-        WeightsError: it cannot be read.
+    Raises `RunError` if there is none, `WeightsError` if it cannot be read.
     """
     if not path.is_file():
         raise RunError(f"{path} does not exist: the run has no finished epoch; train it first")

@@ -8,7 +8,7 @@ another preprocessing are never used by mistake. A killed pass is resumed where 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -88,9 +88,8 @@ class FeaturePass:
     def features(self, split: Split, name: str, view: int, workers: int) -> NDArray[np.float16]:
         """Return the features of one view of a split, float16 (n, num_features), memory-mapped.
 
-        Raises:
-            DataError: when an image cannot be decoded.
-            OSError: when the disk is full; the features computed before are kept.
+        Raises `DataError` if an image cannot be decoded, and `OSError` on a full disk; the features
+        computed before are kept.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         shape = (len(split), self.model.num_features)
@@ -165,6 +164,7 @@ def _rows_done(file: Path, progress: Path, shape: tuple[int, int]) -> int:
     return shape[0] if done == shape[0] else int(done) // _CHUNK * _CHUNK
 
 
+@dataclass(eq=False)
 class FeatureDataset(Dataset[Batch]):
     """Features and labels by row number; a batch is `Batch` with `features` in place of `image`.
 
@@ -175,17 +175,10 @@ class FeatureDataset(Dataset[Batch]):
         seed: see `sampler`.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        views: Sequence[NDArray[np.float16]],
-        sampler: TrainBatches | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.split = split
-        self.views = views
-        self.sampler = sampler
-        self.seed = seed
+    split: Split
+    views: Sequence[NDArray[np.float16]]
+    sampler: TrainBatches | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.split)

@@ -62,9 +62,7 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
         split: train, val or test.
         settings: as of `forward_split`.
 
-    Raises:
-        ConfigError: fsdp without a GPU.
-        DataError: there is no such dataset or split.
+    Raises `ConfigError` for fsdp without a GPU, `DataError` if there is no such dataset or split.
     """
     faces, rows = forward_split(model, data, split, **settings)
     probabilities = rows["probabilities"].astype(np.float64)
@@ -86,10 +84,8 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
 def calibrate(model: AffectModel, data: Path, split: str = "val", **settings: Any) -> float:
     """Fit the model's `temperature` on a split that it was not trained on; return it.
 
-    Arguments as of `forward_split`.
-
-    Raises:
-        DataError: there is no such dataset or split, or no face has an expression of the model's.
+    Arguments as of `forward_split`. Raises `DataError` if there is no such dataset or split, or no
+    face has an expression of the model's.
     """
     faces, rows = forward_split(model, data, split, **settings)
     # The model's index of each expression; -1 for other classes and, in the last place, for -1.

@@ -121,8 +121,7 @@ def device_settings(
         precision: auto, 32 or bf16.
         strategy: auto, ddp or fsdp; auto is ddp for several processes.
 
-    Raises:
-        ConfigError: fsdp without a GPU.
+    Raises `ConfigError` for fsdp without a GPU.
     """
     gpu = on_gpu(accelerator)
     several = nodes > 1 or (devices or (torch.cuda.device_count() if gpu else 1)) > 1
