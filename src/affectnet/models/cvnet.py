@@ -23,10 +23,9 @@ _WIDTHS: Final = (48, 96, 160)
 _BLOCKS: Final = (1, 3, 2)
 _BRANCHES: Final = 2
 
-_LUMA: Final = (0.2989, 0.587, 0.114)
-"""ITU-R BT.601, the usual conversion to grey."""
+_LUMA: Final = (0.2989, 0.587, 0.114)  # ITU-R BT.601, the usual conversion to grey
+# Of a normalised face: an image flatter than 3.5% of the range is not amplified to noise.
 _LEAST_VARIANCE: Final = 0.02
-"""Of a normalised face: an image flatter than 3.5% of the range is not amplified to noise."""
 
 
 class SqueezeExcitation(nn.Module):

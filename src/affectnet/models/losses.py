@@ -14,8 +14,8 @@ from torch import Tensor
 ExpressionLoss = Literal["cross_entropy", "logit_adjusted", "focal"]
 AffectLoss = Literal["both", "ccc", "mse", "none"]
 
+# Denominator of CCC below which predictions and targets count as the same constant.
 NO_SPREAD: Final = 1e-8
-"""Denominator of CCC below which predictions and targets count as the same constant."""
 
 
 class Output(Protocol):

@@ -143,13 +143,9 @@ def resolve_model(model: str | Path) -> Path | str:
             `model.safetensors`, an `.onnx` file, `owner/name` on the hub, or one of `SHIPPED`. A
             path that exists comes before everything else.
 
-    Returns:
-        A folder with `model.safetensors` and `config.json`, an `.onnx` file, or the name on the hub
-        as a string.
-
-    Raises:
-        RunError: there is no such model.
-        WeightsError: the weights are missing, are a pickle, or are not part of this installation.
+    Returns a folder with `model.safetensors` and `config.json`, an `.onnx` file, or the name on the
+    hub as a string. Raises `RunError` if there is no such model, and `WeightsError` if the weights
+    are missing, are a pickle, or are not part of this installation.
     """
     path = Path(model)
     try:

@@ -23,8 +23,7 @@ from affectnet.training.distillation import Distillation
 from affectnet.training.distributed import derived_seed, gather_batch, gather_over_ranks
 from affectnet.training.optimisation import Optimisation, Unfreezing, names_of_matrices
 
-BACKBONE: Final = "model.backbone."
-"""Prefix of the backbone's weights in a checkpoint."""
+BACKBONE: Final = "model.backbone."  # prefix of the backbone's weights in a checkpoint
 
 
 class AffectModule(L.LightningModule):
@@ -73,8 +72,8 @@ class AffectModule(L.LightningModule):
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
         self._matrices = names_of_matrices(model)
         self.seed = seed
+        # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
-        """Predictions and targets of the current epoch."""
 
     def on_fit_start(self) -> None:
         """Move the tensors of the losses and the teachers to the model's device."""
@@ -82,9 +81,9 @@ class AffectModule(L.LightningModule):
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in self.losses.items()
         }
-        for distillation in filter(None, self._distillation):
-            for teacher in distillation.teachers:
-                teacher.to(self.device)
+        (distillation,) = self._distillation
+        for teacher in distillation.teachers if distillation else ():
+            teacher.to(self.device)
 
     def forward(self, images: Tensor) -> AffectOutput:
         """Run the model on uint8 RGB images of shape (B, 3, S, S)."""
