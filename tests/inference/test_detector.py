@@ -70,7 +70,9 @@ def test_several_faces_come_the_largest_first(photo: np.ndarray) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 3), (300, 300)])
 def test_no_face_is_found_where_none_is(shape: tuple[int, int]) -> None:
-    assert FaceDetector().detect(np.full((*shape, 3), 90, np.uint8)) == []
+    image = np.full((*shape, 3), 90, np.uint8)
+    # On inputs of up to 32 pixels, YuNet itself reports faces in two of three trials.
+    assert all(FaceDetector().detect(image) == [] for _ in range(10))
 
 
 def test_one_detector_serves_many_threads(photo: np.ndarray) -> None:

@@ -31,6 +31,7 @@ then rises from 77% to 98%."""
 _NMS = 0.3
 _one_at_a_time = threading.Lock()
 _MAX_FACES = 1000
+_MIN_INPUT = 64  # pixels; up to 32, YuNet reports faces at random
 
 
 class Candidate(NamedTuple):
@@ -80,9 +81,13 @@ class FaceDetector:
         if small != (width, height):
             interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             resized = cv2.resize(resized, small, interpolation=interpolation)
+        bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
+        below, right = max(0, _MIN_INPUT - small[1]), max(0, _MIN_INPUT - small[0])
+        if below or right:
+            bgr = cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
         detector = self._detector()
-        detector.setInputSize(small)
-        _, rows = detector.detect(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))
+        detector.setInputSize((small[0] + right, small[1] + below))
+        _, rows = detector.detect(bgr)
         if rows is None:
             return []
         rows = np.asarray(rows, np.float64)
