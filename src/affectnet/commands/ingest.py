@@ -245,10 +245,7 @@ def _print(
     config: IngestConfig, info: DatasetInfo, matches: Sequence[SoftMatch], other_files: int
 ) -> None:
     console = Console()
-    faces = grid(
-        f"{escape(str(config.out))}: faces by expression and split",
-        ["expression", *info.counts, "all"],
-    )
+    faces = grid("Faces by expression and split", ["expression", *info.counts, "all"])
     splits = info.counts.values()
     unlabelled = ["unlabelled"] * any("unlabelled" in counts for counts in splits)
     rows = {n: [counts.get(n, 0) for counts in splits] for n in (*info.classes, *unlabelled)}
@@ -258,11 +255,11 @@ def _print(
         faces.add_row(name, *(f"{n:,}" for n in (*row, sum(row))))
     console.print(faces)
     if info.dropped:
-        listed = escape(str(config.out / DROPPED_NAME))
-        drops = grid(f"dropped (listed in {listed})", ("reason", "rows"))
+        drops = grid("Dropped rows", ("reason", "rows"))
         for reason, count in info.dropped.items():
             drops.add_row(reason, f"{count:,}")
         console.print(drops)
+        console.print(f"all dropped rows: {escape(str(config.out / DROPPED_NAME))}")
     else:
         console.print("dropped: none")
     left_out = info.settings["left_out_by_cap"]
@@ -275,4 +272,5 @@ def _print(
         console.print(
             f"soft labels: {match.matched:,} faces of {match.part}{lost} ({escape(match.name)})"
         )
+    console.print(f"dataset: {escape(str(config.out))}")
     console.print(f"content hash {info.content_hash[:16]}")
