@@ -186,6 +186,12 @@ def test_other_faults(tmp_path, write):
         predictions_of([1, 2])
 
 
+def test_braces_in_the_name_of_a_file_are_no_placeholders(write):
+    path = write(["id", "valence_pred"], ["x", 2.5], name="a{value}{b}.csv")
+    with pytest.raises(DataError, match=re.escape("a{value}{b}.csv: valence_pred of 2.5 at id")):
+        read_predictions(path)
+
+
 def test_predictions_out_of_range_follow_the_option(write):
     path = write(["id", "valence_pred"], ["a", 1.25], ["b", 0.5])
     with pytest.raises(DataError, match="--out-of-range clip"):

@@ -290,7 +290,8 @@ def check_labels(labels: Ints, ids: Sequence[str], source: str) -> None:
         (labels < -1) | (labels >= N_EXPRESSIONS),
         labels,
         ids,
-        f"{source}: label {{value}} at id {{id}}{{more}} is not one of the classes 0 to "
+        source,
+        "label {value} at id {id}{more} is not one of the classes 0 to "
         f"{N_EXPRESSIONS - 1} ({', '.join(EXPRESSIONS)}); leave such faces out",
     )
 
@@ -304,8 +305,8 @@ def check_affect(
     "empty",
 ) -> None:
     """Raise `DataError` for a valence or arousal outside [-1, 1] (NaN is missing)."""
-    message = f"{source}: {name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; {advice}"
-    _raise_if(np.abs(values) > 1 + _SLACK, values, ids, message)
+    message = f"{name} of {{value:g}} at id {{id}}{{more}} is outside [-1, 1]; {advice}"
+    _raise_if(np.abs(values) > 1 + _SLACK, values, ids, source, message)
 
 
 def within_range(
@@ -320,8 +321,8 @@ def within_range(
         np.isinf(values),
         values,
         ids,
-        f"{source}: {name} of {{value}} at id {{id}}{{more}}"
-        " is not a finite number; leave such cells empty",
+        source,
+        f"{name} of {{value}} at id {{id}}{{more}} is not a finite number; leave such cells empty",
     )
     if rule == "clip":
         return np.asarray(np.clip(values, -1.0, 1.0))
@@ -346,7 +347,8 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
         partly,
         empty.sum(axis=1),
         ids,
-        f"{source}: {{value}} probabilities are missing at id {{id}}{{more}}; give all or none",
+        source,
+        "{value} probabilities are missing at id {id}{more}; give all or none",
     )
     with np.errstate(invalid="ignore"):
         lowest = np.where(empty.all(axis=1), 0.0, probabilities.min(axis=1))
@@ -355,14 +357,16 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
         lowest < -_SLACK,
         lowest,
         ids,
-        f"{source}: probability {{value:g}} at id {{id}}{{more}} is negative; "
+        source,
+        "probability {value:g} at id {id}{more} is negative; "
         "if these are logits, take their softmax first",
     )
     _raise_if(
         off,
         sums,
         ids,
-        f"{source}: the probabilities at id {{id}}{{more}} sum to {{value:g}}, not to 1; "
+        source,
+        "the probabilities at id {id}{more} sum to {value:g}, not to 1; "
         "if these are logits, take their softmax first",
     )
     # Scaling away rounding of single precision would break ties between faces and change the AUC.
@@ -370,13 +374,14 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
     return np.where(far[:, None], probabilities / sums[:, None], np.maximum(probabilities, 0.0))
 
 
-def _raise_if(wrong: Bools, values: Any, ids: Sequence[str], message: str) -> None:
+def _raise_if(wrong: Bools, values: Any, ids: Sequence[str], source: str, message: str) -> None:
     """Raise `DataError` about the first wrong row, if any, with the number of others."""
     rows = np.flatnonzero(wrong)
     if len(rows):
         first = rows[0]
         more = f" (and at {len(rows) - 1:,} more)" if len(rows) > 1 else ""
-        raise DataError(message.format(value=values[first], id=repr(ids[first]), more=more))
+        text = message.format(value=values[first], id=repr(ids[first]), more=more)
+        raise DataError(f"{source}: {text}")
 
 
 def _few(names: Iterable[str], most: int = 3) -> str:
