@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from affectnet.data.images import (
     decode_into,
     media_kind,
     read_file,
+    read_header,
 )
 from affectnet.errors import ConfigError, DataError
 
@@ -228,6 +230,89 @@ def test_a_jpeg_of_too_many_scans_is_refused(photo: np.ndarray) -> None:
         decode_image(data[:scan] + data[scan : scan + 20] * 300 + data[scan:], upright=True)
 
 
+def with_second_image(first: bytes) -> bytes:
+    """The JPEG as phones write it, with the header of a multi-picture file and a second image."""
+    frames = [Image.open(io.BytesIO(first)), Image.new("RGB", (8, 8))]
+    mpo = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    start = mpo.index(b"MPF\0") - 4
+    length = int.from_bytes(mpo[start + 2 : start + 4], "big")
+    return first[:2] + mpo[start : start + 2 + length] + first[2:] + encoded(frames[1], "JPEG")
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_jpeg_with_a_second_image_is_the_same_picture(photo: np.ndarray, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = encoded(Image.fromarray(photo), "JPEG", exif=exif)
+    double = with_second_image(plain)
+    assert Image.open(io.BytesIO(double)).format == "MPO"
+    assert read_header(double) == read_header(plain)
+    for upright in (False, True):
+        expected = decode_image(plain, upright=upright)
+        np.testing.assert_array_equal(decode_image(double, upright=upright), expected)
+    for got, wanted in zip(as_face(double, 48), as_face(plain, 48), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_scans_of_a_second_kind_of_jpeg_are_limited_too(photo: np.ndarray) -> None:
+    plain = encoded(Image.fromarray(photo).resize((4000, 4000)), "JPEG", progressive=True)
+    scan = plain.index(b"\xff\xda")
+    for jpeg in (plain, with_second_image(plain)):
+        many = jpeg.replace(plain[scan : scan + 20], plain[scan : scan + 20] * 300)
+        for read in (decode_image, read_header, lambda data: as_face(data, 48)):
+            with pytest.raises(DataError, match="too many scans"):
+                read(many)
+
+
+def test_a_large_tiff_of_random_bytes_has_no_scans() -> None:
+    pixels = np.frombuffer(b"\xff\xda" * 6_000_000, np.uint8).reshape(2000, 2000, 3)
+    np.testing.assert_array_equal(decode_image(encoded(pixels, "TIFF"), upright=True), pixels)
+
+
+def test_floating_point_images_are_refused(photo: np.ndarray) -> None:
+    grey = photo[..., 0]
+    for pixels in (grey / np.float32(255), grey.astype(np.float32), grey.astype(np.int32)):
+        image = Image.fromarray(pixels)
+        for given in (encoded(image, "TIFF"), image):
+            with pytest.raises(DataError, match="nothing states which number is white"):
+                as_pixels(given)
+
+
+def test_a_16_bit_ppm_is_scaled() -> None:
+    data = b"P5 3 1 65535\n" + np.array([0, 128 * 257, 65535], ">u2").tobytes()
+    np.testing.assert_array_equal(decode_image(data)[0, :, 0], [0, 128, 255])
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_empty_image_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match="no pixels"):
+        as_pixels(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_avif_and_heic_are_read_upright(photo: np.ndarray, kind: str, orientation: int) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](photo)))
+    data = encoded(stored, kind, exif=exif.tobytes(), quality=95)
+    assert media_kind(data[:200]) == "image"
+    upright = decode_image(data, upright=True)
+    assert upright.shape == photo.shape
+    assert np.abs(upright.astype(int) - photo).mean() < 4
+    assert as_face(data, 32)[1:] == (280, 330)
+    with pytest.raises(DataError, match="cannot be"):
+        decode_image(data[: len(data) // 2], upright=True)
+
+
+def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"HEIC image; `pip install 'affectnet\[heif\]'`"):
+        decode_image(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(200))
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -303,7 +388,9 @@ def test_images_and_videos_are_told_apart_by_content(photo_file: Path, walk: Pat
     assert media_kind(walk.read_bytes()[:200]) == "video"
     assert media_kind(b"RIFF\0\0\0\0WEBPVP8 ") == "image"
     assert media_kind(b"RIFF\0\0\0\0WAVEfmt ") is None
-    assert media_kind(b"\0\0\0\x1cftypheic") is None
+    assert media_kind(b"\0\0\0\x1cftypheic") == "image"
+    assert media_kind(b"BMI is a number, P1 a name") is None
+    assert media_kind(b"P1 is a name") == "image"  # as the format has it: reading decides
     assert media_kind(b"#EXTM3U\nhttp://127.0.0.1/a.ts") is None
     assert media_kind(b"ffconcat version 1.0\nfile /etc/passwd") is None
     assert media_kind(b"") is None

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -31,6 +32,9 @@ MAX_SCAN_PIXELS: Final = 2_000_000_000
 """Limit of a JPEG's scans times its pixels. A progressive file has about ten scans; one with
 thousands of scans of a few bytes each would keep the decoder busy for minutes."""
 
+_SCAN_BYTES: Final = 10
+"""Length of the shortest header of a scan."""
+
 LARGE_PIXELS: Final = 16_000_000
 """`one_large_at_a_time` lets only one thread work on images with more pixels than this."""
 _large_lock = threading.Lock()
@@ -43,16 +47,28 @@ INTERPOLATIONS: Final = {
 }
 """Methods of resizing, by timm's names."""
 
-FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
+"""By Pillow's names; HEIF, as phones write it (.heic), needs the package pillow-heif."""
+
+IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"}
+)
+"""Usual endings of the names of image files. `media_kind` decides by the content."""
 
 _CMYK: Final = ("CMYK", "YCCK")
 """Colour spaces left to Pillow, which reads in an Adobe marker whether they are inverted."""
 
 _ORIENTATION: Final = 0x0112
 _IMAGE_STARTS: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a"),
-    *(b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"),
 )
+# Two letters alone would take a text that starts with them for an image.
+_SHORT_START: Final = re.compile(
+    rb"P[1-6]\s|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL
+)
+_AVIF: Final = frozenset({b"avif", b"avis"})
+_HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _VIDEO_STARTS: Final = (
     *(b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS"),
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
@@ -107,6 +123,7 @@ def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "
     size = len(target)
     header = jpeg_header(data)
     if header is not None and header[:2] == (size, size) and header[2] not in _CMYK:
+        _check_scans(data, size * size)
         try:
             simplejpeg.decode_jpeg(data, "RGB", buffer=target)
             return
@@ -132,7 +149,7 @@ def _decode(data: bytes | memoryview, size: int | None, interpolation: str, turn
     pixels = None if turn else _decode_jpeg(data, 2 * size if size else 0)
     if pixels is None:
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with _open(data) as image:
                 pixels = _pixels_of_pillow(image, in_place=True)
         except Exception as error:
             raise _refusal("decoded", error, data) from error
@@ -148,7 +165,8 @@ def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
     if header is None:
         return None
     height, width, colours = header
-    _check_pixels(width, height)
+    _check_size(width, height)
+    _check_scans(data, width * height)
     if colours in _CMYK:
         return None
     try:
@@ -162,23 +180,64 @@ def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
 
 def _pixels_of_pillow(image: Image.Image, *, in_place: bool) -> Pixels:
     """Return the upright RGB pixels; `in_place` may change the image, which saves a copy."""
-    _check_pixels(image.width, image.height)
+    _check_size(image.width, image.height)
     image.load()
     if in_place:
         ImageOps.exif_transpose(image, in_place=True)
     else:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits instead of scaling
+    # Pillow would clip 16 bits instead of scaling; its PPM reader has 16 bits in 32.
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        numbers = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"its pixels are {numbers}, and nothing states which number is white; save it with 8 "
+            "or 16 bits per channel"
+        )
     # `convert` copies even where there is nothing to do, and large photos are 192 MB.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _check_pixels(width: int, height: int) -> None:
+def _open(data: bytes | memoryview) -> Image.Image:
+    """Open with Pillow, which reads only the header; the size and the scans are checked.
+
+    Raises `DataError` for too many pixels or scans, and for HEIC without pillow-heif; Pillow's own
+    errors are of any class.
+    """
+    heif = _iso_format(bytes(data[:200])) == "HEIF"
+    if heif:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise DataError(
+                "it is a HEIC image; `pip install 'affectnet[heif]'` makes it readable, or save "
+                "it as a JPEG"
+            ) from None
+        register_heif_opener()
+    image = Image.open(io.BytesIO(data), formats=["HEIF"] if heif else FORMATS[:-1])
+    _check_size(image.width, image.height)
+    # By the bytes: Pillow calls a JPEG with a second image MPO, and a TIFF can contain a JPEG.
+    if data[:2] == b"\xff\xd8" or "jpeg" in str(image.info.get("compression")):
+        _check_scans(data, image.width * image.height)
+    return image
+
+
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(
             f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are read"
         )
+    if width * height == 0:
+        raise DataError(f"the image has no pixels: its size is {width}x{height}")
+
+
+def _check_scans(data: bytes | memoryview, pixels: int) -> None:
+    """Raise `DataError` for a JPEG with too many scans; quick for small files."""
+    if len(data) // _SCAN_BYTES * pixels <= MAX_SCAN_PIXELS:
+        return
+    if bytes(data).count(b"\xff\xda") * pixels > MAX_SCAN_PIXELS:
+        raise DataError("the JPEG has too many scans for its size; save it again as a plain JPEG")
 
 
 def _refusal(verb: str, error: Exception, data: bytes | memoryview = b"") -> DataError:
@@ -199,10 +258,13 @@ class ImageHeader(NamedTuple):
     """The facts in an image's header; width and height are those of the stored pixels."""
 
     format: str
+    """One of `FORMATS`; JPEG also for the files with several images that Pillow calls MPO."""
     width: int
     height: int
     orientation: int
     """EXIF orientation, 1 to 8; 1 for formats other than JPEG, which Pillow rotates itself."""
+    grey: bool
+    """Whether one channel is stored, besides transparency."""
 
 
 def read_header(data: bytes | memoryview) -> ImageHeader:
@@ -215,17 +277,14 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
     if len(data) == 0:
         raise DataError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            kind, (width, height) = str(image.format), image.size
-            orientation = 1
-            if kind == "JPEG" and "exif" in image.info:
-                orientation = image.getexif().get(_ORIENTATION, 1)
+        with _open(data) as image:
+            jpeg = data[:2] == b"\xff\xd8"
+            kind, (width, height) = "JPEG" if jpeg else str(image.format), image.size
+            turn = image.getexif().get(_ORIENTATION, 1) if jpeg and "exif" in image.info else 1
+            grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F")
     except Exception as error:
         raise _refusal("read", error, data) from error
-    _check_pixels(width, height)
-    if kind == "JPEG" and bytes(data).count(b"\xff\xda") * width * height > MAX_SCAN_PIXELS:
-        raise DataError("the JPEG has too many scans for its size; save it again as a plain JPEG")
-    return ImageHeader(kind, width, height, orientation if orientation in range(2, 9) else 1)
+    return ImageHeader(kind, width, height, turn if turn in range(2, 9) else 1, grey)
 
 
 def jpeg_header(data: bytes | memoryview) -> tuple[int, int, str] | None:
@@ -268,7 +327,7 @@ def count_pixels(data: memoryview) -> int:
     if header is not None:
         return header[0] * header[1]
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _open(data) as image:
             return image.width * image.height
     except Exception:  # decoding reports what is wrong
         return 0
@@ -283,12 +342,20 @@ def media_kind(head: bytes) -> Literal["image", "video"] | None:
     if head[:4] == b"RIFF":
         return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])  # type: ignore[return-value]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return None if head[8:12] in (b"avif", b"heic", b"heix", b"mif1") else "video"
+        return "image" if _iso_format(head) else "video"
     if head[:1] == b"\x47" and head[188:189] == b"\x47":
         return "video"
     if head.startswith(_VIDEO_STARTS):
         return "video"
-    return "image" if head.startswith(_IMAGE_STARTS) else None
+    return "image" if head.startswith(_IMAGE_STARTS) or _SHORT_START.match(head) else None
+
+
+def _iso_format(head: bytes) -> Literal["AVIF", "HEIF"] | None:
+    """Which kind of image a file of the ISO base media format is; None for videos and others."""
+    if head[4:8] != b"ftyp" or head[8:12] not in _AVIF | _HEIF:
+        return None
+    brands = head[8 : min(int.from_bytes(head[:4], "big"), 200)]
+    return "AVIF" if any(brand in brands for brand in _AVIF) else "HEIF"
 
 
 def read_file(path: Path) -> bytes:

@@ -1,7 +1,6 @@
 """One pass over all images of a dataset: format, size, colour, content hashes and a thumbnail."""
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from affectnet.data.audit.counts import PublishedRelease
 from affectnet.data.audit.findings import Finding, Topic, percentage
-from affectnet.data.images import decode_image, jpeg_header
+from affectnet.data.images import decode_image, jpeg_header, read_header
 from affectnet.data.store import Split
 from affectnet.errors import DataError, counted, megabytes
 from affectnet.threads import ordered_map
@@ -209,8 +208,8 @@ def _header(data: memoryview) -> tuple[str, bool]:
     header = jpeg_header(data)
     if header is not None:
         return "JPEG", header[2] == "Gray"
-    with Image.open(io.BytesIO(data)) as image:
-        return image.format or "other", image.mode in ("1", "L", "LA", "I", "I;16", "F")
+    other = read_header(data)
+    return other.format, other.grey
 
 
 TOPIC: Final = Topic("images")

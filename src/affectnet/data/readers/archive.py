@@ -13,15 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Final, Protocol, TypeVar
 
+from affectnet.data.images import IMAGE_SUFFIXES
 from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
 from affectnet.data.readers.tarscan import MAX_MEMBER, FileBlock, scan_tar
 from affectnet.errors import DataError
 
 DEPTH: Final = 5
 MOST_FOLDERS: Final = 20_000
-IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-)
 _AFFECTNET_PARTS = ("train_set", "val_set", "validation_set")
 _AFFECTNET_KINDS = ("images", "annotations")
 _GAP = 64 << 10
