@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,7 +19,13 @@ from drawn import write_faces
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from affectnet.commands.train import train
-from affectnet.commands.train_settings import augmentation, check, check_same_run
+from affectnet.commands.train_settings import (
+    augmentation,
+    check,
+    check_same_run,
+    loss_settings,
+    trained_fractions,
+)
 from affectnet.config import TrainConfig
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
@@ -102,6 +109,54 @@ def test_config_yaml_repeats_the_run_bit_by_bit(trained: RunFolder, tmp_path: Pa
     again = train(TrainConfig(**saved))
     assert same(weights_of(trained), weights_of(again))
     assert rows_of(again) == rows_of(trained)
+
+
+def test_the_model_keeps_the_class_fractions_of_its_faces(trained: RunFolder, drawn: Path) -> None:
+    labels = open_split(drawn, "train").expression
+    expected = np.bincount(labels, minlength=8) / len(labels)
+    config = json.loads((trained.model / "config.json").read_text())
+    assert config["class_fractions"] == config["prior"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "power"),
+    [
+        ({}, 1.0),
+        ({"loss": "logit_adjusted"}, 0.0),
+        ({"loss": "logit_adjusted", "logit_tau": 0.25}, 0.75),
+        ({"loss": "focal"}, 1.0),
+        ({"class_weights": "balanced"}, 0.0),
+        ({"sampler": "balanced"}, 0.0),
+        ({"sampler": "sqrt"}, 0.5),
+        ({"sampler": "sqrt", "loss": "logit_adjusted", "logit_tau": 0.5}, 0.0),
+    ],
+)
+def test_the_fractions_that_a_model_assumes(settings: dict[str, object], power: float) -> None:
+    """The fractions of the faces to a power: 1 where nothing is balanced, 0 where all is."""
+    counts = np.array([40, 80, 20, 10, 5, 4, 20, 3])
+    labels = np.append(np.repeat(np.arange(8), counts), -1)
+    config = TrainConfig(data=(), **settings)
+    fractions, prior = trained_fractions(
+        config, labels, np.full((len(labels), 8), np.nan), loss_settings(config, labels)
+    )
+    assert fractions == pytest.approx(counts / counts.sum())
+    assert prior == pytest.approx(counts**power / (counts**power).sum())
+
+
+def test_the_fractions_of_votes_and_of_seven_classes() -> None:
+    labels = np.array([0, 0, 1, -1, -1])
+    soft = np.full((5, 8), np.nan)
+    soft[[1, 3]] = 0
+    soft[1, [0, 7]] = 0.5
+    soft[3, [1, 7]] = 0.75, 0.25
+    config = TrainConfig(data=(), soft_labels=True)
+    fractions, prior = trained_fractions(config, labels, soft, loss_settings(config, labels))
+    assert fractions == prior == pytest.approx(np.array([1.5, 1.75, 0, 0, 0, 0, 0, 0.75]) / 4)
+    seven = dataclasses.replace(config, without_contempt=True)
+    fractions, _ = trained_fractions(seven, labels, soft, loss_settings(seven, labels, 7))
+    assert fractions == pytest.approx([0.5, 0.5, 0, 0, 0, 0, 0])
+    none = np.full(5, -1)
+    assert trained_fractions(TrainConfig(data=()), none, soft, loss_settings(config, none)) is None
 
 
 def test_resuming_keeps_an_edited_card(trained: RunFolder, tmp_path: Path) -> None:

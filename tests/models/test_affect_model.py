@@ -243,6 +243,20 @@ def test_missing_keys_are_named(saved, key):
         AffectModel.from_pretrained(saved)
 
 
+@pytest.mark.parametrize("entry", ["class_fractions", "prior"])
+def test_class_fractions_are_kept_and_checked(saved, entry):
+    fractions = (0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)
+    model = AffectModel.from_pretrained(saved)
+    assert getattr(model, entry) is None
+    setattr(model, entry, fractions)
+    model.save_pretrained(saved)
+    assert getattr(AffectModel.from_pretrained(saved), entry) == fractions
+    for bad in ([0.5, 0.5], [0.5] * 8, [2, -1, 0, 0, 0, 0, 0, 0], [float("nan")] * 8, "x", 3, {}):
+        edit_config(saved, **{entry: bad})
+        with pytest.raises(RunError, match="incomplete or damaged"):
+            AffectModel.from_pretrained(saved)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
 def test_a_config_that_is_not_a_json_object(saved, text):
     (saved / "config.json").write_bytes(text.encode("latin-1"))

@@ -21,6 +21,7 @@ from affectnet.commands.train_settings import (
     loss_settings,
     optimisation,
     run_name,
+    trained_fractions,
     with_classes_of_data,
     write_config,
 )
@@ -32,6 +33,7 @@ from affectnet.errors import RunError, Stopped
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path
+from affectnet.models.prior import taught_prior
 from affectnet.run import RunFolder
 from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
@@ -153,11 +155,17 @@ def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
 
 def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModule) -> AffectModule:
     teachers = tuple(AffectModel.from_pretrained(teacher) for teacher in config.teacher)
+    labels = _labels(data, "train")
+    losses = loss_settings(config, labels["expression"], len(model.classes))
+    fractions = trained_fractions(config, labels["expression"], labels["soft"], losses)
+    if fractions is not None:
+        model.class_fractions, own = fractions
+        model.prior = taught_prior(own, [one.prior for one in teachers], config.teacher_weight)
     return AffectModule(
         model,
         augmentation=augmentation(config),
         optimisation=optimisation(config),
-        losses=loss_settings(config, _labels(data, "train")["expression"], len(model.classes)),
+        losses=losses,
         mixing=Mixing(config.mixup, config.cutmix, config.mix_share),
         unfreezing=Unfreezing(config.head_epochs, config.unfreeze_every),
         distillation=Distillation(teachers, config.teacher_weight, config.teacher_temperature)
@@ -172,7 +180,7 @@ def _labels(data: AffectDataModule, split: str) -> dict[str, np.ndarray]:
     rows = data.rows(split, capped=split == "train")
     return {
         name: np.asarray(getattr(data.splits[split], name))[rows]
-        for name in ("expression", "valence", "arousal")
+        for name in ("expression", "valence", "arousal", "soft")
     }
 
 

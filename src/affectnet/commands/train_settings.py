@@ -13,12 +13,14 @@ import yaml
 
 from affectnet.config import RENAMED, TrainConfig, settings_of
 from affectnet.data.augmentation import Augmentation, named_augmentation
-from affectnet.data.splits import class_weights
+from affectnet.data.splits import class_weights, sample_weights
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, Faults, Limit
 from affectnet.labels import N_EXPRESSIONS
-from affectnet.models.model_config import local_path, resolve_model
+from affectnet.models.model_config import Fractions, local_path, resolve_model
+from affectnet.models.prior import effective_prior
 from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
+from affectnet.seven import classes_for, seven_votes
 from affectnet.training.optimisation import Optimisation
 from affectnet.training.trainer import on_gpu
 
@@ -68,6 +70,37 @@ def loss_settings(
         "soft": config.soft_labels,
         **settings_of(config, "logit_tau", "label_smoothing", "va_loss", "va_weight"),
     }
+
+
+def trained_fractions(
+    config: TrainConfig, labels: np.ndarray, soft: np.ndarray, losses: dict[str, Any]
+) -> tuple[Fractions, Fractions] | None:
+    """The class fractions of the training faces, and those that the model's probabilities assume.
+
+    Args:
+        config: of the run.
+        labels: of the training faces, (n,), -1 where missing.
+        soft: their vote shares, (n, 8), NaN where missing; used with `soft_labels`.
+        losses: as `loss_settings` returns them.
+
+    Returns None if no face has an expression. Label smoothing and focal loss are left out: they
+    change the confidence, which the temperature corrects.
+    """
+    targets = np.eye(N_EXPRESSIONS)[labels]
+    targets[labels < 0] = np.nan
+    if config.soft_labels:
+        votes = seven_votes(soft) if config.without_contempt else soft
+        targets = np.where(np.isfinite(votes).all(axis=1, keepdims=True), votes, targets)
+    known = np.isfinite(targets[:, 0])
+    if not known.any():
+        return None
+    classes = len(classes_for(config.without_contempt))
+    targets, rows = targets[known, :classes], sample_weights(labels, config.sampler)[known]
+    drawn = (rows @ targets) / rows.sum()
+    tau = config.logit_tau if config.loss == "logit_adjusted" else 0.0
+    weights, counts = losses["class_weights"], losses["class_counts"]
+    prior = effective_prior(drawn, weights=weights, counts=counts, tau=tau)
+    return effective_prior(targets.mean(axis=0)), prior
 
 
 def optimisation(config: TrainConfig) -> Optimisation:

@@ -15,16 +15,26 @@ from affectnet.evaluation.predictions import Predictions
 TEMPERATURE_RANGE: Final = (0.01, 100.0)
 
 
-def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
-    """The T > 0 that minimises the mean log loss of softmax(logits / T) (Guo et al., 2017).
+def fit_temperature(
+    logits: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    *,
+    weights: npt.ArrayLike | None = None,
+    ratios: npt.ArrayLike = 0.0,
+) -> float:
+    """The T > 0 that minimises the log loss of softmax(logits / T + ratios) (Guo et al., 2017).
 
     The loss is convex in 1 / T, so the minimum for T from 0.01 to 100 is found exactly. T above 1
-    softens an overconfident model; the predicted class never changes. Fit it on faces that are
-    used neither for training nor for the reported scores: the validation split.
+    softens an overconfident model; without ratios the predicted class never changes. Fit it on
+    faces that are used neither for training nor for the reported scores: the validation split.
 
     Args:
         logits: (n, K), or log-probabilities.
         truth: (n,) class indices, -1 where missing.
+        weights: weight of the faces of each class, (K,): where the faces to score have other class
+            fractions, their fraction over that of these faces.
+        ratios: logarithms of what probabilities are multiplied by after the temperature, (K,); see
+            `affectnet.models.prior.log_ratios`.
 
     Raises:
         DataError: no face has a true class.
@@ -35,9 +45,14 @@ def fit_temperature(logits: npt.ArrayLike, truth: npt.ArrayLike) -> float:
         raise DataError("temperature scaling needs faces with a true expression; there are none")
     values, labels = values[known], labels[known]
     rows = np.arange(len(labels))
+    faces = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)[labels]
+    if not faces.any():
+        raise DataError("all faces with a true expression have the weight 0")
+    shift = np.maximum(np.asarray(ratios, np.float64), np.log(PROBABILITY_FLOOR))
 
     def loss(inverse: float) -> float:
-        return float(-log_softmax(values * inverse, axis=1)[rows, labels].mean())
+        own = log_softmax(values * inverse + shift, axis=1)[rows, labels]
+        return float(-np.average(own, weights=faces))
 
     lowest, highest = TEMPERATURE_RANGE
     found = minimize_scalar(

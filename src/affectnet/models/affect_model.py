@@ -20,7 +20,9 @@ from affectnet.models.model_config import (
     CONFIG,
     FORMAT,
     WEIGHTS,
+    Fractions,
     Preprocessing,
+    fractions_of,
     in_order,
     incomplete,
     preprocessing_of,
@@ -109,6 +111,10 @@ class AffectModel(nn.Module):
         self.dropout = dropout
         self.temperature: float | None = None
         """Divides the logits before the softmax if calibrated; None if not."""
+        self.class_fractions: Fractions | None = None
+        """Fraction of each class in the training faces; None if unknown."""
+        self.prior: Fractions | None = None
+        """Class fractions that the probabilities assume, see `models.prior`; None if unknown."""
         self.card: str | None = None
         """The model card, saved next to the model as README.md; None if there is none."""
         self.frozen = False
@@ -179,6 +185,8 @@ class AffectModel(nn.Module):
             "hidden": None,  # a layer that heads no longer have; older versions read the key
             "dropout": self.dropout,
             "temperature": self.temperature,
+            "class_fractions": self.class_fractions and list(self.class_fractions),
+            "prior": self.prior and list(self.prior),
             "preprocessing": self.preprocessing.to_dict(),
         }
 
@@ -284,6 +292,8 @@ class AffectModel(nn.Module):
             loaded.temperature = config["temperature"]
         except (KeyError, TypeError, ValueError) as error:
             raise incomplete(where, error) from error
+        loaded.class_fractions = fractions_of(config, "class_fractions", where)
+        loaded.prior = fractions_of(config, "prior", where)
         loaded.preprocessing = preprocessing
         file = read_weights(folder / WEIGHTS)
         detail = explain_mismatch(file.tensors, loaded.state_dict())

@@ -5,6 +5,7 @@ ONNX file, so each of these files describes the model completely.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +20,9 @@ WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 FORMAT: Final = 1
 """Version of the layout of `config.json`; increased when an older affectnet could not read it."""
+
+Fractions = tuple[float, ...]
+"""A fraction per class of a model, in its order, with the sum 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,26 @@ def preprocessing_of(config: dict[str, Any], where: object) -> Preprocessing:
     if order != "RGB":
         raise RunError(f"{where} has the colour order {order}; affectnet reads RGB only")
     return preprocessing
+
+
+def fractions_of(config: dict[str, Any], entry: str, where: object) -> Fractions | None:
+    """Read `class_fractions` or `prior` of a checked config; `where` is named in errors.
+
+    `class_fractions` are those of the training faces, and `prior` are those that the probabilities
+    assume (see `affectnet.models.prior`). None if the model does not know them; models of earlier
+    versions do not. Raises `RunError` for anything but a fraction per class.
+    """
+    values = config.get(entry)
+    if values is None:
+        return None
+    try:
+        fractions = tuple(map(float, values))
+    except (TypeError, ValueError) as error:
+        raise incomplete(where, error) from error
+    usable = len(fractions) == len(config["classes"]) and all(0 <= f <= 1 for f in fractions)
+    if not usable or not math.isclose(sum(fractions), 1, abs_tol=1e-3):
+        raise incomplete(where, ValueError(f"{entry} are not fractions of its classes: {values}"))
+    return fractions
 
 
 def read_config(path: Path) -> dict[str, Any]:
