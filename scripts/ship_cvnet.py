@@ -1,10 +1,12 @@
-"""Put a trained CVNet into the package: float16 weights, config, model card, checksum.
+"""Put a trained CVNet into the package: float16 weights, config, model card, ONNX file, checksums.
 
-    python scripts/ship_cvnet.py runs/NAME
+    python scripts/ship_cvnet.py runs/NAME    # everything
+    python scripts/ship_cvnet.py              # only the ONNX file, from the weights in the package
 
 For maintainers. The run must be evaluated on `test`, because the card contains only measured
 metrics. Floating-point weights are converted to float16, which halves the file; predictions change
-by less than 1e-2.
+by less than 1e-2. The ONNX file holds the same float16 weights and computes with them in float32,
+so it predicts what PyTorch predicts.
 """
 
 import argparse
@@ -14,16 +16,26 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import onnx
 from safetensors.torch import save_file
 
-from affectnet.models.affect_model import CONFIG, WEIGHTS, AffectModel
+from affectnet.data.drawn.release import draw_faces
+from affectnet.data.images import decode_image
+from affectnet.inference.classifiers import OnnxClassifier
+from affectnet.inference.onnx_export import Exported, compare, finish_file, quiet, write_graph
+from affectnet.inference.torch_classifier import TorchClassifier
+from affectnet.models.affect_model import AffectModel
+from affectnet.models.model_config import CONFIG, ONNX, WEIGHTS
 from affectnet.report.card import model_card
-from affectnet.run import RunFolder
+from affectnet.run import RunFolder, write_beside
 
 OUT = Path(__file__).parents[1] / "src" / "affectnet" / "weights" / "cvnet"
 MARGIN = 0.0
 """FER+ faces are cropped as tightly as YuNet's boxes: the median margin over 400 is 0.01."""
 LARGEST = 6_000_000
+LARGEST_DIFFERENCE = 1e-5
+FLOAT = onnx.TensorProto.FLOAT
 TERMS = """
 ## Data, terms and what to know before use
 
@@ -43,11 +55,25 @@ convolution. The cost of blur, noise, low light, glasses and turned heads is giv
 
 
 def main() -> None:
-    """Write the four files and print their size and checksum."""
+    """Write the files and print their sizes and checksums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="evaluated run folder of a CVNet")
-    run = RunFolder(parser.parse_args().run)
+    parser.add_argument("run", type=Path, nargs="?", help="evaluated run folder of a CVNet")
+    run = parser.parse_args().run
+    if run is not None:
+        write_weights(RunFolder(run))
+    write_onnx(OUT / ONNX)
+    lines = []
+    for file in (OUT / WEIGHTS, OUT / ONNX):
+        size = file.stat().st_size
+        if size > LARGEST:
+            raise SystemExit(f"{file} has {size:,} bytes; the limit is {LARGEST:,}")
+        lines.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n")
+        print(f"{file}: {size:,} bytes, sha256 {lines[-1].split()[0]}")
+    (OUT / "SHA256").write_text("".join(lines), encoding="utf-8")
 
+
+def write_weights(run: RunFolder) -> None:
+    """Write the float16 weights, the config and the card of a run."""
     model = AffectModel.from_pretrained(run.model)
     model.preprocessing = dataclasses.replace(model.preprocessing, margin=MARGIN)
     config = json.dumps(model.config(), indent=2)
@@ -60,12 +86,44 @@ def main() -> None:
     (OUT / CONFIG).write_text(config + "\n", encoding="utf-8")
     (OUT / "README.md").write_text(card(run), encoding="utf-8")
 
-    size = (OUT / WEIGHTS).stat().st_size
-    if size > LARGEST:
-        raise SystemExit(f"{OUT / WEIGHTS} has {size:,} bytes; the limit is {LARGEST:,}")
-    digest = hashlib.sha256((OUT / WEIGHTS).read_bytes()).hexdigest()
-    (OUT / "SHA256").write_text(f"{digest}  {WEIGHTS}\n", encoding="utf-8")
-    print(f"{OUT}: {size:,} bytes, sha256 {digest}")
+
+def write_onnx(path: Path) -> None:
+    """Write the weights in the package as ONNX, and compare the file with PyTorch on drawn faces.
+
+    Every weight must be a float16 exactly: that is so where batch norms are not merged.
+    """
+    model = AffectModel.from_pretrained(OUT)
+    with write_beside(path) as new, quiet():
+        write_graph(Exported(model, inside=True, half=False).eval(), new, fused=False)
+        store_in_half(new)
+        finish_file(new, model, "fp32", inside=True)
+        drawn = draw_faces(16, seed=0, size=112)
+        faces = np.stack([decode_image(face.image, model.preprocessing.size) for face in drawn])
+        expected = TorchClassifier(model, "cpu")(faces)
+        found = compare(expected, OnnxClassifier(new, "cpu")(faces))
+        if found.largest > LARGEST_DIFFERENCE:
+            raise SystemExit(f"ONNX and PyTorch differ: {found}")
+    print(f"largest difference from PyTorch on {len(faces)} drawn faces: {found.largest:.2g}")
+
+
+def store_in_half(path: Path) -> None:
+    """Store each float32 array of an ONNX file as float16, cast back to float32 when it is used."""
+    file = onnx.load(str(path))
+    casts = []
+    for array in file.graph.initializer:
+        values = onnx.numpy_helper.to_array(array)
+        if values.dtype != np.float32 or values.size == 1:
+            continue
+        half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            raise SystemExit(f"{array.name} cannot be stored as float16 exactly")
+        name = array.name
+        array.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=FLOAT))
+    nodes = [*casts, *file.graph.node]
+    del file.graph.node[:]
+    file.graph.node.extend(nodes)
+    onnx.save(file, str(path))
 
 
 def card(run: RunFolder) -> str:

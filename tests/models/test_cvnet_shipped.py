@@ -2,14 +2,21 @@
 
 import hashlib
 import json
+import tarfile
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors import safe_open
 
 import affectnet
+from affectnet.data.images import decode_image
 from affectnet.errors import ConfigError
+from affectnet.inference.classifiers import OnnxClassifier
+from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import DEFAULT_MODEL, shipped_model
 
@@ -21,14 +28,51 @@ def folder() -> Path:
     return shipped_model(DEFAULT_MODEL)
 
 
-def test_the_file_is_the_one_that_was_measured(folder: Path) -> None:
-    digest, name = (folder / "SHA256").read_text().split()
-    weights = folder / name
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == digest
-    assert weights.stat().st_size <= 6_000_000
-    with safe_open(weights, "pt") as file:
+def test_the_files_are_those_that_were_measured(folder: Path) -> None:
+    sums = dict(reversed(line.split()) for line in (folder / "SHA256").read_text().splitlines())
+    assert sums.keys() == {"model.safetensors", "model.onnx"}
+    for name, digest in sums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        assert (folder / name).stat().st_size <= 6_000_000
+    with safe_open(folder / "model.safetensors", "pt") as file:
         floats = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     assert floats == {"F16", "I64"}
+
+
+def test_the_onnx_file_has_the_weights_and_the_config_of_the_other(folder: Path) -> None:
+    file = onnx.load(str(folder / "model.onnx"))
+    # `python scripts/ship_cvnet.py` writes it again.
+    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    assert json.loads(metadata["affectnet"]) == json.loads((folder / "config.json").read_text())
+    stored = {a.name.removeprefix("model."): a for a in file.graph.initializer}
+    with safe_open(folder / "model.safetensors", "np") as weights:
+        for name in weights.keys():  # noqa: SIM118
+            if not name.endswith("num_batches_tracked"):
+                given = onnx.numpy_helper.to_array(stored[f"{name}_half"])
+                np.testing.assert_array_equal(given, weights.get_tensor(name))
+                assert given.dtype == np.float16
+    # It names no file of the machine that wrote it, and needs no newer ONNX than its operators.
+    assert not any(len(node.metadata_props) or node.doc_string for node in file.graph.node)
+    assert (file.ir_version, file.opset_import[0].version) == (8, 18)
+
+
+def differences(faces: np.ndarray) -> np.ndarray:
+    """Between ONNX Runtime and PyTorch, of each probability, valence and arousal."""
+    ours = OnnxClassifier(shipped_model(DEFAULT_MODEL) / "model.onnx", "cpu")(faces)
+    theirs = TorchClassifier(AffectModel.from_pretrained(DEFAULT_MODEL), "cpu")(faces)
+    return np.concatenate([np.abs(a - b).ravel() for a, b in zip(ours, theirs, strict=True)])
+
+
+def test_both_files_predict_the_same(drawn_crops: np.ndarray) -> None:
+    assert differences(drawn_crops).max() < 1e-5
+
+
+def test_both_files_predict_the_same_on_real_faces(ferplus: Path) -> None:
+    with tarfile.open(ferplus / "test_set.tar.gz") as tar:
+        images = (member for member in tar if member.name.endswith((".jpg", ".png")))
+        data = [tar.extractfile(member).read() for member in islice(images, 200)]
+    assert len(data) == 200
+    assert differences(np.stack([decode_image(image, 48) for image in data])).max() < 1e-5
 
 
 def test_it_loads_as_a_model_of_eight_classes_in_32_bits(folder: Path) -> None:
@@ -66,11 +110,12 @@ def test_grey_and_colour_give_the_same_result() -> None:
     assert grey.valence == pytest.approx(colour.valence, abs=0.02)
 
 
-def test_its_folder_contains_four_files(folder: Path) -> None:
+def test_its_folder_contains_five_files(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "SHA256",
         "config.json",
+        "model.onnx",
         "model.safetensors",
     ]
 

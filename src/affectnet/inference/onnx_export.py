@@ -125,8 +125,8 @@ class Exported(nn.Module):
         half: compute in float16.
     """
 
-    mean: Tensor
-    std: Tensor
+    face_mean: Tensor
+    face_std: Tensor
 
     def __init__(self, model: AffectModel, inside: bool, half: bool) -> None:
         super().__init__()
@@ -134,13 +134,13 @@ class Exported(nn.Module):
         self.inside, self.half_ = inside, half
         self.temperature = model.temperature or 1.0
         prep = model.preprocessing
-        for name, values in (("mean", prep.mean), ("std", prep.std)):
+        for name, values in (("face_mean", prep.mean), ("face_std", prep.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map faces to probabilities (n, K), valence and arousal (n,)."""
         if self.inside:
-            faces = (faces.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+            faces = (faces.permute(0, 3, 1, 2).float() / 255 - self.face_mean) / self.face_std
         output = self.model(faces.half() if self.half_ else faces)
         logits = output.logits.float() / self.temperature
         return logits.softmax(dim=1), output.valence.float(), output.arousal.float()
@@ -219,7 +219,7 @@ def export_onnx(
                 mean, std = np.array(prep.mean, np.float32), np.array(prep.std, np.float32)
                 sample = normalised(sample, mean, std)
             quantise(new, sample)
-        _add_metadata(new, model, precision, inside)
+        finish_file(new, model, precision, inside)
         found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
         fault = found.fault(precision)
         if fault is not None:
@@ -272,8 +272,14 @@ def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> Mod
     return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
-def write_graph(module: Exported, path: Path) -> None:
-    """Write the graph without metadata; raises `WeightsError` where ONNX cannot express it."""
+def write_graph(module: Exported, path: Path, *, fused: bool = True) -> None:
+    """Write the graph without metadata; raises `WeightsError` where ONNX cannot express it.
+
+    `fused` merges batch norms into convolutions. ONNX Runtime does so as well when it loads the
+    file, but only unmerged weights are exactly those of the model.
+    """
+    from onnxscript import optimizer
+
     size = module.model.preprocessing.size
     # Two faces: a batch of one would be treated as a constant.
     shape = (2, size, size, 3) if module.inside else (2, 3, size, size)
@@ -287,9 +293,13 @@ def write_graph(module: Exported, path: Path) -> None:
             dynamic_shapes=({0: torch.export.Dim("n")},),
             opset_version=OPSET,
             dynamo=True,
+            optimize=fused,
             verbose=False,
         )
         assert program is not None
+        if not fused:
+            optimizer.fold_constants(program.model)
+            optimizer.remove_unused_nodes(program.model)
         program.save(str(path), external_data=False)
     except Exception as error:  # the exporter raises many classes of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -298,7 +308,11 @@ def write_graph(module: Exported, path: Path) -> None:
         ) from error
 
 
-def _add_metadata(path: Path, model: AffectModel, precision: Precision, inside: bool) -> None:
+def finish_file(path: Path, model: AffectModel, precision: Precision, inside: bool) -> None:
+    """Add the metadata, and leave out what the exporter noted on each node, such as source lines.
+
+    The version of the file's format is the oldest that its operators allow.
+    """
     import onnx
 
     size = model.preprocessing.size
@@ -314,12 +328,18 @@ def _add_metadata(path: Path, model: AffectModel, precision: Precision, inside: 
         "preprocessing_inside": inside,
         "precision": precision,
     }
-    graph = onnx.load(str(path))
+    file = onnx.load(str(path))
+    graph = file.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    del graph.value_info[:]
     onnx.helper.set_model_props(
-        graph, {CONFIG_KEY: json.dumps(model.config()), EXPORT_KEY: json.dumps(layout)}
+        file, {CONFIG_KEY: json.dumps(model.config()), EXPORT_KEY: json.dumps(layout)}
     )
-    graph.producer_name, graph.producer_version = "affectnet", model.config()["affectnet_version"]
-    onnx.save(graph, str(path))
+    file.producer_name, file.producer_version = "affectnet", model.config()["affectnet_version"]
+    file.ir_version = onnx.helper.find_min_ir_version_for(file.opset_import, ignore_unknown=True)
+    onnx.save(file, str(path))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from affectnet.version import __version__
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
+ONNX: Final = "model.onnx"
 FORMAT: Final = 1
 """Version of the layout of `config.json`; increased when an older affectnet could not read it."""
 
