@@ -60,6 +60,15 @@ Margin = Annotated[
     ),
 ]
 MinScore = Annotated[float, Doc("Ignore detections with a score below this, 0 to 1.")]
+Prior = Annotated[
+    str | None,
+    "train|uniform|FILE",
+    Doc(
+        "Correct the probabilities for these class fractions of the faces: those of the training "
+        "faces, equal ones, or those of a JSON or CSV file. Default: no correction."
+    ),
+]
+PriorTau = Annotated[float, Doc("Strength of --prior: 0 is no correction, 1 is Bayes' rule.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     Doc("Device that runs the model; auto uses a GPU if there is one."),
@@ -449,7 +458,10 @@ class EvaluateConfig:
     flip: bool = False
     """Predict each face and its mirror image, and use the mean."""
     calibrate: bool = False
-    """Fit a temperature on the val split of --data first, and save it in the model of the run."""
+    """Fit a temperature on the val split of --data first, weighted to the class fractions of
+    --split, and save it in the model of the run."""
+    prior: Prior = None
+    prior_tau: PriorTau = 1.0
     ensemble: bool = False
     """Also score the mean of all given predictions."""
     # Data
@@ -568,6 +580,8 @@ class PredictConfig:
     flip: bool = False
     """Use the mean of the predictions for each face and its mirror image: more accurate, takes
     twice the time."""
+    prior: Prior = None
+    prior_tau: PriorTau = 1.0
     # Faces
     faces: Faces = "detect"
     margin: Margin = None
@@ -621,6 +635,8 @@ class ExportConfig:
     preprocess: bool = False
     """Include scaling and normalisation: the input is then uint8 RGB faces (n, S, S, 3) instead of
     normalised float32 faces (n, 3, S, S)."""
+    prior: Prior = None
+    prior_tau: PriorTau = 1.0
     overwrite: bool = False
     """Replace the file at --out."""
     # Comparison with PyTorch
@@ -640,6 +656,8 @@ class ServeConfig:
 
     # Model
     model: Model = "cvnet"
+    prior: Prior = None
+    prior_tau: PriorTau = 1.0
     device: Device = "auto"
     # Server
     host: Annotated[str, "ADDRESS"] = "127.0.0.1"

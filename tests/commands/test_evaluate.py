@@ -115,6 +115,29 @@ def test_the_card_follows_the_scores_until_the_user_edits_it(make_run, drawn):
     ]
 
 
+def test_a_prior_changes_the_predictions_and_not_the_model(make_run, drawn, capsys):
+    run = make_run("first")
+    model = AffectModel.from_pretrained(run.model)
+    model.class_fractions = model.prior = (0.3, 0.4, 0.1, 0.1, 0.04, 0.03, 0.02, 0.01)
+    model.save_pretrained(run.model)
+    given = {"runs": (run.path,), "data": drawn, "prior": "uniform"} | FAST
+    evaluate(EvaluateConfig(calibrate=True, **given))
+    assert "fitted on val with the class fractions of test" in capsys.readouterr().out
+    saved = AffectModel.from_pretrained(run.model)
+    assert saved.temperature is not None
+    assert saved.prior == model.prior
+    assert torch.equal(saved.heads.expression.bias, model.heads.expression.bias)
+    # The same predictions scored again, without the model, still say that they are corrected.
+    (scores,) = evaluate(EvaluateConfig(runs=(run.path,), overwrite=True, **FAST))
+    assert "uniform" in " ".join(scores["protocol"]["notes"])
+    with pytest.raises(RunError, match="from before --prior; add --overwrite"):
+        evaluate(EvaluateConfig(**given | {"runs": (run.path, make_run("second").path)}))
+    file = run.evaluation("test") / "predictions.parquet"
+    for wrong in ({"runs": (file,), "data": drawn}, {"runs": (run.path,)}):
+        with pytest.raises(ConfigError, match="not files of predictions"):
+            evaluate(EvaluateConfig(prior="uniform", **wrong | FAST))
+
+
 def test_a_second_evaluation_needs_overwrite(make_run, drawn):
     run = make_run("first")
     evaluate(EvaluateConfig(runs=(run.path,), data=drawn, **FAST))

@@ -18,6 +18,7 @@ from affectnet.config import EvaluateConfig
 from affectnet.data.crop import DEFAULT_MARGIN, crop_face
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, DataError, RunError
+from affectnet.inference.onnx_export import export_onnx
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.results import PictureResult, Results
 from affectnet.inference.torch_classifier import TorchClassifier
@@ -57,6 +58,96 @@ def test_crops_get_the_numbers_of_evaluate(
         given = [*face.probabilities, face.valence, face.arousal]
         np.testing.assert_allclose(given, expected, atol=1e-5)
         assert EXPRESSIONS.index(face.expression) == row["expression_pred"]
+
+
+PRIOR = (0.3, 0.4, 0.1, 0.1, 0.04, 0.03, 0.02, 0.01)
+
+
+@pytest.fixture(scope="module")
+def with_prior(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The saved model, calibrated, with the class fractions of an unbalanced training."""
+    model = AffectModel.from_pretrained(model_dir)
+    model.temperature, model.class_fractions, model.prior = 1.5, (1 / 8,) * 8, PRIOR
+    folder = tmp_path_factory.mktemp("prior") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported_with_prior(with_prior: Path, drawn_crops: np.ndarray, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("prior") / "plain.onnx"
+    export_onnx(AffectModel.from_pretrained(with_prior), file, drawn_crops)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("prior", "target", "tau"),
+    [
+        ("uniform", [1 / 8] * 8, 1.0),
+        ("train", [1 / 8] * 8, 0.5),
+        ("FILE", [0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0, 0], 1.0),
+    ],
+)
+def test_a_prior_gives_the_same_by_every_route(
+    prior: str,
+    target: list[float],
+    tau: float,
+    drawn: Path,
+    with_prior: Path,
+    exported_with_prior: Path,
+    drawn_crops: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    """PyTorch, ONNX corrected afterwards, ONNX exported with the correction, and evaluate."""
+    if prior == "FILE":
+        prior = str(tmp_path / "target.json")
+        Path(prior).write_text(json.dumps(target))
+    split = open_split(drawn, "test")
+    images = [bytes(split.image_bytes(i)) for i in range(len(split))]
+
+    def probabilities(predictor: Predictor) -> np.ndarray:
+        results = predictor.predict(images, faces="none")
+        return np.array([result.faces[0].probabilities for result in results])
+
+    plain = probabilities(load(with_prior)).astype(np.float64)
+    expected = plain * (np.array(target) / np.array(PRIOR)) ** tau
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert np.abs(expected - plain).max() > 0.1
+    settings = {"prior": prior, "prior_tau": tau}
+    model = AffectModel.from_pretrained(with_prior).correct_prior(prior, tau)
+    routes = [load(with_prior, **settings), load(exported_with_prior, **settings)]
+    if Path(prior).is_file():  # exporting takes seconds, so once
+        export_onnx(model, tmp_path / "corrected.onnx", drawn_crops)
+        routes.append(load(tmp_path / "corrected.onnx"))
+    for route in routes:
+        np.testing.assert_allclose(probabilities(route), expected, atol=1e-5)
+    # A corrected model knows what its probabilities now assume.
+    assumed = np.array(PRIOR) * (np.array(target) / np.array(PRIOR)) ** tau
+    assert model.prior == pytest.approx(assumed / assumed.sum())
+    evaluate(
+        EvaluateConfig(
+            runs=(with_prior,),
+            data=drawn,
+            out=tmp_path / "e",
+            resamples=0,
+            figures=False,
+            **settings,
+        )
+    )
+    (file,) = (tmp_path / "e").rglob("predictions.parquet")
+    found = pq.read_table(file).select(list(PROBABILITY_COLUMNS)).to_pandas().to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (scores,) = (tmp_path / "e").rglob("metrics.json")
+    notes = json.loads(scores.read_text())["protocol"]["notes"]
+    assert any("corrected for other class fractions" in note for note in notes)
+    seven = probabilities(load(with_prior, without_contempt=True, **settings))
+    dropped = expected[:, :7] / expected[:, :7].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(seven, dropped, atol=1e-5)
+
+
+def test_a_model_without_fractions_has_no_prior_to_correct(model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="the prior of the model"):
+        load(model_dir, prior="uniform")
 
 
 def test_every_form_of_an_image_gives_the_same(

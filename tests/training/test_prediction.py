@@ -69,12 +69,13 @@ def test_a_temperature_is_fitted_and_used(drawn):
     with torch.no_grad():
         model.heads.expression.weight *= 40
     before = predict_split(model, drawn, "val", **SETTINGS)
-    temperature = calibrate(model, drawn, "val", **SETTINGS)
+    temperature, ece_before, ece_after = calibrate(model, drawn, "val", scored="val", **SETTINGS)
     after = predict_split(model, drawn, "val", **SETTINGS)
     truth = truth_of(before).expression
     losses = [surprise(truth, predictions_of(t).probabilities).mean() for t in (before, after)]
     assert model.temperature == temperature > 1
     assert losses[1] < losses[0]
+    assert ece_after < ece_before
     assert before.column("expression_pred") == after.column("expression_pred")
 
 
@@ -83,7 +84,7 @@ def test_a_model_of_fewer_classes(drawn):
     model = AffectModel("resnet10t", image_size=32, classes=EXPRESSIONS[:7]).eval()
     table = predict_split(model, drawn, **SETTINGS)
     assert predictions_of(table).uncovered == ("contempt",)
-    assert calibrate(model, drawn, "val", **SETTINGS) > 0
+    assert calibrate(model, drawn, "val", **SETTINGS).temperature > 0
 
 
 def test_no_such_split(model, drawn):

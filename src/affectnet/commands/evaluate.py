@@ -168,6 +168,11 @@ def _check(config: EvaluateConfig) -> list[Path]:
         raise ConfigError("--ensemble takes the mean of several runs; give two or more")
     if config.calibrate and config.data is None:
         raise ConfigError("--calibrate fits on the val split of --data; give --data DIR")
+    if config.prior and (config.data is None or any(path.is_file() for path in given)):
+        raise ConfigError(
+            "--prior corrects the predictions of models, which know the class fractions of their "
+            "training; give models and --data DIR, not files of predictions"
+        )
     if config.out and len({_name(path) for path in given}) < len(given):
         raise ConfigError("two of these have the same name; score them separately, or rename one")
     if config.out and _out_folder(config) is None and len(given) > 1:
@@ -241,8 +246,9 @@ def _predictions_of_run(model: Path, path: Path, folder: Path, config: EvaluateC
             f"{path} is already evaluated on {config.split} ({file}); add --overwrite to repeat it "
             "(without --data: to score the same predictions again)"
         )
-    if config.calibrate and file.is_file() and not config.overwrite:
-        raise RunError(f"{file} exists, from before --calibrate; add --overwrite to predict again")
+    if (config.calibrate or config.prior) and file.is_file() and not config.overwrite:
+        flag = "--calibrate" if config.calibrate else "--prior"
+        raise RunError(f"{file} exists, from before {flag}; add --overwrite to predict again")
     if config.data is not None and (config.overwrite or not file.is_file()):
         return predict_run(model, config.data, folder, config)
     if not file.is_file():
@@ -256,7 +262,8 @@ def _predictions_of_run(model: Path, path: Path, folder: Path, config: EvaluateC
 def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -> Path:
     """Run the saved `model` over a split of the dataset `data`; write `folder`/predictions.parquet.
 
-    With `config.calibrate` a temperature is first fitted on the val split and stored in the model.
+    With `config.calibrate` a temperature is first fitted on the val split and stored in the model;
+    `config.prior` changes only the predictions.
     """
     from affectnet.models.affect_model import AffectModel
     from affectnet.training.checkpoints import export_best
@@ -269,20 +276,34 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
     settings = settings_of(
         config, "batch_size", "workers", "accelerator", "devices", "nodes", "strategy", "flip"
     )
+    fit = None
     if config.calibrate:
-        calibrate(loaded, data, **settings)
-    if config.calibrate and rank() == 0:
+        priors = settings_of(config, "prior", "prior_tau")
+        fit = calibrate(loaded, data, scored=config.split, **priors, **settings)
+    if fit is not None and rank() == 0:
         with write_beside(model) as new:
             loaded.save_pretrained(new)
             if (model / CARD_NAME).is_file():
                 # The folder of the model is replaced; a card that the user wrote must stay.
                 shutil.copy2(model / CARD_NAME, new)
-        print(f"temperature {loaded.temperature:.3f}, fitted on val, stored in {model}")
+        print(
+            f"temperature {fit.temperature:.3f}, fitted on val with the class fractions of "
+            f"{config.split}, stored in {model}; calibration error (ECE) on these faces "
+            f"{fit.ece_before:.3f}, now {fit.ece_after:.3f}"
+        )
+    if config.prior is not None:
+        loaded.correct_prior(config.prior, config.prior_tau)
     table = predict_split(loaded, data, config.split, **settings)
     if rank() == 0:
-        write_predictions(table, folder / PREDICTIONS_NAME)
+        write_predictions(table, folder / PREDICTIONS_NAME, _prior_name(config))
     wait_for_all()
     return folder / PREDICTIONS_NAME
+
+
+def _prior_name(config: EvaluateConfig) -> str | None:
+    """The correction of the class fractions, as notes name it."""
+    strength = "" if config.prior_tau == 1 else f" (tau {config.prior_tau:g})"
+    return config.prior and config.prior + strength
 
 
 def _truth(path: Path, config: EvaluateConfig) -> Truth:
@@ -336,7 +357,8 @@ def _write(one: PredictionSet, scores: Scores, config: EvaluateConfig) -> Path |
         return None
     predictions = one.folder / PREDICTIONS_NAME
     if config.predictions or not predictions.is_file():
-        write_predictions(joined_table(join(one.truth, one.preds)), predictions)
+        table = joined_table(join(one.truth, one.preds))
+        write_predictions(table, predictions, one.preds.prior)
     if config.data is not None:
         # Galleries need the location of the faces, and reports may be made from another folder.
         scores.metrics["protocol"]["data"] = str(config.data.resolve())

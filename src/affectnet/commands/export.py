@@ -37,13 +37,15 @@ def export(config: ExportConfig) -> ExportComparison:
     """Export as `config` specifies; print and return the comparison with PyTorch.
 
     Raises:
-        ConfigError: settings that contradict each other, or a missing package.
+        ConfigError: settings that contradict each other, a missing package, or an unusable prior.
         RunError: no such model, or the file exists and --overwrite is not given.
         WeightsError: the model cannot be exported, or predicts differently; no file is written.
         DataError: no such dataset.
     """
     _check(config)
     model = AffectModel.from_pretrained(config.model)
+    if config.prior is not None:
+        model.correct_prior(config.prior, config.prior_tau)
     precision: Precision = "int8" if config.int8 else "fp16" if config.fp16 else "fp32"
     prep = model.preprocessing
     sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)

@@ -54,7 +54,7 @@ def predict(config: PredictConfig) -> int:
     except DataError as error:
         raise ConfigError(str(error)) from None
     settings = ("device", "margin", "min_score", "detect_size", "without_contempt", "flip")
-    predictor = load(config.model, **settings_of(config, *settings))
+    predictor = load(config.model, **settings_of(config, *settings, "prior", "prior_tau"))
     targets = _targets(config, sources)
     if config.out is not None:
         refuse_existing(config.out, config.overwrite)

@@ -51,7 +51,8 @@ def serve(config: ServeConfig) -> int:
         TemporaryDirectory(prefix="affectnet-serve-", ignore_cleanup_errors=True) as folder,
         listening,
     ):
-        settings = settings_of(config, "device", "margin", "min_score", "detect_size")
+        names = ("device", "margin", "min_score", "detect_size", "prior", "prior_tau")
+        settings = settings_of(config, *names)
         predictor = load(config.model, **settings)
         name = _name(config.model)
         service = Service(predictor, name, limits, Path(folder), config.faces)

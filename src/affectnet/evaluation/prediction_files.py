@@ -6,7 +6,7 @@ name, by AffectNet's index in a column of our name, or by the order that the use
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -368,18 +368,25 @@ def predictions_of(
         probabilities=probabilities,
         uncovered=uncovered,
         extra=columns.extra(),
+        prior=(columns.table.schema.metadata or {}).get(_PRIOR, b"").decode() or None,
         source=source,
     )
 
 
-def write_predictions(table: pa.Table, path: Path) -> None:
-    """Write `predictions.parquet`; the class order goes into the file's metadata.
+_PRIOR: Final = b"affectnet.prior"
 
-    The file is written completely or not at all.
+
+def write_predictions(table: pa.Table, path: Path, prior: str | None = None) -> None:
+    """Write `predictions.parquet`; class order and `prior` go into the file's metadata.
+
+    `prior` names the class fractions that the probabilities were corrected for, if any. The file is
+    written completely or not at all.
     """
-    order = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
+    metadata = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
+    if prior is not None:
+        metadata[_PRIOR] = prior.encode()
     with write_beside(path) as new:
-        pa.parquet.write_table(table.replace_schema_metadata(order), new)
+        pa.parquet.write_table(table.replace_schema_metadata(metadata), new)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -100,6 +100,7 @@ class Predictions(Faces):
         valence, arousal: (n,), NaN where missing.
         probabilities: (n, 8), a row of NaN where missing, or None; rows sum to one.
         uncovered: classes that the model does not have; their probability is zero.
+        prior: name of the class fractions that the probabilities were corrected for, or None.
         extra: any further columns by name, each (n,), for slices.
         source: its name in messages.
 
@@ -109,6 +110,7 @@ class Predictions(Faces):
 
     probabilities: Floats | None = None
     uncovered: tuple[str, ...] = ()
+    prior: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     source: str = "predictions"
 

@@ -191,6 +191,8 @@ def _protocol(
                 f"{int(other.sum()):,} predicted labels are not the most probable class; metrics "
                 "of labels use the label, all others the probabilities"
             )
+    if preds.prior is not None:
+        notes.append(f"the probabilities are corrected for other class fractions: {preds.prior}")
     uncovered = [name for name in preds.uncovered if name in classes]
     if uncovered:
         notes.append(f"the predictions have no probability for {', '.join(uncovered)}")

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.errors import ConfigError, WeightsError
-from affectnet.models.model_config import incomplete, parse_config, preprocessing_of
+from affectnet.models.model_config import (
+    fractions_of,
+    incomplete,
+    parse_config,
+    preprocessing_of,
+)
+from affectnet.models.prior import corrected
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
 
@@ -76,6 +82,25 @@ class Mirrored(_Wrapped):
         )
 
 
+class CorrectedPrior(_Wrapped):
+    """A classifier whose probabilities are corrected for other class fractions.
+
+    Args:
+        classifier: any.
+        ratios: as `affectnet.models.prior.log_ratios` gives them, (K,).
+    """
+
+    def __init__(self, classifier: ClassifierLike, ratios: NDArray[np.float64]) -> None:
+        super().__init__(classifier)
+        self._ratios = ratios
+
+    def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
+        """Classify face crops, uint8 RGB (n, size, size, 3)."""
+        output = self._classifier(crops)
+        probabilities = corrected(output.probabilities, self._ratios).astype(np.float32)
+        return output._replace(probabilities=probabilities)
+
+
 class WithoutContempt(_Wrapped):
     """A classifier of eight classes reduced to seven: contempt dropped, the others scaled to one.
 
@@ -140,6 +165,8 @@ class OnnxClassifier:
                 "`affectnet export` wrote; export it again"
             )
         self.classes = tuple(self.config["classes"])
+        self.class_fractions = fractions_of(self.config, "class_fractions", path)
+        self.prior = fractions_of(self.config, "prior", path)
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment

@@ -13,6 +13,7 @@ from affectnet.data.images import is_tensor
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import (
     ClassifierLike,
+    CorrectedPrior,
     Mirrored,
     OnnxClassifier,
     WithoutContempt,
@@ -21,6 +22,7 @@ from affectnet.inference.detector import MIN_SCORE
 from affectnet.inference.pipeline import Faces, Pipeline, check_choice
 from affectnet.inference.results import PictureResult, Results
 from affectnet.models.model_config import DEFAULT_MODEL, resolve_model
+from affectnet.models.prior import log_ratios, target_prior
 from affectnet.seven import lacks_contempt
 
 OnError = Literal["raise", "keep"]
@@ -120,6 +122,8 @@ def load(
     detect_size: int | None = None,
     without_contempt: bool = False,
     flip: bool = False,
+    prior: str | None = None,
+    prior_tau: float = 1.0,
 ) -> Predictor:
     """Load a model for prediction.
 
@@ -132,6 +136,9 @@ def load(
         without_contempt: seven classes: contempt is dropped, and the other probabilities are scaled
             to add up to 1.
         flip: return the mean for each face and its mirror image, in twice the time.
+        prior: correct the probabilities for these class fractions of the faces: `train`, `uniform`
+            or a file, see `affectnet.models.prior.target_prior`; no correction where None.
+        prior_tau: strength of that correction, 0 to 2.
 
     Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
     `ConfigError` for settings out of range.
@@ -140,7 +147,8 @@ def load(
     place = resolve_model(model)
     classifier: ClassifierLike
     if isinstance(place, Path) and place.suffix.lower() == ".onnx":
-        classifier = OnnxClassifier(place, device)
+        classifier = file = OnnxClassifier(place, device)
+        fractions, assumed = file.class_fractions, file.prior
     else:
         try:
             from affectnet.inference.torch_classifier import TorchClassifier
@@ -151,7 +159,12 @@ def load(
                 "install it, or give a file that `affectnet export` wrote, which does not need it"
             ) from error
 
-        classifier = TorchClassifier(AffectModel.from_pretrained(place, revision=revision), device)
+        loaded = AffectModel.from_pretrained(place, revision=revision)
+        classifier = TorchClassifier(loaded, device)
+        fractions, assumed = loaded.class_fractions, loaded.prior
+    if prior is not None:
+        target = target_prior(prior, classifier.classes, fractions)
+        classifier = CorrectedPrior(classifier, log_ratios(assumed, target, prior_tau))
     if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
     if flip:

@@ -29,6 +29,7 @@ from affectnet.models.model_config import (
     read_config,
     resolve_model,
 )
+from affectnet.models.prior import after_correction, log_ratios, target_prior
 from affectnet.models.weights import (
     CARD,
     explain_mismatch,
@@ -172,6 +173,25 @@ class AffectModel(nn.Module):
                 weights = list(module.parameters())
                 if weights and not any(weight.requires_grad for weight in weights):
                     module.eval()
+        return self
+
+    @torch.no_grad()
+    def correct_prior(self, prior: str, tau: float = 1.0) -> Self:
+        """Change the model so that its probabilities are right for other class fractions.
+
+        The bias of the expression head is shifted by temperature * tau * log(target / prior), so
+        the probabilities after the temperature are those of `models.prior.corrected`. The
+        temperature has to be fitted before. Raises the errors of `target_prior` and `log_ratios`.
+
+        Args:
+            prior: the target: `train`, `uniform` or a file, as `target_prior` reads it.
+            tau: strength, 0 to 2.
+        """
+        target = target_prior(prior, self.classes, self.class_fractions)
+        ratios = log_ratios(self.prior, target, tau)
+        bias = self.heads.expression.bias
+        bias.add_(torch.as_tensor((self.temperature or 1.0) * ratios).to(bias))
+        self.prior = after_correction(self.prior, ratios)
         return self
 
     def config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Predictions of a model for a whole split, and the temperature that calibrates them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import Split, open_split
 from affectnet.evaluation.calibration import apply_temperature, fit_temperature, log_probabilities
+from affectnet.evaluation.metrics import Calibration
 from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.prior import corrected, log_ratios, target_prior
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
 from affectnet.training.trainer import device_settings, quiet_lightning
@@ -81,18 +83,69 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
     )
 
 
-def calibrate(model: AffectModel, data: Path, split: str = "val", **settings: Any) -> float:
-    """Fit the model's `temperature` on a split that it was not trained on; return it.
+class CalibrationFit(NamedTuple):
+    """A fitted temperature, and the calibration error on the faces that it was fitted on."""
 
-    Arguments as of `forward_split`. Raises `DataError` if there is no such dataset or split, or no
-    face has an expression of the model's.
+    temperature: float
+    ece_before: float
+    ece_after: float
+
+
+def calibrate(
+    model: AffectModel,
+    data: Path,
+    split: str = "val",
+    *,
+    scored: str = "test",
+    prior: str | None = None,
+    prior_tau: float = 1.0,
+    **settings: Any,
+) -> CalibrationFit:
+    """Fit the model's `temperature` on a split that it was not trained on.
+
+    Args:
+        model: its `temperature` is replaced.
+        data: dataset folder.
+        split: to fit on.
+        scored: split that will be scored. The faces of `split` are weighted so that each class has
+            the fraction that it has there: a temperature that fits the frequent classes of `val`
+            can make the calibration worse on a balanced test split. No other fact about the scored
+            split is used.
+        prior, prior_tau: the correction that will be applied after the temperature, as of
+            `AffectModel.correct_prior`.
+        settings: as of `forward_split`.
+
+    Raises `DataError` if there is no such dataset or split, or no face has an expression of the
+    model's, and the errors of `target_prior` and `log_ratios`.
     """
+    ratios = np.zeros(len(model.classes))
+    if prior is not None:
+        target = target_prior(prior, model.classes, model.class_fractions)
+        ratios = log_ratios(model.prior, target, prior_tau)
     faces, rows = forward_split(model, data, split, **settings)
-    # The model's index of each expression; -1 for other classes and, in the last place, for -1.
+    truth = _labels_of(model, faces)
+    counts = np.bincount(truth[truth >= 0], minlength=len(ratios))
+    weights = np.ones(len(ratios))
+    if scored != split:
+        other = _labels_of(model, open_split(data, scored))
+        wanted = np.bincount(other[other >= 0], minlength=len(ratios))
+        if (wanted * counts).any():  # otherwise the scored split has no labels of these classes
+            weights = wanted / np.maximum(counts, 1)
+    logits = log_probabilities(rows["probabilities"])
+    before, known = model.temperature or 1.0, truth >= 0
+    model.temperature = fit_temperature(logits, truth, weights=weights, ratios=ratios)
+
+    def error(temperature: float) -> float:
+        scaled = corrected(apply_temperature(rows["probabilities"][known], temperature), ratios)
+        return float(Calibration(truth[known], scaled)(weights[truth[known], None])[0])
+
+    return CalibrationFit(model.temperature, error(before), error(model.temperature))
+
+
+def _labels_of(model: AffectModel, faces: Split) -> NDArray[np.int64]:
+    """The model's index of each face's expression; -1 for other classes and where missing."""
     indices = [model.classes.index(c) if c in model.classes else -1 for c in EXPRESSIONS] + [-1]
-    target = np.array(indices)[faces.expression]
-    model.temperature = fit_temperature(log_probabilities(rows["probabilities"]), target)
-    return model.temperature
+    return np.array(indices)[faces.expression]
 
 
 def forward_split(
