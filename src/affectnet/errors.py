@@ -3,6 +3,7 @@
 The command line prints an `AffectNetError` as one line and exits with status 2.
 """
 
+import reprlib
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -60,15 +61,25 @@ Limit = tuple[tuple[str, ...], Callable[[Any], bool], str]
 """Names of settings, the test that their values must pass unless None, and its description."""
 
 
+def _flag(name: str, value: object) -> str:
+    return f"--{name.replace('_', '-')} is {value}"
+
+
 class Faults(list[str]):
     """Messages on everything that is wrong with the settings of a command.
 
-    Starts with a message on each setting of `config` that is outside its limits.
+    Starts with a message on each setting of `config` that is outside its limits; `given` says what
+    a setting is.
     """
 
-    def __init__(self, config: object, limits: Iterable[Limit] = ()) -> None:
+    def __init__(
+        self,
+        config: object,
+        limits: Iterable[Limit] = (),
+        given: Callable[[str, Any], str] = _flag,
+    ) -> None:
         super().__init__(
-            f"--{name.replace('_', '-')} is {value}; it must be {allowed}"
+            f"{given(name, value)}; it must be {allowed}"
             for names, passes, allowed in limits
             for name in names
             if (value := getattr(config, name)) is not None and not passes(value)
@@ -119,6 +130,22 @@ def check_choice(setting: str, given: str, allowed: Collection[str]) -> None:
         raise ConfigError(
             f"the {setting} is '{given}'{suggest(given, allowed)}; it may be {', '.join(allowed)}"
         )
+
+
+def shown(value: object) -> str:
+    """Return a short form of a value that may be a stranger's: at most some 100 characters."""
+    return printable(reprlib.repr(value))
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal shows as it is: control characters become escapes.
+
+    >>> print(printable("a\\x1b[2Jb"))
+    a\\x1b[2Jb
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(n: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import resource
 
 import huggingface_hub.constants
 import pytest
@@ -208,13 +209,10 @@ def test_preprocessing_of_the_file_overrides_the_backbones(saved):
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"classes": sorted(EXPRESSIONS)}, RunError, "order is neutral, happiness"),
+        ({"classes": sorted(EXPRESSIONS)}, RunError, "all or some of neutral, happiness"),
         ({"classes": ["joy"]}, RunError, "joy"),
-        ({"classes": 8}, RunError, "classes 8"),
         ({"format": 99, "affectnet_version": "7.0"}, RunError, r"affectnet 7\.0.*upgrade"),
-        ({"format": "x"}, RunError, "not the config"),
-        ({"preprocessing": {}}, RunError, "incomplete"),
-        ({"preprocessing": None}, RunError, "incomplete"),
+        ({"preprocessing": None}, RunError, "preprocessing is missing"),
         ({"backbone": TINY, "architecture": TINY}, WeightsError, "does not fit"),
         ({"classes": ["neutral"]}, WeightsError, "does not fit"),
         ({"architecture": "resnet_of_the_future"}, ConfigError, "unknown backbone"),
@@ -234,15 +232,6 @@ def test_other_colour_orders_are_refused(saved):
         AffectModel.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("key", ["architecture", "backbone", "dropout", "temperature"])
-def test_missing_keys_are_named(saved, key):
-    config = json.loads((saved / "config.json").read_text())
-    del config[key]
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RunError, match=f"incomplete.*{key}"):
-        AffectModel.from_pretrained(saved)
-
-
 @pytest.mark.parametrize("entry", ["class_fractions", "prior"])
 def test_class_fractions_are_kept_and_checked(saved, entry):
     fractions = (0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)
@@ -257,13 +246,6 @@ def test_class_fractions_are_kept_and_checked(saved, entry):
             AffectModel.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
-def test_a_config_that_is_not_a_json_object(saved, text):
-    (saved / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(RunError, match="not the config of an affectnet model"):
-        AffectModel.from_pretrained(saved)
-
-
 def test_missing_files_are_named(saved):
     (saved / "model.safetensors").rename(saved / "away")
     with pytest.raises(WeightsError, match=r"no model\.safetensors"):
@@ -273,11 +255,63 @@ def test_missing_files_are_named(saved):
         AffectModel.from_pretrained(saved)
 
 
-def test_damaged_weights(saved):
+def _header(length: int, text: bytes = b"{}") -> bytes:
+    return length.to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda data: data[:1000],
+        lambda _: b"",
+        lambda _: _header(2),
+        lambda _: _header(10**9),
+        lambda _: _header(2**64 - 1),
+        lambda _: _header(4, b"null"),
+        lambda _: _header(20_000, b"[" * 20_000),
+        lambda data: data.replace(b'"F32"', b'"C64"'),
+        lambda data: data.replace(b'"F32"', b'"???"'),
+        lambda data: data.replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1),
+        lambda data: data.replace(b'\\"dropout\\": 0.3', b'\\"dropout\\": 9.9'),
+        lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": ['),
+    ],
+)
+def test_damaged_weights(saved, damaged):
     path = saved / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="safetensors"):
+    before = path.read_bytes()
+    path.write_bytes(damaged(before))
+    assert path.read_bytes() != before
+    with pytest.raises((WeightsError, RunError), match=r"model\.safetensors") as error:
         AffectModel.from_pretrained(saved)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (torch.full((8,), torch.nan), "not finite"),
+        (torch.full((8,), -torch.inf).half(), "not finite"),
+        (torch.zeros(8, dtype=torch.int32), "not 16 to 64-bit floats"),
+        (torch.zeros(8, dtype=torch.bool), "not 16 to 64-bit floats"),
+        (torch.zeros(8).to(torch.float8_e4m3fn), "not 16 to 64-bit floats"),
+        (torch.zeros(8, 1), "other shape"),
+    ],
+)
+def test_weights_must_be_finite_floats(saved, bias, message):
+    path = saved / "model.safetensors"
+    save_file(load_file(path) | {"heads.expression.bias": bias}, path)
+    with pytest.raises(WeightsError, match=rf"{message}.*heads\.expression\.bias"):
+        AffectModel.from_pretrained(saved)
+
+
+def test_a_model_that_does_not_fit_its_file_takes_no_memory(saved):
+    """The largest network of timm would take 17 GB."""
+    edit_config(saved, architecture="eva02_enormous_patch14_clip_224")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match="does not fit"):
+        AffectModel.from_pretrained(saved)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB
 
 
 def test_a_run_folder_is_resolved_to_its_model(saved, tmp_path):

@@ -8,13 +8,9 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.errors import ConfigError, WeightsError
-from affectnet.models.model_config import (
-    fractions_of,
-    incomplete,
-    parse_config,
-    preprocessing_of,
-)
+from affectnet.errors import ConfigError, WeightsError, printable, shown
+from affectnet.inference.onnx_file import refused_content
+from affectnet.models.model_config import incomplete, parse_config
 from affectnet.models.prior import corrected
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
@@ -125,6 +121,7 @@ EXPORT_KEY: Final = "affectnet.export"
 FACES: Final = "faces"
 OUTPUTS: Final = ("probabilities", "valence", "arousal")
 _MAX_FILE_BYTES: Final = 2**31
+_ROUNDING: Final = 1e-3
 
 
 class OnnxClassifier:
@@ -143,6 +140,7 @@ class OnnxClassifier:
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         runtime = _onnxruntime()
+        self.path = path
         self.session = _open(runtime, path, _providers(runtime, device))
         metadata = self.session.get_modelmeta().custom_metadata_map
         if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
@@ -151,22 +149,24 @@ class OnnxClassifier:
                 "meaning; give a file that `affectnet export` wrote"
             )
         self.config = parse_config(metadata[CONFIG_KEY], path)
-        prep = preprocessing_of(self.config, path)
         try:
             self.export: dict[str, Any] = dict(json.loads(metadata[EXPORT_KEY]))
-            self.inside = bool(self.export["preprocessing_inside"])
-        except (KeyError, TypeError, ValueError) as error:
+            self.inside: bool = self.export["preprocessing_inside"]
+            if not isinstance(self.inside, bool):
+                raise TypeError("preprocessing_inside is neither true nor false")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise incomplete(path, error) from error
         inputs = [value.name for value in self.session.get_inputs()]
         outputs = [value.name for value in self.session.get_outputs()]
         if inputs != [FACES] or outputs != list(OUTPUTS):
             raise WeightsError(
-                f"{path} has the inputs {inputs} and outputs {outputs}, not those of a file that "
-                "`affectnet export` wrote; export it again"
+                f"{path} has the inputs {shown(inputs)} and outputs {shown(outputs)}, not those of "
+                "a file that `affectnet export` wrote; export it again"
             )
-        self.classes = tuple(self.config["classes"])
-        self.class_fractions = fractions_of(self.config, "class_fractions", path)
-        self.prior = fractions_of(self.config, "prior", path)
+        config = self.config
+        prep = config.preprocessing
+        self.classes, self.prior = config.classes, config.prior
+        self.class_fractions = config.class_fractions
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment
@@ -175,9 +175,48 @@ class OnnxClassifier:
         self._std = np.array(prep.std, np.float32)
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
-        """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""
+        """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass.
+
+        Raises `WeightsError` where the file cannot be run, and as `checked`.
+        """
         faces = crops if self.inside else normalised(crops, self._mean, self._std)
-        return ModelOutput(*self.session.run(OUTPUTS, {FACES: faces}))
+        try:
+            output = ModelOutput(*self.session.run(OUTPUTS, {FACES: faces}))
+        except Exception as error:  # ONNX Runtime has a class for each kind of damage
+            raise WeightsError(
+                f"{self.path} cannot be run ({_reason(error)}); export it again"
+            ) from error
+        return checked(output, len(crops), len(self.classes))
+
+
+def checked(output: ModelOutput, faces: int, classes: int) -> ModelOutput:
+    """Return the output of a model if it is what `ModelOutput` promises.
+
+    Raises `WeightsError` for other shapes, numbers that are not finite, probabilities that do not
+    add up to 1, and valence or arousal outside [-1, 1].
+    """
+    wanted = ((faces, classes), (faces,), (faces,))
+    faults = [
+        f"{name} of shape {shown(np.shape(values))} instead of {shape}"
+        for name, values, shape in zip(OUTPUTS, output, wanted, strict=True)
+        if not isinstance(values, np.ndarray) or values.shape != shape
+    ] or [
+        f"{name} as {values.dtype}"
+        for name, values in zip(OUTPUTS, output, strict=True)
+        if values.dtype != np.float32
+    ]
+    if not faults:
+        p, *affect = output
+        # Written so that NaN fails.
+        if not ((p >= 0).all() and (np.abs(p.sum(axis=1) - 1) <= _ROUNDING).all()):
+            faults.append("probabilities that do not add up to 1")
+        if not all((np.abs(values) <= 1 + _ROUNDING).all() for values in affect):
+            faults.append("valence or arousal outside [-1, 1]")
+    if faults:
+        raise WeightsError(
+            f"the model predicts {' and '.join(faults)}; it is damaged: give another model"
+        )
+    return output
 
 
 def normalised(crops: NDArray[np.uint8], mean: Floats, std: Floats) -> Floats:
@@ -216,17 +255,28 @@ def _open(runtime: Any, path: Path, providers: list[str]) -> Any:
     try:
         if path.stat().st_size >= _MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than an ONNX file can be (2 GB)")
-        # From bytes: a file with external weights could name any other file of this machine.
-        return runtime.InferenceSession(path.read_bytes(), options, providers=providers)
+        data = path.read_bytes()
+        refused = refused_content(data)
+        if refused is not None:
+            raise WeightsError(
+                f"{path} contains {refused}; such files are not read: give a file that "
+                "`affectnet export` wrote"
+            )
+        # The other format, of ONNX Runtime itself, is not checked above.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        return runtime.InferenceSession(data, options, providers=providers)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except WeightsError:
         raise
     except Exception as error:  # ONNX Runtime has a class for each kind of damage
-        reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is not a whole ONNX model ({reason}); export it again"
+            f"{path} is not a whole ONNX model ({_reason(error)}); export it again"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split())[:200])
 
 
 def _threads() -> int:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
-from affectnet.inference.classifiers import ModelOutput
+from affectnet.inference.classifiers import ModelOutput, checked
 from affectnet.models.affect_model import AffectModel
 
 
@@ -37,14 +37,15 @@ class TorchClassifier:
         self.interpolation = prep.interpolation
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
-        """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass."""
+        """Classify face crops, uint8 RGB (n, size, size, 3), in one pass; raises as `checked`."""
         prep = self.model.preprocessing
         with torch.inference_mode():
             images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).contiguous()
             output = self.model(normalise(to_float(images), prep.mean, prep.std, inplace=True))
             logits = output.logits.float() / (self.model.temperature or 1.0)
-            return ModelOutput(
+            found = ModelOutput(
                 logits.softmax(dim=1).cpu().numpy(),
                 output.valence.float().cpu().numpy(),
                 output.arousal.float().cpu().numpy(),
             )
+        return checked(found, len(crops), len(self.classes))

@@ -18,21 +18,20 @@ from affectnet.labels import EXPRESSIONS
 from affectnet.models.backbones import create_backbone, layer_depths, resolve_name
 from affectnet.models.model_config import (
     CONFIG,
-    FORMAT,
     WEIGHTS,
     Fractions,
+    ModelConfig,
     Preprocessing,
-    fractions_of,
     in_order,
-    incomplete,
-    preprocessing_of,
     read_config,
     resolve_model,
 )
 from affectnet.models.prior import after_correction, log_ratios, target_prior
 from affectnet.models.weights import (
     CARD,
-    explain_mismatch,
+    MAX_CARD,
+    check_finite,
+    check_header,
     fetch_model,
     first_few,
     first_line,
@@ -40,7 +39,6 @@ from affectnet.models.weights import (
     read_weights,
 )
 from affectnet.run import write_beside
-from affectnet.version import __version__
 
 _logger = logging.getLogger("affectnet")
 
@@ -196,19 +194,16 @@ class AffectModel(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Everything that prediction needs, the content of `config.json`."""
-        return {
-            "format": FORMAT,
-            "affectnet_version": __version__,
-            "backbone": self.backbone_name,
-            "architecture": self.architecture,
-            "classes": list(self.classes),
-            "hidden": None,  # a layer that heads no longer have; older versions read the key
-            "dropout": self.dropout,
-            "temperature": self.temperature,
-            "class_fractions": self.class_fractions and list(self.class_fractions),
-            "prior": self.prior and list(self.prior),
-            "preprocessing": self.preprocessing.to_dict(),
-        }
+        return ModelConfig(
+            self.backbone_name,
+            self.architecture,
+            self.classes,
+            self.dropout,
+            self.preprocessing,
+            self.temperature,
+            self.class_fractions,
+            self.prior,
+        ).to_dict()
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Write `model.safetensors`, `config.json` and the card, if any, into a folder.
@@ -287,9 +282,10 @@ class AffectModel(nn.Module):
                 name of a model that the package ships.
             revision: branch, tag or commit on the hub.
 
-        Raises `RunError` if there is no such model or its `config.json` is incomplete, has other
-        classes or comes from a newer affectnet; `WeightsError` if the weights are missing, a
-        pickle, damaged, do not fit, or cannot be downloaded.
+        Memory is taken only after the weights file turns out to have the tensors that `config.json`
+        describes. Raises `RunError` if there is no such model or its `config.json` is incomplete,
+        has other classes or comes from a newer affectnet; `WeightsError` if the weights are
+        missing, a pickle, damaged, do not fit, are not finite, or cannot be downloaded.
         """
         place = resolve_model(model)
         if isinstance(place, Path) and place.suffix == ".onnx":
@@ -298,34 +294,33 @@ class AffectModel(nn.Module):
                 "predict with it"
             )
         folder = place if isinstance(place, Path) else fetch_model(place, revision)
-        where = folder / CONFIG
-        config = read_config(where)
-        preprocessing = preprocessing_of(config, where)
-        try:
-            loaded = cls(
-                config["architecture"],
-                image_size=preprocessing.size,
-                dropout=config["dropout"],
-                classes=config["classes"],
-            )
-            loaded.backbone_name = config["backbone"]
-            loaded.temperature = config["temperature"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise incomplete(where, error) from error
-        loaded.class_fractions = fractions_of(config, "class_fractions", where)
-        loaded.prior = fractions_of(config, "prior", where)
-        loaded.preprocessing = preprocessing
+        config = read_config(folder / CONFIG)
+        with torch.device("meta"):
+            check_header(folder / WEIGHTS, cls._of_config(config).state_dict())
+        loaded = cls._of_config(config)
         file = read_weights(folder / WEIGHTS)
-        detail = explain_mismatch(file.tensors, loaded.state_dict())
-        if detail:
-            raise WeightsError(
-                f"{file.path} does not fit the {CONFIG} next to it ({detail}); the two files must "
-                "come from the same run"
-            )
+        check_finite(file, loaded)
         loaded.load_state_dict(file.tensors)
         if (folder / CARD).is_file():
-            loaded.card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+            with (folder / CARD).open(encoding="utf-8", errors="replace") as card:
+                loaded.card = card.read(MAX_CARD)
         return loaded.eval()
+
+    @classmethod
+    def _of_config(cls, config: ModelConfig) -> Self:
+        """The model that a config describes, with random weights."""
+        model = cls(
+            config.architecture,
+            image_size=config.preprocessing.size,
+            dropout=config.dropout,
+            classes=config.classes,
+        )
+        model.backbone_name = config.backbone
+        model.temperature = config.temperature
+        model.class_fractions = config.class_fractions
+        model.prior = config.prior
+        model.preprocessing = config.preprocessing
+        return model
 
     def _load_heads(self, weights: Path) -> None:
         """Load the heads of an affectnet file whose shapes match."""
@@ -335,7 +330,7 @@ class AffectModel(nn.Module):
         own, given = self.heads.state_dict(), file.under("heads.")
         fits = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
         # Each row is a class: the same number of other classes is a different head.
-        if (file.config or {}).get("classes", list(self.classes)) != list(self.classes):
+        if file.config is not None and file.config.classes != self.classes:
             fits = {n: t for n, t in fits.items() if not n.startswith("expression.")}
         self.heads.load_state_dict(own | fits)
         fresh = [name for name in own if name not in fits]

@@ -12,7 +12,7 @@ from torch import nn
 
 from affectnet.errors import ConfigError, WeightsError, suggest
 from affectnet.models import cvnet
-from affectnet.models.model_config import Preprocessing, preprocessing_of, rgb
+from affectnet.models.model_config import Preprocessing, rgb
 from affectnet.models.weights import (
     WeightsFile,
     explain_mismatch,
@@ -98,19 +98,18 @@ def create_backbone(
             name, full, pretrained and file is None, file, image_size, drop_path
         )
     if file is not None and file.is_affectnet:
-        config = file.config or {}
-        saved = config.get("architecture")
-        if saved is not None and saved.partition(".")[0] != full.partition(".")[0]:
+        old = file.config
+        if old is not None and old.architecture.partition(".")[0] != full.partition(".")[0]:
             raise WeightsError(
-                f"{file.path} contains the backbone {saved}, not {full}; train with --backbone "
-                f"{config.get('backbone', saved)}, or give other weights"
+                f"{file.path} contains the backbone {old.architecture}, not {full}; train with "
+                f"--backbone {old.backbone}, or give other weights"
             )
         _load(model, file.under("backbone."), name, file)
-        if file.config is not None:
+        if old is not None:
             # Normalise as in the training of the weights; the size is the caller's.
-            old = preprocessing_of(file.config, file.path)
+            facts = old.preprocessing
             preprocessing = replace(
-                preprocessing, mean=old.mean, std=old.std, interpolation=old.interpolation
+                preprocessing, mean=facts.mean, std=facts.std, interpolation=facts.interpolation
             )
     return model, preprocessing
 

@@ -151,7 +151,7 @@ class CVNet(nn.Module):
             nn.BatchNorm2d(stem),
             nn.ReLU(inplace=True),
         )
-        rates = torch.linspace(0, drop_path, sum(blocks)).tolist()
+        rates = torch.linspace(0, drop_path, sum(blocks), device="cpu").tolist()
         shared = blocks[0]
         self.stages = nn.Sequential(
             *_chain(stem, widths[:1], blocks[:1], rates[:shared]),

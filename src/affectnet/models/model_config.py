@@ -7,12 +7,13 @@ ONNX file, so each of these files describes the model completely.
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, TypeGuard
 
-from affectnet.errors import RunError, WeightsError
+from affectnet.errors import Faults, Limit, RunError, WeightsError, shown
 from affectnet.labels import EXPRESSIONS
 from affectnet.version import __version__
 
@@ -21,6 +22,13 @@ CONFIG: Final = "config.json"
 ONNX: Final = "model.onnx"
 FORMAT: Final = 1
 """Version of the layout of `config.json`; increased when an older affectnet could not read it."""
+MAX_CONFIG_BYTES: Final = 2**16
+MAX_SIZE: Final = 2048
+"""Largest side of a model's input in pixels; timm's largest is 1024."""
+INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos")
+"""The keys of `data.images.INTERPOLATIONS`."""
+ALIGNMENTS: Final = ("eyes",)
+"""The values of `data.crop.ALIGNMENT`."""
 
 Fractions = tuple[float, ...]
 """A fraction per class of a model, in its order, with the sum 1."""
@@ -51,79 +59,176 @@ class Preprocessing:
         return {"colour_order": "RGB", **asdict(self)}
 
 
-def preprocessing_of(config: dict[str, Any], where: object) -> Preprocessing:
-    """Read the entry `preprocessing` of a checked config; `where` is named in errors.
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The content of `config.json`: everything that prediction needs besides the weights.
 
-    Raises `RunError` if it is incomplete or the colour order is not RGB.
+    Attributes:
+        backbone: name given to `train`, such as a baseline's.
+        architecture: the network of that name, with the tag of its pretrained weights.
+        classes: the expressions that the model predicts: all, or some in the same order.
+        dropout: before the heads.
+        preprocessing: of the faces.
+        temperature: divides the logits before the softmax if calibrated; None if not.
+        class_fractions: of the training faces; None if unknown, as in models of earlier versions.
+        prior: class fractions that the probabilities assume, see `affectnet.models.prior`; None if
+            unknown.
+        affectnet_version: that saved the model.
     """
-    try:
-        facts = dict(config["preprocessing"])
-        order = facts.pop("colour_order")
-        known = {field.name for field in fields(Preprocessing)}
-        if facts.keys() - known:
-            raise KeyError(", ".join(sorted(facts.keys() - known)))
-        preprocessing = Preprocessing(
-            **facts | {"mean": rgb(facts["mean"]), "std": rgb(facts["std"])}
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise incomplete(where, error) from error
-    if order != "RGB":
-        raise RunError(f"{where} has the colour order {order}; affectnet reads RGB only")
-    return preprocessing
+
+    backbone: str
+    architecture: str
+    classes: tuple[str, ...]
+    dropout: float
+    preprocessing: Preprocessing
+    temperature: float | None = None
+    class_fractions: Fractions | None = None
+    prior: Fractions | None = None
+    affectnet_version: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `config.json` as plain values."""
+        return {
+            "format": FORMAT,
+            "affectnet_version": self.affectnet_version,
+            "backbone": self.backbone,
+            "architecture": self.architecture,
+            "classes": list(self.classes),
+            "hidden": None,  # a layer that heads no longer have; older versions read the key
+            "dropout": self.dropout,
+            "temperature": self.temperature,
+            "class_fractions": self.class_fractions and list(self.class_fractions),
+            "prior": self.prior and list(self.prior),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
 
 
-def fractions_of(config: dict[str, Any], entry: str, where: object) -> Fractions | None:
-    """Read `class_fractions` or `prior` of a checked config; `where` is named in errors.
-
-    `class_fractions` are those of the training faces, and `prior` are those that the probabilities
-    assume (see `affectnet.models.prior`). None if the model does not know them; models of earlier
-    versions do not. Raises `RunError` for anything but a fraction per class.
-    """
-    values = config.get(entry)
-    if values is None:
-        return None
-    try:
-        fractions = tuple(map(float, values))
-    except (TypeError, ValueError) as error:
-        raise incomplete(where, error) from error
-    usable = len(fractions) == len(config["classes"]) and all(0 <= f <= 1 for f in fractions)
-    if not usable or not math.isclose(sum(fractions), 1, abs_tol=1e-3):
-        raise incomplete(where, ValueError(f"{entry} are not fractions of its classes: {values}"))
-    return fractions
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number; NaN then fails every comparison with a limit."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def _within(low: float, high: float) -> Callable[[object], bool]:
+    return lambda value: is_number(value) and low <= value <= high
+
+
+def _numbers(count: int, low: float, high: float) -> Callable[[object], bool]:
+    inside = _within(low, high)
+    return lambda value: isinstance(value, list) and len(value) == count and all(map(inside, value))
+
+
+def _are_fractions(value: object) -> bool:
+    if not isinstance(value, list) or not all(map(_within(0, 1), value)):
+        return False
+    return math.isclose(sum(value), 1, abs_tol=1e-3)
+
+
+def _matches(pattern: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+_LIMITS: Final[Sequence[Limit]] = (
+    (("format",), lambda value: is_number(value) and value == FORMAT, str(FORMAT)),
+    (("affectnet_version",), _matches(r"[\w.+-]{1,40}"), "a version"),
+    (("backbone", "architecture"), _matches(r"[\w.:/-]{1,200}"), "the name of a backbone"),
+    (
+        ("classes",),
+        lambda value: isinstance(value, list) and bool(value) and value == in_order(value),
+        f"all or some of {', '.join(EXPRESSIONS)}, in this order",
+    ),
+    (("hidden",), lambda _: False, "null"),
+    (("dropout",), lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
+    (("temperature",), _within(0.001, 1000), "a number from 0.001 to 1000, or null"),
+    (("class_fractions", "prior"), _are_fractions, "a fraction for each class, or null"),
+    (("preprocessing",), lambda value: isinstance(value, dict), "an object"),
+)
+"""The limits of every entry of `config.json`."""
+
+_PREPROCESSING_LIMITS: Final[Sequence[Limit]] = (
+    (("colour_order",), lambda value: value == "RGB", "RGB"),
+    (
+        ("size",),
+        lambda value: _within(1, MAX_SIZE)(value) and isinstance(value, int),
+        f"a whole number from 1 to {MAX_SIZE}",
+    ),
+    (("mean",), _numbers(3, -10, 10), "three numbers from -10 to 10"),
+    (("std",), _numbers(3, 0.001, 1000), "three numbers from 0.001 to 1000"),
+    (("interpolation",), lambda value: value in INTERPOLATIONS, ", ".join(INTERPOLATIONS)),
+    (("crop_pct",), lambda value: is_number(value) and value == 1, "1.0"),
+    (("margin",), _within(-0.4, 2), "a number from -0.4 to 2, or null"),
+    (("alignment",), lambda value: value in ALIGNMENTS, f"{', '.join(ALIGNMENTS)}, or null"),
+)
+
+
+def read_config(path: Path) -> ModelConfig:
     """Read and check a `config.json`; raises the errors of `parse_config`."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is not the config of an affectnet model ({error})") from error
     return parse_config(text, path)
 
 
-def parse_config(text: str, where: object) -> dict[str, Any]:
+def parse_config(text: str, where: object) -> ModelConfig:
     """Read and check the text of a `config.json`; `where` is named in errors.
 
-    Raises `RunError` if it is not a config, comes from a newer affectnet, or orders the classes
-    differently.
+    Every entry is checked before anything is built from it, since the file may be a stranger's.
+
+    Raises `RunError` with everything that is wrong if it is not a config, comes from a newer
+    affectnet, orders the classes differently, or has an entry outside its limits.
     """
     try:
-        config = json.loads(text)
-        form, classes = config["format"], config["classes"]
-        newer = form > FORMAT
-    except (KeyError, TypeError, ValueError) as error:
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it is longer than {MAX_CONFIG_BYTES:,} bytes")
+        entries = json.loads(text)
+        newer = entries["format"] > FORMAT
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"{where} is not the config of an affectnet model ({error})") from error
     if newer:
+        version = shown(entries.get("affectnet_version")).strip("'")
         raise RunError(
-            f"{where} was written by affectnet {config.get('affectnet_version')}, which is newer "
+            f"{where} was written by affectnet {version}, which is newer "
             f"than this one ({__version__}); upgrade affectnet"
         )
-    if not isinstance(classes, list) or not classes or classes != in_order(classes):
+    faults = _faults(ModelConfig, entries, _LIMITS) or [
+        f"{name} has {len(entries[name])} values for {len(entries['classes'])} classes"
+        for name in ("class_fractions", "prior")
+        if entries.get(name) is not None and len(entries[name]) != len(entries["classes"])
+    ]
+    inner = entries.get("preprocessing")
+    if isinstance(inner, dict):
+        faults += _faults(Preprocessing, {"colour_order": None} | inner, _PREPROCESSING_LIMITS)
+        unknown = inner.keys() - {"colour_order", *(field.name for field in fields(Preprocessing))}
+        faults += [f"{shown(name)} is not known" for name in sorted(unknown)[:3]]
+        if inner.get("colour_order") is None:
+            faults.append("colour_order is missing")
+    if faults:
         raise RunError(
-            f"{where} has the classes {classes}; affectnet's order is "
-            f"{', '.join(EXPRESSIONS)}, and a model may have all or some of them in this order"
+            f"{where} is incomplete or damaged: {'; '.join(faults)}; save the model again with "
+            "this affectnet"
         )
-    return dict(config)
+    preprocessing = _built(
+        Preprocessing, inner | {"mean": rgb(inner["mean"]), "std": rgb(inner["std"])}
+    )
+    lists = ("classes", "class_fractions", "prior")
+    tuples = {name: tuple(entries[name]) for name in lists if entries.get(name) is not None}
+    config: ModelConfig = _built(ModelConfig, entries | tuples | {"preprocessing": preprocessing})
+    return config
+
+
+def _faults(kind: type, entries: Mapping[str, Any], limits: Sequence[Limit]) -> list[str]:
+    """Messages on every entry that a dataclass needs and that is missing or outside its limits."""
+    needed = [f.name for f in fields(kind) if f.default is MISSING and entries.get(f.name) is None]
+    given = SimpleNamespace(**{name: entries.get(name) for names, *_ in limits for name in names})
+    outside = Faults(given, limits, lambda name, value: f"{name} is {shown(value)}")
+    return [*(f"{name} is missing" for name in needed), *outside]
+
+
+def _built(kind: type, entries: Mapping[str, Any]) -> Any:
+    """A dataclass of the entries that it knows; null stands for the default."""
+    known = {field.name: entries.get(field.name) for field in fields(kind)}
+    return kind(**{name: value for name, value in known.items() if value is not None})
 
 
 def in_order(classes: Sequence[str]) -> list[str]:
@@ -132,7 +237,7 @@ def in_order(classes: Sequence[str]) -> list[str]:
 
 
 def incomplete(where: object, error: Exception) -> RunError:
-    """The error for a config that lacks something."""
+    """The error for a file whose description of the model lacks something."""
     return RunError(
         f"{where} is incomplete or damaged ({error}); save the model again with this affectnet"
     )

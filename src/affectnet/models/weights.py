@@ -1,6 +1,5 @@
 """Weight files, read safely; pretrained weights and models of the Hugging Face Hub."""
 
-import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,20 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, isfinite, isnan, nn
 
 from affectnet.errors import WeightsError
-from affectnet.models.model_config import CONFIG, WEIGHTS, WHY_NO_PICKLE
+from affectnet.models.model_config import (
+    CONFIG,
+    WEIGHTS,
+    WHY_NO_PICKLE,
+    ModelConfig,
+    parse_config,
+)
 
 HUB_TIMEOUT: Final = 10.0  # seconds to wait for the hub's first answer
 CARD: Final = "README.md"  # file of the model card, next to the weights
+MAX_CARD: Final = 2**20  # characters of a card that are kept
 
 _WAYS_OUT: Final = (
     "give a downloaded file with --weights FILE, or start from random weights with --no-pretrained"
@@ -36,7 +42,7 @@ class WeightsFile:
 
     path: Path
     tensors: dict[str, Tensor]
-    config: dict[str, Any] | None
+    config: ModelConfig | None
 
     @property
     def is_affectnet(self) -> bool:
@@ -53,7 +59,8 @@ def read_weights(path: Path) -> WeightsFile:
 
     Checkpoints that wrap their tensors (`state_dict`, `model`, an EMA copy) are unwrapped as timm
     does. Raises `WeightsError` if there is no such file, if it is damaged, and if it is a pickle
-    of anything but plain tensors, because reading that can run code.
+    of anything but plain tensors, because reading that can run code. Raises `RunError` if the
+    config in its header cannot be used.
     """
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
@@ -86,14 +93,57 @@ def read_weights(path: Path) -> WeightsFile:
     return WeightsFile(path, dict(tensors), _config_of(path))
 
 
-def _config_of(path: Path) -> dict[str, Any] | None:
+def _config_of(path: Path) -> ModelConfig | None:
     """The config in the header of a file that affectnet wrote; None for other files."""
     if path.suffix != ".safetensors":
         return None
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("affectnet")
-    config = json.loads(text) if text else None
-    return config if isinstance(config, dict) else None
+    return parse_config(text, f"the header of {path}") if text else None
+
+
+def check_header(path: Path, wanted: Mapping[str, Tensor]) -> None:
+    """Raise `WeightsError` unless a safetensors file has exactly the tensors of a model.
+
+    Only its header is read, so that a file that does not fit costs no memory.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            numbers = {name: part.get_dtype() for name, part in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is not a complete safetensors file ({error})") from error
+    detail = _mismatch(shapes, _shapes(wanted))
+    if not detail:
+        odd = [n for n, t in wanted.items() if t.is_floating_point() and numbers[n] not in _FLOATS]
+        detail = f"not 16 to 64-bit floats: {first_few(odd)}" if odd else ""
+    if detail:
+        raise WeightsError(
+            f"{path} does not fit the {CONFIG} next to it ({detail}); the two files must come from "
+            "the same run"
+        )
+
+
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")  # by the names of safetensors
+
+
+def check_finite(file: WeightsFile, model: nn.Module) -> None:
+    """Raise `WeightsError` where a weight of the model is infinite, or anything is NaN.
+
+    Buffers may be infinite: some of timm's are bounds that nothing has to reach.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
+    odd = [
+        name
+        for name, tensor in file.tensors.items()
+        if not (~isnan(tensor) if name in buffers else isfinite(tensor)).all()
+    ]
+    if odd:
+        raise WeightsError(
+            f"{file.path} contains weights that are not finite ({first_few(odd)}); such a model "
+            "predicts nothing: train it again with a smaller --lr, or get an undamaged file"
+        )
 
 
 def first_line(error: BaseException) -> str:
@@ -109,12 +159,20 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
 
 def explain_mismatch(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """How the tensors of a file differ from those of a model, in one line; '' if they match."""
+    return _mismatch(_shapes(given), _shapes(wanted))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _mismatch(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     shapes = [
-        f"{name} {tuple(given[name].shape)} for {tuple(wanted[name].shape)}"
+        f"{name} {given[name]} for {wanted[name]}"
         for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
+        if name in given and given[name] != wanted[name]
     ]
     parts = {"missing": missing, "unexpected": unexpected, "other shape": shapes}
     return "; ".join(f"{what}: {first_few(names)}" for what, names in parts.items() if names)

@@ -1,6 +1,5 @@
 """The model card of a run in the format of Hugging Face, from measured metrics only."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from zlib import crc32
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
+from affectnet.models.model_config import read_config
 from affectnet.report.html import template
 from affectnet.report.runs import (
     METRICS_NAME,
@@ -168,13 +168,7 @@ def _read_model_config(folder: RunFolder) -> dict[str, Any]:
     path = folder.model / "config.json"
     if not path.is_file():
         raise RunError(f"the run {folder.path} has no trained model to describe")
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        needed = known["classes"], known["preprocessing"], known["affectnet_version"]
-        assert all(needed), "an empty entry"
-        return dict(known)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is not the config of an affectnet model ({error})") from error
+    return read_config(path).to_dict()
 
 
 def _front_matter(

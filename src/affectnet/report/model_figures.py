@@ -3,7 +3,6 @@
 What a figure computes is stored next to the evaluation, and a slow model gets fewer faces.
 """
 
-import json
 import time
 import zipfile
 import zlib
@@ -23,6 +22,7 @@ from affectnet.figures.explanations import attention_overlays, feature_map, mean
 from affectnet.figures.faces import class_name
 from affectnet.figures.style import thin
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
+from affectnet.models.model_config import CONFIG, ModelConfig, read_config
 from affectnet.report.embedding import (
     METHODS,
     MOST_FACES,
@@ -217,13 +217,9 @@ class _Explainer:
         """At most `most` faces, fewer where the time does not suffice."""
         return most if self.seconds is None else affordable(cost * self.speed, self.seconds, most)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ModelConfig:
         """The model's config.json, read without its weights."""
-        path = self.run.folder.model / "config.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise RunError(f"{path} is damaged ({error}); train the run again") from error
+        return read_config(self.run.folder.model / CONFIG)
 
     def available(self, rows: FaceRows) -> FaceRows:
         """Those rows of the predictions whose image is in the dataset."""
@@ -231,12 +227,12 @@ class _Explainer:
 
     def images(self, rows: FaceRows) -> NDArray[np.uint8]:
         """The input images of the model, uint8 (n, S, S, 3)."""
-        preprocessing = self.config()["preprocessing"]
-        size = int(preprocessing["size"])
+        preprocessing = self.config().preprocessing
+        size = preprocessing.size
         images = np.empty((len(rows), size, size, 3), np.uint8)
         for i, row in enumerate(self.rows[rows].tolist()):
             data = self.split.image_bytes(row)
-            images[i] = decode_image(data, size, preprocessing["interpolation"])
+            images[i] = decode_image(data, size, preprocessing.interpolation)
         return images
 
     def cached(
@@ -301,7 +297,7 @@ def _average_rows(explainer: _Explainer) -> FaceRows:
 
 
 def _draw_mean(explainer: _Explainer, rows: FaceRows) -> Figure:
-    p, classes = explainer.run.predictions, explainer.config()["classes"]
+    p, classes = explainer.run.predictions, explainer.config().classes
     rows = rows[np.array([EXPRESSIONS[c] in classes for c in p.expression[rows]])]
     compute = partial(explainer.maps, rows, p.expression, N_EXPRESSIONS)
     found = explainer.cached("attention-mean", rows, "mean", compute)
