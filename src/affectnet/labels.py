@@ -31,6 +31,9 @@ COLOURS: Final[dict[str, str]] = {
 }
 """One colour per expression in every figure, after Okabe and Ito's colour-blind-safe palette."""
 
+UNKNOWN_COLOUR: Final = "#5b6672"
+"""Of a face without a predicted expression."""
+
 CIRCUMPLEX: Final[dict[str, tuple[float, float]]] = {
     "neutral": (0.0, 0.0),
     "happiness": (0.81, 0.51),

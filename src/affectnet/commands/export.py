@@ -18,7 +18,7 @@ from affectnet.inference.onnx_export import (
     export_onnx,
 )
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.model_config import Preprocessing
+from affectnet.models.model_config import Preprocessing, untrained_note
 from affectnet.run import refuse_existing
 
 _CALIBRATION = 128
@@ -46,6 +46,8 @@ def export(config: ExportConfig) -> ExportComparison:
     model = AffectModel.from_pretrained(config.model)
     if config.prior is not None:
         model.correct_prior(config.prior, config.prior_tau)
+    if note := untrained_note(model.targets):
+        print(f"{note}: these outputs of the file are NaN")
     precision: Precision = "int8" if config.int8 else "fp16" if config.fp16 else "fp32"
     prep = model.preprocessing
     sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)

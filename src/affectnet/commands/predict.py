@@ -1,5 +1,6 @@
 """`affectnet predict`: images, folders, videos and cameras to a table and annotated copies."""
 
+import math
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -20,13 +21,14 @@ from affectnet.errors import AffectNetError, ConfigError, DataError, Faults, Lim
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
-from affectnet.inference.drawing import AnnotatedVideo, annotate
+from affectnet.inference.drawing import AnnotatedVideo, annotate, expression_text
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format
 from affectnet.inference.results import PictureResult
 from affectnet.inference.sources import InputSource, find_sources, unique_names
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
+from affectnet.models.model_config import untrained_note
 from affectnet.run import refuse_existing
 from affectnet.threads import Background
 
@@ -55,6 +57,8 @@ def predict(config: PredictConfig) -> int:
         raise ConfigError(str(error)) from None
     settings = ("device", "margin", "min_score", "detect_size", "without_contempt", "flip")
     predictor = load(config.model, **settings_of(config, *settings, "prior", "prior_tau"))
+    if note := untrained_note(predictor.targets):
+        print(note)
     targets = _targets(config, sources)
     if config.out is not None:
         refuse_existing(config.out, config.overwrite)
@@ -164,7 +168,8 @@ def _predict_stream(
             video = None
             if target is not None:
                 video = stack.enter_context(AnnotatedVideo(target, rate))
-                stack.callback(_save_over_time, over_time, target)
+                if {"valence", "arousal"} & set(predictor.targets):
+                    stack.callback(_save_over_time, over_time, target)
             frames = reader.info.frames
             total = None if frames is None else -(-frames // config.stride)
             bar: tqdm[Any] = tqdm(
@@ -277,8 +282,7 @@ def _table(results: Iterable[PictureResult]) -> Table:
             table.add_row(
                 *first,
                 str(face.track or number),
-                f"{face.expression} {face.probability:.0%}",
-                f"{face.valence:+.2f}",
-                f"{face.arousal:+.2f}",
+                expression_text(face) if face.expression else "",
+                *("" if math.isnan(v) else f"{v:+.2f}" for v in (face.valence, face.arousal)),
             )
     return table

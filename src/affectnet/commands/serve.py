@@ -14,6 +14,7 @@ from typing import Final
 from affectnet.config import ServeConfig, settings_of
 from affectnet.errors import ConfigError, Faults, Limit, handle_signals
 from affectnet.inference.predictor import load
+from affectnet.models.model_config import untrained_note
 from affectnet.serve.work import MISSING, Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
@@ -68,6 +69,8 @@ def serve(config: ServeConfig) -> int:
         )
         host, port = listening.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if note := untrained_note(predictor.targets):
+            print(note)
         warn_if_open(config.host, password)
         print(f"affectnet serve: {address}  model {name}; press Ctrl-C to stop", flush=True)
         with suppress(KeyboardInterrupt):

@@ -22,6 +22,7 @@ from affectnet.commands.train_settings import (
     optimisation,
     run_name,
     trained_fractions,
+    trained_targets,
     with_classes_of_data,
     write_config,
 )
@@ -32,7 +33,7 @@ from affectnet.data.store import DatasetInfo
 from affectnet.errors import RunError, Stopped
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
-from affectnet.models.model_config import local_path
+from affectnet.models.model_config import local_path, untrained_note
 from affectnet.models.prior import taught_prior
 from affectnet.run import RunFolder
 from affectnet.seven import classes_for
@@ -70,8 +71,8 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     L.seed_everything(config.seed, verbose=False)
     model = _create_model(config)
     data = _create_data(config, model)
-    check_monitor(config, _labels(data, "val"))
     module = _create_module(config, model, data)
+    check_monitor(config, _labels(data, "val"), model.targets)
     devices = device_settings(
         **settings_of(config, "accelerator", "devices", "nodes", "precision", "strategy")
     )
@@ -155,7 +156,13 @@ def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
 
 def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModule) -> AffectModule:
     teachers = tuple(AffectModel.from_pretrained(teacher) for teacher in config.teacher)
+    distillation = None
+    if teachers:
+        distillation = Distillation(teachers, config.teacher_weight, config.teacher_temperature)
     labels = _labels(data, "train")
+    model.targets = trained_targets(config, labels, distillation.taught if distillation else ())
+    if (note := untrained_note(model.targets)) and rank() == 0:
+        print(f"no labels for these targets in the train split, or no loss: {note}")
     losses = loss_settings(config, labels["expression"], len(model.classes))
     fractions = trained_fractions(config, labels["expression"], labels["soft"], losses)
     if fractions is not None:
@@ -168,9 +175,7 @@ def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModu
         losses=losses,
         mixing=Mixing(config.mixup, config.cutmix, config.mix_share),
         unfreezing=Unfreezing(config.head_epochs, config.unfreeze_every),
-        distillation=Distillation(teachers, config.teacher_weight, config.teacher_temperature)
-        if teachers
-        else None,
+        distillation=distillation,
         learned_weights=config.task_weights == "learned",
         seed=config.seed,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
@@ -17,7 +17,7 @@ from affectnet.data.splits import class_weights, sample_weights
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, Faults, Limit
 from affectnet.labels import N_EXPRESSIONS
-from affectnet.models.model_config import Fractions, local_path, resolve_model
+from affectnet.models.model_config import TARGETS, Fractions, local_path, resolve_model
 from affectnet.models.prior import effective_prior
 from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
 from affectnet.seven import classes_for, seven_votes
@@ -202,8 +202,35 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     )
 
 
-def check_monitor(config: TrainConfig, val: dict[str, np.ndarray]) -> None:
-    """Raise `ConfigError` if the val split lacks the labels of the monitored metric."""
+def trained_targets(
+    config: TrainConfig, labels: dict[str, np.ndarray], taught: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The targets that training changes: those with labels and a loss, and those of the teachers.
+
+    `labels` are those of the training split. Raises `ConfigError` if there are none.
+    """
+    affect = config.va_loss != "none" and config.va_weight > 0
+    learned = {
+        "expression": bool((labels["expression"] >= 0).any()),
+        "valence": affect and bool(np.isfinite(labels["valence"]).any()),
+        "arousal": affect and bool(np.isfinite(labels["arousal"]).any()),
+    }
+    targets = tuple(name for name in TARGETS if learned[name] or name in taught)
+    if not targets:
+        raise ConfigError(
+            "there is nothing to train: no face of the train split has a label that these settings "
+            "use; ingest a release with labels, or leave out --va-loss none and --va-weight 0"
+        )
+    return targets
+
+
+def check_monitor(
+    config: TrainConfig, val: dict[str, np.ndarray], targets: Sequence[str] = TARGETS
+) -> None:
+    """Raise `ConfigError` if the monitored metric is of a target that is not trained.
+
+    Also if the val split lacks the labels for it.
+    """
     present = {
         "expression": bool((val["expression"] >= 0).any()),
         "valence": bool(np.isfinite(val["valence"]).any()),
@@ -217,11 +244,13 @@ def check_monitor(config: TrainConfig, val: dict[str, np.ndarray]) -> None:
         "val_arousal_ccc": "arousal",
         "val_arousal_rmse": "arousal",
     }.get(config.monitor)
-    if needs and not present[needs]:
-        usable = "val_valence_ccc" if present["valence"] else "val_loss"
+    if needs and not (present[needs] and needs in targets):
+        reason = "is not trained" if present[needs] else "has no labels in the val split"
+        metrics = {"expression": "val_accuracy", "valence": "val_valence_ccc"}
+        usable = [metric for name, metric in metrics.items() if present[name] and name in targets]
         raise ConfigError(
-            f"--monitor {config.monitor} needs {needs} labels, and the val split has none; "
-            f"choose --monitor {usable}"
+            f"--monitor {config.monitor} needs {needs}, which {reason}; "
+            f"choose --monitor {[*usable, 'val_loss'][0]}"
         )
 
 

@@ -239,12 +239,13 @@ def predictions_table(
         expression: true classes, -1 where missing.
         valence, arousal: annotations, NaN where missing.
         probabilities: (n, 8), a column of NaN for a class that the model does not have.
-        valence_pred, arousal_pred: predictions.
+        valence_pred, arousal_pred: predictions, NaN where missing.
         expression_pred: predicted classes; by default the most probable ones.
     """
     given = np.asarray(probabilities)
     if expression_pred is None:
-        expression_pred = np.nan_to_num(given, nan=-1.0).argmax(axis=1)
+        best = np.nan_to_num(given, nan=-1.0).argmax(axis=1)
+        expression_pred = np.where(np.isnan(given).all(axis=1), -1, best)
     columns = (expression, valence, arousal, *given.T, expression_pred, valence_pred, arousal_pred)
     arrays = [pa.array(list(ids), pa.string())]
     for kind, values in zip(SCHEMA.types[1:], columns, strict=True):

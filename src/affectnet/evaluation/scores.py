@@ -183,6 +183,21 @@ def _protocol(
         )
     if joined.extra:
         notes.append(f"{len(joined.extra):,} predictions have no face in the truth")
+    absent = [
+        name
+        for name, missing in (
+            ("expression", (preds.expression < 0).all() and (truth.expression >= 0).any()),
+            *(
+                (name, np.isnan(getattr(preds, name)).all() and not np.isnan(values).all())
+                for name, values in (("valence", truth.valence), ("arousal", truth.arousal))
+            ),
+        )
+        if missing
+    ]
+    if absent:
+        notes.append(
+            f"no {' and no '.join(absent)} is predicted; models predict what they were trained on"
+        )
     if preds.probabilities is not None:
         known = ~np.isnan(preds.probabilities[:, 0])
         other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)

@@ -144,7 +144,8 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
 
     Args:
         lines: at most `MOST_LINES` are drawn. Times (n,) in seconds, rising; valence and arousal
-            (n,) in [-1, 1]; expression (n,) classes 0-7; a gap of over three steps breaks the line.
+            (n,) in [-1, 1], NaN where missing; expression (n,) classes 0-7, -1 where missing; a gap
+            of over three steps breaks the line.
         end: where the time axis ends, in seconds.
         left_out: further persons that are not drawn; their number is written under the figure.
     """
@@ -172,7 +173,10 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
         c for c in range(len(EXPRESSIONS)) if any((line.expression == c).any() for line in drawn)
     ]
     patches = [Patch(color=CLASS_COLOURS[c], label=EXPRESSIONS[c]) for c in present]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), handlelength=1.0)
+    if patches:
+        figure.legend(
+            handles=patches, loc="outside lower center", ncols=len(patches), handlelength=1.0
+        )
     return figure
 
 
@@ -200,6 +204,8 @@ def _draw_ribbons(axes: Axes, lines: Sequence[Line]) -> None:
         ends = np.minimum(np.append(line.time[1:], np.inf), line.time + 3 * line.step)
         ends[-1] = line.time[-1] + line.step
         for first, last, expression in _runs(line.time, ends, line.expression):
+            if expression < 0:
+                continue
             axes.broken_barh(
                 [(first, last - first)],
                 (row - 0.36, 0.72),

@@ -19,8 +19,9 @@ from affectnet.figures.style import (
     one_axes,
     rgb,
     styled,
+    write_message,
 )
-from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
+from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, UNKNOWN_COLOUR
 
 Image = NDArray[np.uint8]
 Floats = NDArray[Any]
@@ -156,17 +157,18 @@ def face_prediction(
     Args:
         crop: RGB (size, size, 3).
         classes: names of the K expressions.
-        probabilities: (K,), adding up to 1.
-        affect: valence and arousal, (2,) in [-1, 1].
+        probabilities: (K,), adding up to 1, or all NaN where not predicted.
+        affect: valence and arousal, (2,) in [-1, 1], NaN where not predicted.
     """
     figure = Figure(figsize=(8.4, 2.9), layout="constrained")
     image, bars, plane = figure.subplots(1, 3, width_ratios=(1, 1.25, 1.1))
     image.imshow(crop)
     image.set_axis_off()
-    best = int(np.argmax(probabilities))
-    figure.suptitle(f"{classes[best]} {probabilities[best]:.0%}", fontsize=10, weight="bold")
+    (best,) = _most_probable(classes, probabilities[None])
+    title = f"{best} {probabilities.max():.0%}" if best else "face"
+    figure.suptitle(title, fontsize=10, weight="bold")
     _draw_bars(bars, classes, probabilities)
-    _draw_points(plane, [classes[best]], affect[None])
+    _draw_points(plane, [best], affect[None])
     return figure
 
 
@@ -178,8 +180,8 @@ def image_prediction(
     Args:
         annotated: RGB (height, width, 3), the boxes drawn in.
         classes: names of the K expressions.
-        probabilities: (n, K), one row per face.
-        affect: (n, 2), valence and arousal of each face.
+        probabilities: (n, K), one row per face, NaN where not predicted.
+        affect: (n, 2), valence and arousal of each face, NaN where not predicted.
     """
     if len(probabilities) == 0:
         return images_prediction([annotated], [0])
@@ -193,8 +195,7 @@ def image_prediction(
     _draw_bars(bars, classes, probabilities[0])
     if len(probabilities) > 1:
         bars.set_title("face 1, the largest", fontsize=9, loc="left")
-    expressions = [classes[i] for i in np.argmax(probabilities, axis=1)]
-    _draw_points(figure.add_subplot(grid[1, 1]), expressions, affect)
+    _draw_points(figure.add_subplot(grid[1, 1]), _most_probable(classes, probabilities), affect)
     return figure
 
 
@@ -212,7 +213,15 @@ def images_prediction(annotated: Sequence[Image], n_faces: Sequence[int]) -> Fig
     return figure
 
 
+def _most_probable(classes: Sequence[str], probabilities: Floats) -> list[str | None]:
+    """The name of the most probable class of each row; None where there are no probabilities."""
+    return [None if np.isnan(row).any() else classes[int(row.argmax())] for row in probabilities]
+
+
 def _draw_bars(axes: Axes, classes: Sequence[str], probabilities: Floats) -> None:
+    if np.isnan(probabilities).any():
+        write_message(axes, "the model does not predict expressions")
+        return
     names, values = classes[::-1], probabilities[::-1]
     axes.barh(names, values, color=[COLOURS[name] for name in names], height=0.72)
     axes.set_xlim(0, 1.14)
@@ -223,7 +232,11 @@ def _draw_bars(axes: Axes, classes: Sequence[str], probabilities: Floats) -> Non
     axes.spines[:].set_visible(False)
 
 
-def _draw_points(axes: Axes, expressions: Sequence[str], affect: Floats) -> None:
+def _draw_points(axes: Axes, expressions: Sequence[str | None], affect: Floats) -> None:
+    placed = np.flatnonzero(np.isfinite(affect).all(axis=1)).tolist()
+    if not placed:
+        write_message(axes, "the model does not predict\nvalence and arousal")
+        return
     draw_plane(axes)
     axes.set(xlim=(-1.12, 1.12), ylim=(-1.12, 1.12), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes.tick_params(labelsize=7, colors=MUTED, length=2)
@@ -233,9 +246,9 @@ def _draw_points(axes: Axes, expressions: Sequence[str], affect: Floats) -> None
         axes.plot(*point, "o", color=COLOURS[name], markersize=3, alpha=0.55)
     several = len(affect) > 1
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "white"}
-    for i in reversed(range(len(affect))):
+    for i in reversed(placed):
         valence, arousal = map(float, affect[i])
-        size, colour = 13 if several else 9, COLOURS[expressions[i]]
+        size, colour = 13 if several else 9, COLOURS.get(expressions[i] or "", UNKNOWN_COLOUR)
         axes.plot(valence, arousal, "o", color=colour, markersize=size, mec="white", zorder=4)
         if several:
             axes.text(valence, arousal, str(i + 1), zorder=4, **style)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from affectnet.errors import ConfigError, WeightsError, printable, shown
 from affectnet.inference.onnx_file import refused_content
-from affectnet.models.model_config import incomplete, parse_config
+from affectnet.models.model_config import TARGETS, incomplete, parse_config
 from affectnet.models.prior import corrected
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
@@ -34,6 +35,7 @@ class ClassifierLike(Protocol):
 
     Attributes:
         classes: expressions that it distinguishes.
+        targets: those of `model_config.TARGETS` that it was trained on.
         size: side of its face crops in pixels.
         margin: fraction of the face box added on each side; None where it is not specified.
         alignment: how its faces are aligned; None where they are not.
@@ -41,6 +43,7 @@ class ClassifierLike(Protocol):
     """
 
     classes: tuple[str, ...]
+    targets: tuple[str, ...]
     size: int
     margin: float | None
     alignment: str | None
@@ -56,6 +59,7 @@ class _Wrapped:
     def __init__(self, classifier: ClassifierLike) -> None:
         self._classifier = classifier
         self.classes = classifier.classes
+        self.targets = classifier.targets
         self.size = classifier.size
         self.margin = classifier.margin
         self.alignment = classifier.alignment
@@ -167,6 +171,7 @@ class OnnxClassifier:
         prep = config.preprocessing
         self.classes, self.prior = config.classes, config.prior
         self.class_fractions = config.class_fractions
+        self.targets = config.targets
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment
@@ -186,11 +191,15 @@ class OnnxClassifier:
             raise WeightsError(
                 f"{self.path} cannot be run ({_reason(error)}); export it again"
             ) from error
-        return checked(output, len(crops), len(self.classes))
+        return checked(output, len(crops), len(self.classes), self.targets)
 
 
-def checked(output: ModelOutput, faces: int, classes: int) -> ModelOutput:
+def checked(
+    output: ModelOutput, faces: int, classes: int, targets: Sequence[str] = TARGETS
+) -> ModelOutput:
     """Return the output of a model if it is what `ModelOutput` promises.
+
+    `targets` are those that the model was trained on; the others become NaN.
 
     Raises `WeightsError` for other shapes, numbers that are not finite, probabilities that do not
     add up to 1, and valence or arousal outside [-1, 1].
@@ -206,10 +215,18 @@ def checked(output: ModelOutput, faces: int, classes: int) -> ModelOutput:
         if values.dtype != np.float32
     ]
     if not faults:
-        p, *affect = output
+        output = ModelOutput(
+            *(
+                values if name in targets else np.full_like(values, np.nan)
+                for name, values in zip(TARGETS, output, strict=True)
+            )
+        )
+        p = output.probabilities
         # Written so that NaN fails.
-        if not ((p >= 0).all() and (np.abs(p.sum(axis=1) - 1) <= _ROUNDING).all()):
+        sums_to_one = (p >= 0).all() and (np.abs(p.sum(axis=1) - 1) <= _ROUNDING).all()
+        if "expression" in targets and not sums_to_one:
             faults.append("probabilities that do not add up to 1")
+        affect = [getattr(output, name) for name in targets if name != "expression"]
         if not all((np.abs(values) <= 1 + _ROUNDING).all() for values in affect):
             faults.append("valence or arousal outside [-1, 1]")
     if faults:

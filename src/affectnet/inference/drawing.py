@@ -20,7 +20,7 @@ from affectnet.data.crop import Box, shrink
 from affectnet.data.images import Pixels
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.detector import quiet_opencv
-from affectnet.labels import CIRCUMPLEX, COLOURS
+from affectnet.labels import CIRCUMPLEX, COLOURS, UNKNOWN_COLOUR
 from affectnet.threads import Background
 
 Colour = tuple[int, int, int]
@@ -39,7 +39,7 @@ class DrawnFace(Protocol):
     @property
     def box(self) -> Box: ...
     @property
-    def expression(self) -> str: ...
+    def expression(self) -> str | None: ...
     @property
     def probability(self) -> float: ...
     @property
@@ -61,9 +61,25 @@ class DrawnImage(Protocol):
     def faces(self) -> Sequence[DrawnFace]: ...
 
 
-def colour_of(expression: str) -> Colour:
-    """Return the expression's colour as red, green, blue."""
-    code = COLOURS[expression]
+def expression_text(face: DrawnFace) -> str:
+    """The expression and its probability, as `happiness 93%`; `face` where there is none."""
+    return f"{face.expression} {face.probability:.0%}" if face.expression else "face"
+
+
+def affect_text(face: DrawnFace) -> str:
+    """Valence and arousal, as `valence +0.50  arousal -0.10`, without those that are missing."""
+    values = (("valence", face.valence), ("arousal", face.arousal))
+    return "  ".join(f"{name} {signed(value)}" for name, value in values if math.isfinite(value))
+
+
+def has_place(face: DrawnFace) -> bool:
+    """Whether valence and arousal are known, so that the face has a place on the circumplex."""
+    return math.isfinite(face.valence) and math.isfinite(face.arousal)
+
+
+def colour_of(expression: str | None) -> Colour:
+    """Return the expression's colour as red, green, blue; grey for None."""
+    code = COLOURS[expression] if expression else UNKNOWN_COLOUR
     return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
@@ -77,7 +93,7 @@ class Traces:
         """Add the next frame."""
         time = result.time or 0.0
         for face in result.faces:
-            if face.track is not None:
+            if face.track is not None and has_place(face):
                 trace = self.points.setdefault(face.track, deque())
                 trace.append((time, face.valence, face.arousal))
         for track, trace in list(self.points.items()):
@@ -126,7 +142,7 @@ def annotate(
     for i, box in boxes.items():
         _draw_label(draw, image.size, box, result.faces[i], numbers.get(i), unit)
     side = round(_PANEL_FRACTION * min(image.size))
-    if panel and side >= 60 and (result.faces or traces):
+    if panel and side >= 60 and (any(map(has_place, result.faces)) or traces):
         gap = max(4, side // 20)
         place = (image.width - side - gap, image.height - side - gap)
         if traces is None:  # in a video it stays in one place
@@ -174,8 +190,8 @@ def _draw_label(
     large, small = _font(letters), _font(max(9, round(0.82 * letters)))
     head = f"{number}  " if number is not None else ""
     lines = [
-        (f"{head}{face.expression} {face.probability:.0%}", large),
-        (f"valence {signed(face.valence)}  arousal {signed(face.arousal)}", small),
+        (head + expression_text(face), large),
+        *((text, small) for text in [affect_text(face)] if text),
     ]
     pad = max(2, round(letters * 0.35))
     widths = [draw.textlength(text, font) for text, font in lines]
@@ -277,7 +293,7 @@ def _draw_panel(
     several = len(numbers) > 1
     r = max(2.0 * k, n * (0.045 if several else 0.03))
     font = _font(max(9, round(1.45 * r)))
-    for i in reversed(range(len(faces))):
+    for i in reversed([i for i, face in enumerate(faces) if has_place(face)]):
         at = _on_panel((faces[i].valence, faces[i].arousal), n)
         draw.circle(at, r, (*colour_of(faces[i].expression), 255), WHITE, k)
         if several:

@@ -35,6 +35,7 @@ from affectnet.inference.classifiers import (
 )
 from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.model_config import TARGETS
 from affectnet.run import refuse_existing, write_beside
 
 _BATCH: Final = 8
@@ -118,6 +119,8 @@ MAX_CALIBRATION: Final = 128
 class Exported(nn.Module):
     """The exported graph: faces to probabilities (with temperature), valence and arousal.
 
+    Outputs that the model was not trained on are NaN.
+
     Args:
         model: in evaluation mode.
         inside: faces are uint8 RGB (n, S, S, 3), scaled and normalised inside the graph; otherwise
@@ -143,7 +146,12 @@ class Exported(nn.Module):
             faces = (faces.permute(0, 3, 1, 2).float() / 255 - self.face_mean) / self.face_std
         output = self.model(faces.half() if self.half_ else faces)
         logits = output.logits.float() / self.temperature
-        return logits.softmax(dim=1), output.valence.float(), output.arousal.float()
+        outputs = logits.softmax(dim=1), output.valence.float(), output.arousal.float()
+        expression, valence, arousal = (
+            values if name in self.model.targets else torch.full_like(values, torch.nan)
+            for name, values in zip(TARGETS, outputs, strict=True)
+        )
+        return expression, valence, arousal
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +240,13 @@ def export_onnx(
 
 
 def compare(expected: ModelOutput, given: ModelOutput) -> ExportComparison:
-    """Compare two predictions for the same faces."""
+    """Compare two predictions for the same faces; NaN in both, of untrained outputs, is equal."""
     differences = np.concatenate(
-        [np.abs(a - b).reshape(len(a), -1) for a, b in zip(expected, given, strict=True)], axis=1
+        [
+            np.where(np.isnan(a) & np.isnan(b), 0, np.abs(a - b)).reshape(len(a), -1)
+            for a, b in zip(expected, given, strict=True)
+        ],
+        axis=1,
     )
     same = expected.probabilities.argmax(1) == given.probabilities.argmax(1)
     return ExportComparison(
@@ -268,7 +280,7 @@ def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> Mod
     """Classify one face alone, then the rest in batches of odd and even sizes."""
     cuts = [0, 1, 4, *range(36, len(faces), 32), len(faces)]
     cuts = sorted({min(cut, len(faces)) for cut in cuts})
-    outputs = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
+    outputs = [trained_only(classifier(faces[a:b]), classifier.targets) for a, b in pairwise(cuts)]
     return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
@@ -324,7 +336,7 @@ def finish_file(path: Path, model: AffectModel, precision: Precision, inside: bo
             else f"float32 RGB, (n, 3, {size}, {size}), scaled to [0, 1], less mean, over std"
         ),
         "outputs": "probabilities (n, classes), after temperature and softmax; valence (n,) and "
-        "arousal (n,) in [-1, 1]",
+        "arousal (n,) in [-1, 1]; NaN for what the model was not trained on",
         "preprocessing_inside": inside,
         "precision": precision,
     }

@@ -70,6 +70,7 @@ class Pipeline:
             )
         self.classifier = classifier
         self.classes = classifier.classes
+        self.targets = classifier.targets
         own = classifier.margin if classifier.margin is not None else margin
         self.margin: float = DEFAULT_MARGIN if own is None else own
         self.min_score = min_score

@@ -1,5 +1,6 @@
 """What prediction returns: frozen records that convert to JSON, a data frame and a figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -46,8 +47,9 @@ class FaceResult:
             person's own right and left; None where no detector ran.
         score: the detector's, (0, 1]; None where no detector ran.
         classes: expressions that the model distinguishes.
-        probabilities: of `classes`, in [0, 1], adding up to 1.
-        valence, arousal: in [-1, 1].
+        probabilities: of `classes`, in [0, 1], adding up to 1; NaN where the model was not trained
+            on expressions.
+        valence, arousal: in [-1, 1]; NaN where the model was not trained on them.
         track: number of the person in a video, from 1; None in images.
     """
 
@@ -61,9 +63,10 @@ class FaceResult:
     track: int | None = None
 
     @property
-    def expression(self) -> str:
-        """The most probable expression."""
-        return self.classes[self.probabilities.index(self.probability)]
+    def expression(self) -> str | None:
+        """The most probable expression; None where the model was not trained on expressions."""
+        best = self.probability
+        return None if math.isnan(best) else self.classes[self.probabilities.index(best)]
 
     @property
     def probability(self) -> float:
@@ -75,9 +78,9 @@ class FaceResult:
         return {
             "track": self.track,
             "expression": self.expression,
-            "valence": self.valence,
-            "arousal": self.arousal,
-            "probabilities": dict(zip(self.classes, self.probabilities, strict=True)),
+            "valence": _known(self.valence),
+            "arousal": _known(self.arousal),
+            "probabilities": dict(zip(self.classes, map(_known, self.probabilities), strict=True)),
             "box": self.box._asdict(),
             "score": self.score,
             "landmarks": None
@@ -215,6 +218,11 @@ def _annotated(result: PictureResult, picture: Any) -> Pixels:
         raise DataError("the result does not contain its image; pass it: result.plot(picture)")
     pixels = as_pixels(result.source if picture is None else picture)
     return annotate(pixels, result, panel=False, largest=_IMAGE_SIDE)
+
+
+def _known(value: float) -> float | None:
+    """Null for what is missing: NaN is not JSON."""
+    return None if math.isnan(value) else value
 
 
 def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":

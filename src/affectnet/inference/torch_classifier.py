@@ -31,6 +31,7 @@ class TorchClassifier:
         self.model = model.to(self.device).eval()
         prep = model.preprocessing
         self.classes = model.classes
+        self.targets = model.targets
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment

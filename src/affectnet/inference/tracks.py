@@ -203,8 +203,9 @@ class Course:
         track: number, from 1.
         frames: number of frames in which the person was seen.
         time: (n,) seconds, increasing, the middles of the bins in which the person was seen.
-        valence, arousal: (n,) means over each bin, in [-1, 1].
-        expression: (n,) class 0-7 that was most often the most probable in the bin.
+        valence, arousal: (n,) means over each bin, in [-1, 1]; NaN where not predicted.
+        expression: (n,) class 0-7 that was most often the most probable in the bin; -1 where the
+            model does not predict expressions.
         step: median seconds from one bin to the next; over three: out of sight.
     """
 
@@ -243,7 +244,8 @@ class OverTime:
             if place not in bins:
                 bins[place] = np.zeros(3 + N_EXPRESSIONS)
             bins[place][:3] += (1.0, face.valence, face.arousal)
-            bins[place][3 + EXPRESSIONS.index(face.expression)] += 1
+            if face.expression is not None:
+                bins[place][3 + EXPRESSIONS.index(face.expression)] += 1
         if len(self._tracks) > 2 * MAX_TRACKS:
             most_seen = sorted(self._tracks, key=self._frames, reverse=True)[:MAX_TRACKS]
             self._tracks = defaultdict(dict, {n: self._tracks[n] for n in most_seen})
@@ -263,7 +265,7 @@ class OverTime:
                     (np.array(places) + 0.5) * self.width,
                     sums[:, 1] / sums[:, 0],
                     sums[:, 2] / sums[:, 0],
-                    sums[:, 3:].argmax(axis=1),
+                    np.where(sums[:, 3:].any(axis=1), sums[:, 3:].argmax(axis=1), -1),
                     step,
                 )
             )

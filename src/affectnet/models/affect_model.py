@@ -18,6 +18,7 @@ from affectnet.labels import EXPRESSIONS
 from affectnet.models.backbones import create_backbone, layer_depths, resolve_name
 from affectnet.models.model_config import (
     CONFIG,
+    TARGETS,
     WEIGHTS,
     Fractions,
     ModelConfig,
@@ -108,6 +109,8 @@ class AffectModel(nn.Module):
         self.architecture = resolve_name(backbone_name)
         self.classes = tuple(classes)
         self.dropout = dropout
+        self.targets: tuple[str, ...] = TARGETS
+        """The targets that the heads were trained on; the outputs of others have no meaning."""
         self.temperature: float | None = None
         """Divides the logits before the softmax if calibrated; None if not."""
         self.class_fractions: Fractions | None = None
@@ -203,6 +206,7 @@ class AffectModel(nn.Module):
             self.temperature,
             self.class_fractions,
             self.prior,
+            self.targets,
         ).to_dict()
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
@@ -319,6 +323,7 @@ class AffectModel(nn.Module):
         model.temperature = config.temperature
         model.class_fractions = config.class_fractions
         model.prior = config.prior
+        model.targets = config.targets
         model.preprocessing = config.preprocessing
         return model
 

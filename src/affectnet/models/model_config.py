@@ -29,6 +29,8 @@ INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos")
 """The keys of `data.images.INTERPOLATIONS`."""
 ALIGNMENTS: Final = ("eyes",)
 """The values of `data.crop.ALIGNMENT`."""
+TARGETS: Final = ("expression", "valence", "arousal")
+"""What a model predicts. Its `config.json` names those that it was trained on."""
 
 Fractions = tuple[float, ...]
 """A fraction per class of a model, in its order, with the sum 1."""
@@ -73,6 +75,8 @@ class ModelConfig:
         class_fractions: of the training faces; None if unknown, as in models of earlier versions.
         prior: class fractions that the probabilities assume, see `affectnet.models.prior`; None if
             unknown.
+        targets: those of `TARGETS` that the model was trained on; all where a config has no such
+            entry, as those of earlier versions.
         affectnet_version: that saved the model.
     """
 
@@ -84,6 +88,7 @@ class ModelConfig:
     temperature: float | None = None
     class_fractions: Fractions | None = None
     prior: Fractions | None = None
+    targets: tuple[str, ...] = TARGETS
     affectnet_version: str = __version__
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ class ModelConfig:
             "backbone": self.backbone,
             "architecture": self.architecture,
             "classes": list(self.classes),
+            "targets": list(self.targets),
             "hidden": None,  # a layer that heads no longer have; older versions read the key
             "dropout": self.dropout,
             "temperature": self.temperature,
@@ -135,6 +141,11 @@ _LIMITS: Final[Sequence[Limit]] = (
         ("classes",),
         lambda value: isinstance(value, list) and bool(value) and value == in_order(value),
         f"all or some of {', '.join(EXPRESSIONS)}, in this order",
+    ),
+    (
+        ("targets",),
+        lambda value: isinstance(value, list) and bool(value) and value == in_order(value, TARGETS),
+        f"all or some of {', '.join(TARGETS)}, in this order",
     ),
     (("hidden",), lambda _: False, "null"),
     (("dropout",), lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
@@ -211,7 +222,7 @@ def parse_config(text: str, where: object) -> ModelConfig:
     preprocessing = _built(
         Preprocessing, inner | {"mean": rgb(inner["mean"]), "std": rgb(inner["std"])}
     )
-    lists = ("classes", "class_fractions", "prior")
+    lists = ("classes", "targets", "class_fractions", "prior")
     tuples = {name: tuple(entries[name]) for name in lists if entries.get(name) is not None}
     config: ModelConfig = _built(ModelConfig, entries | tuples | {"preprocessing": preprocessing})
     return config
@@ -231,9 +242,17 @@ def _built(kind: type, entries: Mapping[str, Any]) -> Any:
     return kind(**{name: value for name, value in known.items() if value is not None})
 
 
-def in_order(classes: Sequence[str]) -> list[str]:
-    """The expressions that are in `classes`, in affectnet's order."""
-    return [name for name in EXPRESSIONS if name in classes]
+def untrained_note(targets: Sequence[str]) -> str | None:
+    """A sentence on the targets that a model was not trained on; None if it has all of them."""
+    missing = [name for name in TARGETS if name not in targets]
+    if not missing:
+        return None
+    return f"the model was not trained on {' and '.join(missing)}, so it does not predict them"
+
+
+def in_order(names: Sequence[str], known: Sequence[str] = EXPRESSIONS) -> list[str]:
+    """The expressions, or other known names, that are in `names`, in affectnet's order."""
+    return [name for name in known if name in names]
 
 
 def incomplete(where: object, error: Exception) -> RunError:

@@ -258,7 +258,10 @@ def plain_card(name: str, config: dict[str, Any]) -> str:
         model_name=name.rpartition("/")[2],
         library_name="affectnet",
         pipeline_tag="image-classification",
-        tags=["facial-expression-recognition", "valence", "arousal"],
+        tags=[
+            "facial-expression-recognition",
+            *(t for t in config["targets"] if t != "expression"),
+        ],
     ).to_yaml()
     return f"""---
 {front.strip()}
@@ -266,8 +269,8 @@ def plain_card(name: str, config: dict[str, Any]) -> str:
 
 # {name.rpartition("/")[2]}
 
-`{config["architecture"]}` with heads for expression, valence and arousal. This card has no
-measured scores.
+`{config["architecture"]}`, trained on {" and ".join(config["targets"])}. This card has no measured
+scores.
 
 - classes, in this order: {", ".join(config["classes"])}
 - input: {facts["colour_order"]} faces of {facts["size"]} x {facts["size"]} pixels, mean \

@@ -9,7 +9,7 @@ from zlib import crc32
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
 from affectnet.labels import EXPRESSIONS
-from affectnet.models.model_config import read_config
+from affectnet.models.model_config import read_config, untrained_note
 from affectnet.report.html import template
 from affectnet.report.runs import (
     METRICS_NAME,
@@ -26,6 +26,7 @@ from affectnet.report.tables import CATEGORICAL, NAMED_CONTINUOUS, Keys, Table, 
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
 CARD_NAME: Final = "README.md"
+AFFECT: Final = ("valence", "arousal")
 TASKS: Final = {"expression": "Facial expression recognition"}
 CARD_SETTINGS: Final = """
 recipe backbone pretrained weights freeze image_size epochs batch_size optimizer lr
@@ -138,6 +139,8 @@ def model_card(
         description=_description(model, runs[0].config),
         version=model["affectnet_version"],
         classes=model["classes"],
+        targets=model["targets"],
+        untrained=untrained_note(model["targets"]),
         preprocessing=model["preprocessing"],
         temperature=model.get("temperature"),
         results=results,
@@ -201,7 +204,7 @@ def _front_matter(
         model_name=title,
         library_name="affectnet",
         pipeline_tag="image-classification",
-        tags=["facial-expression-recognition", "valence", "arousal"],
+        tags=["facial-expression-recognition", *(t for t in model["targets"] if t in AFFECT)],
         license=license,
         base_model=_base_model(model, runs[0].config),
         metrics=list(dict.fromkeys(one.metric_type for one in found)),
@@ -227,7 +230,7 @@ def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
     elif config:
         start = ", trained from random weights"
     frozen = " (backbone frozen, heads trained)" if config.get("freeze") == "backbone" else ""
-    return f"`{backbone}`{start}{frozen}, with heads for expression, valence and arousal."
+    return f"`{backbone}`{start}{frozen}, trained on {' and '.join(model['targets'])}."
 
 
 def _training(config: dict[str, Any]) -> Table:

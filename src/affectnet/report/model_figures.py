@@ -22,7 +22,7 @@ from affectnet.figures.explanations import attention_overlays, feature_map, mean
 from affectnet.figures.faces import class_name
 from affectnet.figures.style import thin
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
-from affectnet.models.model_config import CONFIG, ModelConfig, read_config
+from affectnet.models.model_config import CONFIG, ModelConfig, read_config, untrained_note
 from affectnet.report.embedding import (
     METHODS,
     MOST_FACES,
@@ -90,6 +90,9 @@ def figures_of_model(
         )
     explainer = _Explainer(known, Path(dataset), seconds)
     average = _average_rows(explainer)
+    reason = "" if len(average) else "no face in the dataset has an annotated expression"
+    if "expression" not in explainer.config().targets:
+        reason = str(untrained_note(explainer.config().targets))
     return [
         _overlay_figure(explainer, "wrong"),
         _overlay_figure(explainer, "right"),
@@ -100,7 +103,7 @@ def figures_of_model(
             "these faces.",
             "Mean Grad-CAM map of each expression over its mean face.",
             lambda: _draw_mean(explainer, average),
-            "" if len(average) else "no face in the dataset has an annotated expression",
+            reason,
             wide=True,
         ),
         RunFigure(

@@ -55,8 +55,9 @@ a {{ color: light-dark(#0067a3, #6cbcf0); }}
 <h1>HTTP API</h1>
 <p><a href="./">Back to the page</a> · <a href="openapi.json">openapi.json</a></p>
 <h2>POST /predict</h2>
-<p>Takes an image (JPEG, PNG, BMP, WebP, GIF, TIFF, PPM), in a form or as raw bytes. The response is
-JSON: every face with its box, landmarks, probabilities, valence and arousal.
+<p>Takes an image (JPEG, PNG, BMP, WebP, GIF, TIFF, PPM, AVIF), in a form or as raw bytes. The
+response is JSON: every face with its box, landmarks, probabilities, valence and arousal; null for
+what the model was not trained on (<code>targets</code> of <code>/health</code>).
 <code>?faces=none</code> treats the image as one cropped face.</p>
 <pre>curl -F file=@photo.jpg {at}/predict
 curl --data-binary @photo.jpg {at}/predict</pre>
@@ -109,6 +110,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             "status": "ok",
             "model": service.model_name,
             "classes": list(service.predictor.classes),
+            "targets": list(service.predictor.targets),
             "pictures": service.images.inside,
             "videos": service.videos.inside,
         }

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from affectnet.data.crop import Box, crop_face, shrink
 from affectnet.data.images import Pixels, data_uri, read_file
 from affectnet.errors import AffectNetError, counted
-from affectnet.inference.drawing import signed
+from affectnet.inference.drawing import has_place, signed
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import Course
-from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS
+from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, UNKNOWN_COLOUR
+from affectnet.models.model_config import untrained_note
 from affectnet.serve.work import Progress, Refusal, Service, VideoSummary, too_large
 
 MAX_CARDS: Final = 60
@@ -56,9 +58,12 @@ def image_html(result: PictureResult, pixels: Pixels) -> str:
     count = counted(len(result.faces), "face")
     if len(result.faces) > len(faces):
         count += f", the {len(faces)} largest shown"
+    plane = f"<h3>{count}</h3>"
+    if any(map(has_place, faces)):
+        plane = f"<h3>{count} on the circumplex</h3>{circumplex_svg(faces)}"
     return (
         f'<div class="an-result" data-faces="{len(faces)}">{image}'
-        f'<div class="an-plane"><h3>{count} on the circumplex</h3>{circumplex_svg(faces)}</div>'
+        f'<div class="an-plane">{plane}</div>'
         f'<div class="an-cards">{cards}</div></div>'
     )
 
@@ -76,9 +81,10 @@ def circumplex_svg(faces: Sequence[FaceResult]) -> str:
         f'<g class="an-point" data-face="{i}"><title>face {i + 1}: '
         f"valence {signed(face.valence)}, arousal {signed(face.arousal)}</title>"
         f'<circle cx="{100 * face.valence:.1f}" cy="{-100 * face.arousal:.1f}" r="8" '
-        f'fill="{COLOURS[face.expression]}"/><text x="{100 * face.valence:.1f}" '
+        f'fill="{_colour(face)}"/><text x="{100 * face.valence:.1f}" '
         f'y="{-100 * face.arousal + 3.4:.1f}">{i + 1}</text></g>'
         for i, face in reversed(list(enumerate(faces)))
+        if has_place(face)
     )
     return (
         '<svg class="an-circumplex" viewBox="-124 -120 248 240" role="img" '
@@ -114,8 +120,8 @@ def curve_html(courses: Sequence[Course], end: float) -> str:
         for row, name in enumerate(("valence", "arousal"))
     )
     legend = "".join(
-        f'<span><i style="background:{_LINES[i]}"></i>face {c.track}: '
-        f"{EXPRESSIONS[int(np.bincount(c.expression, minlength=8).argmax())]} most often</span>"
+        f'<span><i style="background:{_LINES[i]}"></i>face {c.track}'
+        f"{_most_often(c.expression)}</span>"
         for i, c in enumerate(shown)
     )
     others = len(courses) - len(shown)
@@ -126,6 +132,11 @@ def curve_html(courses: Sequence[Course], end: float) -> str:
         '<path class="an-now" d="M60 10V300"/></svg>'
         f'<figcaption class="an-legend">{legend}{more}</figcaption></figure>'
     )
+
+
+def _most_often(expression: NDArray[np.int64]) -> str:
+    known = expression[expression >= 0]
+    return f": {EXPRESSIONS[np.bincount(known).argmax()]} most often" if len(known) else ""
 
 
 def _x(time: float, end: float) -> float:
@@ -156,25 +167,31 @@ def _grid(name: str, end: float, last: bool) -> str:
 
 def _line(course: Course, values: NDArray[np.float64], end: float, i: int) -> str:
     path, last = [], None
-    for at, value in zip(course.time, values, strict=True):
+    known = np.isfinite(values)
+    for at, value in zip(course.time[known], values[known], strict=True):
         gap = last is None or at - last > 3 * course.step
         path.append(f"{'M' if gap else 'L'}{_x(min(at, end), end):.1f} {_y(value):.1f}")
         last = at
     return f'<path class="an-trace" stroke="{_LINES[i]}" d="{"".join(path)}"/>'
 
 
+def _colour(face: FaceResult) -> str:
+    return COLOURS[face.expression] if face.expression else UNKNOWN_COLOUR
+
+
 def _box(face: FaceResult, i: int, side: int) -> str:
     x, y, w, h = face.box
-    colour, letters = COLOURS[face.expression], max(min(w * 0.14, side / 22), side / 36)
+    colour, letters = _colour(face), max(min(w * 0.14, side / 22), side / 36)
+    text = f"{i + 1} {face.expression or ''}"
     high = letters * 1.45
-    wide = letters * (0.62 * len(f"{i + 1} {face.expression}") + 0.5)
+    wide = letters * (0.62 * len(text) + 0.5)
     top = y - high if y >= high else y
     return (
         f'<g class="an-box" data-face="{i}" style="--c:{colour}">'
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{0.05 * w:.1f}"/>'
         f'<rect class="an-tag" x="{x:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{high:.1f}" '
         f'rx="{letters * 0.25:.1f}"/><text x="{x + letters * 0.35:.1f}" '
-        f'y="{top + letters * 1.08:.1f}" font-size="{letters:.1f}">{i + 1} {face.expression}</text>'
+        f'y="{top + letters * 1.08:.1f}" font-size="{letters:.1f}">{text}</text>'
         "</g>"
     )
 
@@ -191,14 +208,19 @@ def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
         f'<i><b style="width:{100 * p:.1f}%;background:{COLOURS[name]}"></b></i>'
         f"<output>{100 * p:.1f}%</output></li>"
         for name, p in named
+        if face.expression
     )
+    affect = "".join(
+        f"<span>{name} <b>{signed(value)}</b></span>"
+        for name, value in (("valence", face.valence), ("arousal", face.arousal))
+        if math.isfinite(value)
+    )
+    name = f"<strong>{face.expression}</strong><span>{face.probability:.0%}</span>"
     return (
         f'<article class="an-card" data-face="{i}" tabindex="0" '
-        f'style="--c:{COLOURS[face.expression]}"><header><img src="{thumb}" alt="Face {i + 1}">'
-        f"<div><small>face {i + 1}</small><strong>{html.escape(face.expression)}</strong>"
-        f"<span>{face.probability:.0%}</span></div></header><ul>{bars}</ul>"
-        f"<footer><span>valence <b>{signed(face.valence)}</b></span>"
-        f"<span>arousal <b>{signed(face.arousal)}</b></span></footer></article>"
+        f'style="--c:{_colour(face)}"><header><img src="{thumb}" alt="Face {i + 1}">'
+        f"<div><small>face {i + 1}</small>{name if face.expression else ''}</div></header>"
+        f"<ul>{bars}</ul><footer>{affect}</footer></article>"
     )
 
 
@@ -379,9 +401,11 @@ def _error_html(text: str) -> str:
 
 def _head(service: Service) -> str:
     name = html.escape(service.model_name)
+    note = untrained_note(service.predictor.targets)
     return (
         "<h1>affectnet</h1><p>Facial expression, valence and arousal of every face in an image or "
-        f"a video. Model <code>{name}</code>, {len(service.predictor.classes)} classes.</p>"
+        f"a video. Model <code>{name}</code>, {len(service.predictor.classes)} classes"
+        f"{f'; {note}' if note else ''}.</p>"
     )
 
 

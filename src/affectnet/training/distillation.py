@@ -11,6 +11,7 @@ from affectnet.data.augment import normalise
 from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import Output
+from affectnet.models.model_config import TARGETS
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,17 @@ class Distillation:
     weight: float = 0.5
     temperature: float = 2.0
 
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The targets that every teacher was trained on; it teaches no others."""
+        return tuple(
+            name for name in TARGETS if all(name in teacher.targets for teacher in self.teachers)
+        )
+
     def check(self, student: AffectModel) -> None:
-        """Raise `ConfigError` if a teacher has other classes than the student."""
+        """Raise `ConfigError` if a teacher has other classes, or the teachers teach nothing."""
+        if not self.taught:
+            raise ConfigError("no target was trained in all teachers, so they teach nothing")
         for teacher in self.teachers:
             if teacher.classes != student.classes:
                 raise ConfigError(
@@ -63,15 +73,19 @@ class Distillation:
 
     def loss(self, output: Output, targets: Output) -> Tensor:
         """T^2 KL(teacher || student) of the softened probabilities, plus the squared differences of
-        valence and of arousal; a mean over the batch (Hinton et al. 2015, arXiv:1503.02531)."""
+        valence and of arousal, as far as they are taught; a mean over the batch.
+
+        Hinton et al. 2015, arXiv:1503.02531.
+        """
         log_p = (output.logits.float() / self.temperature).log_softmax(dim=1)
         log_q = (targets.logits.float() / self.temperature).log_softmax(dim=1)
         divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-        return (
-            self.temperature**2 * divergence
-            + F.mse_loss(output.valence.float(), targets.valence.float())
-            + F.mse_loss(output.arousal.float(), targets.arousal.float())
-        )
+        losses = {
+            "expression": self.temperature**2 * divergence,
+            "valence": F.mse_loss(output.valence.float(), targets.valence.float()),
+            "arousal": F.mse_loss(output.arousal.float(), targets.arousal.float()),
+        }
+        return torch.stack([losses[name] for name in self.taught]).sum()
 
 
 def _predict(teacher: AffectModel, images: Tensor) -> AffectOutput:

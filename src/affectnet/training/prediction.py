@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.store import Split, open_split
+from affectnet.errors import ConfigError
 from affectnet.evaluation.calibration import apply_temperature, fit_temperature, log_probabilities
 from affectnet.evaluation.metrics import Calibration
 from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
+from affectnet.models.model_config import untrained_note
 from affectnet.models.prior import corrected, log_ratios, target_prior
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
@@ -59,7 +61,8 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
     """The table of `predictions.parquet` for a split: labels and predictions.
 
     Args:
-        model: its `temperature`, if any, divides the logits.
+        model: its `temperature`, if any, divides the logits; predictions of targets that it was not
+            trained on are null.
         data: dataset folder.
         split: train, val or test.
         settings: as of `forward_split`.
@@ -71,15 +74,18 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
     if model.temperature is not None:
         probabilities = apply_temperature(probabilities, model.temperature)
     all_classes = np.full((len(probabilities), len(EXPRESSIONS)), np.nan)
-    all_classes[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
+    if "expression" in model.targets:
+        all_classes[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
     return predictions_table(
         faces.ids,
         faces.expression,
         faces.valence,
         faces.arousal,
         all_classes,
-        rows["valence"],
-        rows["arousal"],
+        *(
+            rows[name] if name in model.targets else np.full(len(faces), np.nan)
+            for name in ("valence", "arousal")
+        ),
     )
 
 
@@ -116,8 +122,11 @@ def calibrate(
         settings: as of `forward_split`.
 
     Raises `DataError` if there is no such dataset or split, or no face has an expression of the
-    model's, and the errors of `target_prior` and `log_ratios`.
+    model's, `ConfigError` if the model does not predict expressions, and the errors of
+    `target_prior` and `log_ratios`.
     """
+    if "expression" not in model.targets:
+        raise ConfigError(f"{untrained_note(model.targets)}: it has no temperature to calibrate")
     ratios = np.zeros(len(model.classes))
     if prior is not None:
         target = target_prior(prior, model.classes, model.class_fractions)
