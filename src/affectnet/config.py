@@ -138,6 +138,8 @@ class IngestConfig:
     class_order: tuple[Annotated[str, "CLASS"], ...] = ()
     """Meaning of the labels of a folder or table: `neutral,happiness,...` counted from 0,
     `1=surprise,2=fear,...`, or the order of affectnet, ferplus or rafdb."""
+    allow_empty_classes: bool = False
+    """Accept a class folder of which no image can be used; otherwise that is an error."""
     # Images
     check: Literal["decode", "header"] = "decode"
     """How images are checked. decode: decode each image; header: only its header and end marker

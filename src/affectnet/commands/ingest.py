@@ -152,7 +152,15 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
 
 
 def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
-    names = ("check", "margin", "face_size", "align", "class_order", "labels")
+    names = (
+        "check",
+        "margin",
+        "face_size",
+        "align",
+        "class_order",
+        "labels",
+        "allow_empty_classes",
+    )
     options = ReadOptions(scratch=scratch, progress=bars.new, **settings_of(config, *names))
     return read_release(config.release, config.sources, options)
 
@@ -161,6 +169,7 @@ def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
     """Refuse a setting that does not apply to this release: it was given in error."""
     unused = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
+        "--allow-empty-classes": config.allow_empty_classes and release.name != "folder",
         "--labels shares": config.labels == "shares" and release.name != "ferplus",
     }
     for flag, wrong in unused.items():

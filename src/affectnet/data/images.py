@@ -358,6 +358,19 @@ def _iso_format(head: bytes) -> Literal["AVIF", "HEIF"] | None:
     return "AVIF" if any(brand in brands for brand in _AVIF) else "HEIF"
 
 
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the ending of an image or else, whatever its name, begins like one."""
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (for a million)
+        return True
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (reading a pipe would block)
+            return False
+        with open(path, "rb") as file:  # noqa: PTH123
+            return media_kind(file.read(200)) == "image"
+    except (OSError, ValueError):
+        return False
+
+
 def read_file(path: Path) -> bytes:
     """Read an image file whole.
 

@@ -1,4 +1,8 @@
+import io
+import sys
+
 import pytest
+from PIL import Image
 
 from affectnet.data.readers.folder import split_of
 from affectnet.errors import ConfigError, DataError
@@ -92,6 +96,118 @@ def test_broken_images_are_dropped(kit):
         "sad/cut.png": "truncated image",
         "sad/empty.png": "undecodable image",
     }
+
+
+def jpeg(kit, seed, form="JPEG", **settings):
+    buffer = io.BytesIO()
+    Image.fromarray(kit.pixels(seed, 24, 24)).save(buffer, form, **settings)
+    return buffer.getvalue()
+
+
+def test_images_are_known_by_their_content(kit):
+    made = {
+        "happy/a.jfif": jpeg(kit, 0),
+        "happy/b.JPE": jpeg(kit, 1),
+        "happy/c": jpeg(kit, 2),
+        "happy/d.bin": kit.image(3),
+        "sad/e.avif": jpeg(kit, 4, "AVIF"),
+        "sad/one/f.png": kit.image(5),
+        "sad/one/two/three/four/five/six/g.png": kit.image(6),
+        "fear/IMG_1.backup": kit.image(7, "BMP"),
+        "fear/Thumbs.db": b"\xd0\xcf\x11\xe0",
+        "fear/notes.txt": b"BMI and P5 are words",
+        "list.txt": b"x",
+        "logs/today.log": b"x",
+    }
+    out, info = kit.ingest(kit.write(made), val_fraction=0)
+    assert set(kit.rows(out)) == {
+        name for name in made if name.split("/")[-1][1:2] in ("", ".", "M")
+    }
+    assert kit.dropped(out) == dict.fromkeys(
+        ("fear/Thumbs.db", "fear/notes.txt", "list.txt", "logs"), "file that is not an image"
+    )
+    assert info.dropped == {"file that is not an image": 4}
+
+
+def test_heic_is_read_with_its_package_and_named_without(kit, monkeypatch):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    made = files(kit, ["happy", "sad"]) | {"fear/0.heic": jpeg(kit, 9, "HEIF")}
+    top = kit.write(made)
+    out, _ = kit.ingest(top, val_fraction=0)
+    assert "fear/0.heic" in kit.rows(out)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"no image in .*fear can be used \(1 x .*HEIC.*\[heif\]"):
+        kit.ingest(top)
+    out, _ = kit.ingest(top, val_fraction=0, allow_empty_classes=True)
+    assert kit.dropped(out) == {"fear/0.heic": "undecodable image"}
+
+
+@pytest.mark.parametrize("content", [{}, {"fear/readme.txt": b"x"}, {"fear/0.png": b"no image"}])
+def test_a_class_that_becomes_empty_is_an_error_unless_allowed(kit, content):
+    top = kit.write(files(kit, ["happy", "sad"]) | content)
+    (top / "fear").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=r"no image in .*fear can be used .*--allow-empty-classes"):
+        kit.ingest(top)
+    _, info = kit.ingest(top, val_fraction=0, allow_empty_classes=True)
+    assert info.counts["train"]["fear"] == 0
+    with pytest.raises(ConfigError, match="--allow-empty-classes does not apply to table"):
+        table = kit.write(
+            {"t.csv": "image,label\nfear.png,fear", "fear.png": kit.image(0)}, "table"
+        )
+        kit.ingest(table, allow_empty_classes=True)
+
+
+ORDER = tuple(f"{i}={name}" for i, name in enumerate(EXPRESSIONS, 1))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "names", "order"),
+    [
+        ("train_class", "val_class", [f"class{i:03}" for i in range(1, 9)], ORDER),
+        ("train_set", "val_set", "01234567", ("affectnet",)),
+        ("train_set/train_set", "val_set/val_set", "01234567", ("affectnet",)),
+        ("archive/Train", "archive/Test", WORDS, ()),
+        ("a/train/train/train", "a/val", WORDS, ()),
+    ],
+)
+def test_layouts_of_copies(kit, train, val, names, order):
+    made = files(kit, names, 1, f"{train}/") | files(kit, names, 1, f"{val}/", 8)
+    top = kit.write(made | {"readme.txt": b"x"})
+    if order:
+        with pytest.raises(DataError, match=r"numbers its classes .*--class-order"):
+            kit.ingest(top)
+    out, info = kit.ingest(top, class_order=order)
+    splits = ["train", "test" if "Test" in val else "val"]
+    assert info.counts == {split: dict.fromkeys(EXPRESSIONS, 1) for split in splits}
+    assert kit.rows(out, splits[1])[f"{names[5]}/0.png"].expression == 5
+
+
+def test_a_single_class_is_not_mistaken_for_a_folder_in_between(kit):
+    top = kit.write({"train/happy/a/0.png": kit.image(0), "val/happy/0.png": kit.image(1)})
+    _, info = kit.ingest(top, release="folder")
+    assert {split: counts["happiness"] for split, counts in info.counts.items()} == {
+        "train": 1,
+        "val": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("csv", "says"),
+    [
+        (",pth,label,relFCs\n0,happy/0.png,sad,0.9\n", "choose with --release table or folder"),
+        ("name,Label\n0.png,sad\n", "with labels, which may differ; --release folder uses"),
+    ],
+)
+def test_labels_beside_class_folders_are_asked_about(kit, csv, says):
+    top = kit.write(files(kit, ["happy", "sad"]) | {"labels.csv": csv})
+    with pytest.raises(DataError, match=says):
+        kit.ingest(top)
+    out, _ = kit.ingest(top, release="folder", val_fraction=0)
+    assert kit.rows(out)["happy/0.png"].expression == 1
+    assert kit.dropped(out) == {"labels.csv": "file that is not an image"}
+    if "pth" in csv:
+        out, _ = kit.ingest(top, release="table", val_fraction=0)
+        assert {name: face.expression for name, face in kit.rows(out).items()} == {"happy/0.png": 2}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Final, Protocol, TypeVar
 
-from affectnet.data.images import IMAGE_SUFFIXES
+from affectnet.data.images import is_image_file
 from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
 from affectnet.data.readers.tarscan import MAX_MEMBER, FileBlock, scan_tar
 from affectnet.errors import DataError
@@ -315,9 +315,9 @@ def tracked(items: Sequence[T], progress: Progress) -> Iterator[T]:
 
 
 def walk(
-    top: Path, skip: Callable[[str], bool] = lambda _: False
+    top: Path, skip: Callable[[str], bool] = lambda _: False, depth: int | None = DEPTH
 ) -> Iterator[tuple[Path, list[Entry]]]:
-    """Yield a folder and all folders below it, at most `DEPTH` levels down, with their entries.
+    """Yield a folder and all folders below it, at most `depth` levels down, with their entries.
 
     Level by level, by name. Names that begin with a dot are skipped, and so are folders to `skip`
     and the images and annotations of AffectNet's parts. Links are followed, but no folder is
@@ -328,7 +328,9 @@ def walk(
     """
     level = [top]
     seen: set[tuple[int, int]] = set()
-    for _ in range(DEPTH + 1):
+    down = 0
+    while level and (depth is None or down <= depth):
+        down += 1
         deeper: list[Path] = []
         for folder in level:
             at = folder.stat()
@@ -388,13 +390,28 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, sorted."""
-    return [name for name, is_folder in entries(folder) if not is_folder and is_image(name)]
+    """Return the names of the images in a folder, sorted; see `is_image_file`."""
+    return [
+        name
+        for name, is_folder in entries(folder)
+        if not is_folder and is_image_file(os.path.join(folder, name))  # noqa: PTH118
+    ]
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name has the ending of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (for a million)
+def files_below(top: Path) -> Iterator[tuple[str, bool]]:
+    """Yield every file in a folder and below: its path from there, and whether it is an image.
+
+    Level by level, by name, without names that begin with a dot; links are followed.
+
+    Raises:
+        DataError: as `walk`.
+    """
+    for folder, inside in walk(top, depth=None):
+        prefix = "" if folder == top else f"{folder.relative_to(top).as_posix()}/"
+        for name, is_folder in inside:
+            if not is_folder:
+                path = os.path.join(folder, name)  # noqa: PTH118 (a Path takes longer)
+                yield prefix + name, is_image_file(path)
 
 
 def with_folder(path: Path) -> str:

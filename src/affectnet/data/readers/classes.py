@@ -53,7 +53,7 @@ ORDERS: Final[dict[str, dict[str, str]]] = {
 """Orders that --class-order accepts by name."""
 
 DROP: Final = "drop"
-_NUMBER = re.compile(r"\d{1,4}")
+_NUMBER = re.compile(r"(?:class|label|emotion|expression)?[\s._-]*(\d{1,4})", re.IGNORECASE)
 _NUMBERED = re.compile(r"\d+[\s._-]+(?=\D)")
 
 
@@ -148,11 +148,17 @@ class Classes:
         )
 
 
+def number_of(label: str) -> int | None:
+    """The number of a label such as `3`, `class003` or `label_3`; None for other labels."""
+    found = _NUMBER.fullmatch(label.strip())
+    return None if found is None else int(found[1])
+
+
 def is_number(label: str) -> bool:
-    """Whether a label is a whole number."""
-    return _NUMBER.fullmatch(label.strip()) is not None
+    """Whether a label is a whole number; see `number_of`."""
+    return number_of(label) is not None
 
 
 def _key(label: str) -> str:
-    label = label.strip().casefold()
-    return str(int(label)) if is_number(label) else label
+    number = number_of(label)
+    return label.strip().casefold() if number is None else str(number)

@@ -7,13 +7,13 @@ from typing import Final
 from affectnet.data.readers.affectnet import PARTS, read_affectnet
 from affectnet.data.readers.affectnet_csv import FILES, is_affectnet_csv, read_affectnet_csv
 from affectnet.data.readers.affectnet_plus import find_sets, read_affectnet_plus
-from affectnet.data.readers.archive import below, entries, find_folders
+from affectnet.data.readers.archive import below, entries, find_folders, with_folder
 from affectnet.data.readers.engine import ReadOptions
 from affectnet.data.readers.ferplus import find_labelled, read_ferplus
 from affectnet.data.readers.folder import find_split_folders, looks_like_classes, read_folder
 from affectnet.data.readers.rafdb import LIST_NAMES, find_list, read_rafdb
 from affectnet.data.readers.release_part import RawRelease
-from affectnet.data.readers.table import SUFFIXES, find_tables, is_table, read_table
+from affectnet.data.readers.table import SUFFIXES, find_tables, is_table, names_labels, read_table
 from affectnet.errors import DataError
 
 READERS: Final[dict[str, Callable[[Sequence[Path], ReadOptions], RawRelease]]] = {
@@ -111,6 +111,13 @@ def _looks_like(path: Path) -> list[str]:
             names.append("table")
         if any(map(looks_like_classes, _candidates(path))):
             names.append("folder")
+            beside = below(path, lambda name: name.lower().endswith(".csv"))
+            if "table" not in names and (file := next(filter(names_labels, beside), None)):
+                raise DataError(
+                    f"{path} has folders of classes and {with_folder(file)} with labels, which may "
+                    "differ; --release folder uses the names of the folders; to use the file, give "
+                    "it a column path with the images and choose --release table"
+                )
     return names
 
 

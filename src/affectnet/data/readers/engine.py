@@ -85,7 +85,8 @@ class ReadOptions:
     formats. `progress` returns a progress bar for a name. `margin` is the fraction of the face box
     that is added on each side where faces are cropped; `face_size` the side in pixels of faces that
     are cropped or aligned; `align` places the eyes at fixed positions; `class_order` states what
-    labels mean (see `Classes`); `labels` how votes become labels (see `read_ferplus`).
+    labels mean (see `Classes`); `labels` how votes become labels (see `read_ferplus`);
+    `allow_empty_classes` whether a class folder may be without images (see `read_folder`).
     """
 
     scratch: Path
@@ -96,6 +97,7 @@ class ReadOptions:
     align: bool = False
     class_order: tuple[str, ...] = ()
     labels: Labels = "majority"
+    allow_empty_classes: bool = False
 
     def settings(self, cropped: bool) -> dict[str, Any]:
         """Return what `dataset.json` records; `cropped` states that the images are faces already.

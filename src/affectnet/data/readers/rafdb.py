@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from affectnet.data.images import decode_image
+from affectnet.data.images import decode_image, is_image_file
 from affectnet.data.readers.annotations import Bad
-from affectnet.data.readers.archive import below, entries, is_image, read_member, tracked, walk
+from affectnet.data.readers.archive import below, entries, read_member, tracked, walk
 from affectnet.data.readers.classes import ORDERS, RAFDB
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
@@ -111,8 +111,8 @@ def _find_images(paths: Sequence[Path], file: Path, lines: Sequence[str]) -> tup
             names = [name for name, is_folder in inside if not is_folder]
             if any(
                 n.rpartition(".")[0].removesuffix("_aligned") in stems
-                and is_image(n)
                 and n not in listed
+                and is_image_file(folder / n)
                 for n in names
             ):
                 aligned.setdefault(folder.resolve(), folder)

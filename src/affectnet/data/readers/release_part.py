@@ -43,6 +43,7 @@ class Reason(StrEnum):
     OUTSIDE = "valence or arousal outside [-1, 1]"
     BAD_BOX = "unusable face box"
     NO_EYES = "cannot be aligned"
+    NOT_AN_IMAGE = "file that is not an image"
     CONTEMPT_LEFT_OUT = "contempt, left out as asked"
 
 

@@ -19,7 +19,7 @@ from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.errors import DataError
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")
-IMAGE_NAMES: Final = ("image", "path")
+IMAGE_NAMES: Final = ("image", "path", "pth", "image_path", "filepath", "filename", "file_name")
 SUFFIXES: Final = (".parquet", ".csv")
 _OTHERS: Final = ("valence", "arousal", "split", "id", "landmarks")
 _ROWS_AT_ONCE = 32
@@ -43,7 +43,8 @@ def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
 
     Columns: `image` (encoded bytes, a struct of `bytes` and `path` as Hugging Face writes it, or a
     path) or `path`; `expression` (or `emotion`, or `label`), `valence`, `arousal`, `split`, `id`
-    and `landmarks`, as far as they are there. Paths start at the folder of the table. Words for
+    and `landmarks`, as far as they are there. `pth`, `image_path`, `filepath`, `filename` and
+    `file_name` mean `path`. Paths start at the folder of the table. Words for
     expressions are understood; numbers need the names that a Hugging Face export contains, or
     `options.class_order`. The split is stated by the column, or else by the names of the files.
 
@@ -78,6 +79,15 @@ def find_tables(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def names_labels(path: Path) -> bool:
+    """Whether a CSV file has a column of expressions, even if it names no images."""
+    try:
+        with open_csv(path) as rows:
+            return any(cell.strip().lower() in EXPRESSION_NAMES for cell in next(rows, (0, []))[1])
+    except DataError:
+        return False
 
 
 def is_table(path: Path) -> bool:
