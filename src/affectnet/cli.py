@@ -83,10 +83,13 @@ def parse(name: str, args: Sequence[str]) -> Any:
     given = _given_fields(name, args)
     if name == "train":
         if "--resume" in args:
-            files = [*_config_of_resumed_run(args), *files]
+            files = [*_config_of_resumed_run(args, bool(files) or "data" in given), *files]
         # The recipe is first, because files and the command line take precedence over it.
         files = [*_recipe(args, files), *files]
-    flags = [flag for file in files for flag in _flags_of_yaml(file, kind, skip=given)]
+    settings: dict[str, list[str]] = {}
+    for file in files:  # a list of a later file replaces that of an earlier one
+        settings |= _flags_of_yaml(file, kind, skip=given)
+    flags = [flag for some in settings.values() for flag in some]
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -176,12 +179,21 @@ def _given_fields(name: str, args: Sequence[str]) -> set[str]:
     return given
 
 
-def _config_of_resumed_run(args: Sequence[str]) -> list[Path]:
-    """The config.yaml of the run to resume, so that its flags need not be repeated."""
+def _config_of_resumed_run(args: Sequence[str], may_start: bool) -> list[Path]:
+    """The config.yaml of the run to resume, so that its flags need not be repeated.
+
+    Raises `ConfigError` if there is no such run, unless one `may_start` from the other settings.
+    """
     runs, run, backbone = (_take_flag(flag, args)[0] for flag in ("--runs", "--name", "--backbone"))
     folder = Path((runs or ["runs"])[-1], (run or backbone or [config.TrainConfig.backbone])[-1])
     file = folder / "config.yaml"
-    return [file] if file.is_file() else []
+    if file.is_file() or may_start:
+        return [file] if file.is_file() else []
+    known = [path.parent.name for path in sorted(folder.parent.glob("*/config.yaml"))]
+    raise ConfigError(
+        f"there is no run {folder} to resume{suggest(folder.name, known)}; {folder.parent} has "
+        f"{', '.join(known[:20]) or 'no runs'}; give --name and --runs, or --data to start a run"
+    )
 
 
 def _recipe(args: Sequence[str], files: Sequence[Path]) -> list[Path]:
@@ -221,10 +233,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _flags_of_yaml(file: Path, kind: type, skip: Collection[str]) -> list[str]:
-    """The settings in a YAML file as flags, without the fields in `skip`."""
+def _flags_of_yaml(file: Path, kind: type, skip: Collection[str]) -> dict[str, list[str]]:
+    """The flags for each setting in a YAML file, without the fields in `skip`."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    flags: list[str] = []
+    flags: dict[str, list[str]] = {}
     for key, value in _read_yaml(file).items():
         name = str(key).replace("-", "_")
         if name not in fields:
@@ -242,10 +254,10 @@ def _flags_of_yaml(file: Path, kind: type, skip: Collection[str]) -> list[str]:
         value = config.RENAMED.get(f"{name}: {value}", value)
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
+            flags[name] = [f"--{flag}" if value else f"--no-{flag}"]
         else:
-            for item in value if isinstance(value, list) else [value]:
-                flags += [f"--{flag}", str(item)]
+            items = value if isinstance(value, list) else [value]
+            flags[name] = [word for item in items for word in (f"--{flag}", str(item))]
     return flags
 
 

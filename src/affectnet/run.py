@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def datasets(self) -> Path:
+        """`datasets.json`: paths and content hashes of the datasets that it is trained on."""
+        return self.path / "datasets.json"
+
+    @property
     def metrics(self) -> Path:
         """`metrics.csv`: one row per epoch."""
         return self.path / "metrics.csv"

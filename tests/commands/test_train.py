@@ -323,6 +323,61 @@ def test_resume_needs_only_the_name(trained: RunFolder, monkeypatch: pytest.Monk
     assert config.backbone == "resnet10t"
 
 
+def test_a_moved_dataset_is_known_by_its_content(
+    drawn: Path, trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from affectnet.cli import main
+
+    runs = tmp_path / "runs"
+    shutil.copytree(trained.path, runs / "first")
+    moved = tmp_path / "moved"
+    shutil.copytree(drawn, moved)
+    settings = yaml.safe_load((runs / "first" / "config.yaml").read_text())
+    settings["data"] = [str(tmp_path / "was")]
+    (runs / "first" / "config.yaml").write_text(yaml.safe_dump(settings))
+    resume = ["train", "--resume", "--name", "first", "--runs", str(runs)]
+    assert main(resume) == 2
+    assert "does not exist; if it was moved, give its new place" in capsys.readouterr().err
+    assert main([*resume, "--data", str(moved)]) == 0
+    assert "already has its 2 epochs" in capsys.readouterr().out
+    assert yaml.safe_load((runs / "first" / "config.yaml").read_text())["data"] == [str(moved)]
+    # Both files name the data; the second replaces the list of the first.
+    assert main([*resume, "--config", str(runs / "first" / "config.yaml")]) == 0
+    info = json.loads((moved / "dataset.json").read_text())
+    (moved / "dataset.json").write_text(json.dumps(info | {"content_hash": "0" * 64}))
+    assert main(resume) == 2
+    assert "the content of" in capsys.readouterr().err
+
+
+def test_resuming_an_unknown_run_names_those_that_exist(
+    trained: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from affectnet.cli import main
+
+    assert main(["train", "--resume", "--name", "frist", "--runs", str(trained.path.parent)]) == 2
+    error = capsys.readouterr().err
+    assert "there is no run" in error
+    assert "did you mean 'first'?" in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"accelerator": "gpu"}, "PyTorch can use no GPU here"),
+        ({"devices": -1}, "--devices is -1; it must be at least 1"),
+        ({"backbone": "lcnet_050", "batch_size": 1}, "cannot be trained on one face at a time"),
+    ],
+)
+def test_what_this_machine_rules_out_is_one_line(
+    settings: dict[str, object], says: str, drawn: Path, tmp_path: Path
+) -> None:
+    if "accelerator" in settings and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match=says):
+        train(small(drawn, tmp_path, **settings))
+    assert not list(tmp_path.glob("[!.]*"))
+
+
 def test_a_run_from_before_a_renamed_value_is_resumed(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

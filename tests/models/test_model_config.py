@@ -21,6 +21,7 @@ CONFIG = {
     "backbone": "vgg19",
     "architecture": "vgg19.tv_in1k",
     "classes": list(EXPRESSIONS[:7]),
+    "targets": ["expression", "arousal"],
     "hidden": None,
     "dropout": 0.1,
     "temperature": 0.75,
@@ -42,6 +43,7 @@ ODD = (True, -5, 10**9, 10**400, 48.5, float("nan"), float("inf"), "x", "5", [],
 FINE = {"dropout": (), "temperature": (48.5,), "size": (), "margin": (), "backbone": ("x", "5")}
 FINE |= {"architecture": FINE["backbone"], "affectnet_version": ("x", "5")}
 NULLABLE = (
+    "targets",
     "affectnet_version",
     "hidden",
     "class_fractions",

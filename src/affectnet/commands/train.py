@@ -43,7 +43,13 @@ from affectnet.training.distributed import StopOnSignal, rank, requeue
 from affectnet.training.features import FeatureDataModule, FeaturePass
 from affectnet.training.module import AffectModule
 from affectnet.training.optimisation import Unfreezing
-from affectnet.training.trainer import device_settings, explain_memory_errors, make_trainer, on_gpu
+from affectnet.training.trainer import (
+    check_batch,
+    device_settings,
+    explain_memory_errors,
+    make_trainer,
+    on_gpu,
+)
 
 FEATURES = ".features"
 """Folder next to the runs with the features of frozen backbones."""
@@ -68,14 +74,15 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     run = RunFolder(config.runs / run_name(config))
     if rank() == 0:
         _check_run(config, run)
-    L.seed_everything(config.seed, verbose=False)
-    model = _create_model(config)
-    data = _create_data(config, model)
-    module = _create_module(config, model, data)
-    check_monitor(config, _labels(data, "val"), model.targets)
     devices = device_settings(
         **settings_of(config, "accelerator", "devices", "nodes", "precision", "strategy")
     )
+    L.seed_everything(config.seed, verbose=False)
+    model = _create_model(config)
+    check_batch(model, config.batch_size, devices)
+    data = _create_data(config, model)
+    module = _create_module(config, model, data)
+    check_monitor(config, _labels(data, "val"), model.targets)
 
     # All settings are valid: only now is an existing run deleted.
     if rank() == 0:  # the other processes wait for this in `fit`

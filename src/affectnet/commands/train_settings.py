@@ -1,6 +1,7 @@
 """The settings of `affectnet train`: checked, written to `config.yaml`, and converted."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ def optimisation(config: TrainConfig) -> Optimisation:
 
 _LIMITS: Final[tuple[Limit, ...]] = (
     (
-        ("epochs", "batch_size", "accumulate", "step_size", "nodes", "max_per_class"),
+        ("epochs", "batch_size", "accumulate", "step_size", "nodes", "max_per_class", "devices"),
         lambda value: value >= 1,
         "at least 1",
     ),
@@ -145,6 +146,12 @@ def check(config: TrainConfig) -> None:
     with faults.caught():
         if config.weights is not None and not local_path(config.weights).exists():
             faults.append(f"--weights {config.weights}: there is no such file or folder")
+    if config.resume:
+        faults += [
+            f"--data {path} of the run does not exist; if it was moved, give its new place"
+            for path in config.data
+            if not path.exists()
+        ]
     for teacher in config.teacher:
         with faults.caught("--teacher: "):
             resolve_model(teacher)
@@ -255,10 +262,25 @@ def check_monitor(
 
 
 def check_same_run(config: TrainConfig, run: RunFolder) -> None:
-    """Raise `ConfigError` if settings differ from those of the run that is resumed."""
+    """Raise `ConfigError` if settings or data differ from those of the run that is resumed.
+
+    A dataset is the same if its content is, wherever it was moved to.
+    """
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     saved = {name: RENAMED.get(f"{name}: {value}", value) for name, value in saved.items()}
-    if changed := changed_settings(TrainConfig, saved, _as_yaml(config), FREE_TO_CHANGE):
+    ignored = set(FREE_TO_CHANGE)
+    if run.datasets.is_file():  # runs of earlier versions have only the paths
+        ignored.add("data")
+        before = json.loads(run.datasets.read_text(encoding="utf-8"))
+        now = _datasets(config)
+        if [one["content_hash"] for one in before] != [one["content_hash"] for one in now]:
+            was, given = (", ".join(one["path"] for one in those) for those in (before, now))
+            raise ConfigError(
+                f"--resume continues {run.path} with the data that it was started on ({was}), and "
+                f"the content of {given} differs; give the same datasets with --data, or start "
+                "another run with --name"
+            )
+    if changed := changed_settings(TrainConfig, saved, _as_yaml(config), ignored):
         raise ConfigError(
             f"--resume continues {run.path} with its own settings, but these differ: {changed}; "
             "leave them out, or start another run with --name"
@@ -274,10 +296,21 @@ def _as_yaml(config: TrainConfig) -> dict[str, Any]:
 
 
 def write_config(config: TrainConfig, run: RunFolder) -> None:
-    """Write `config.yaml`, with which `affectnet train --config` repeats the run."""
+    """Write `config.yaml`, with which `affectnet train --config` repeats the run, and the hashes of
+    its data."""
     text = yaml.safe_dump(_as_yaml(config), sort_keys=False, allow_unicode=True)
-    with write_beside(run.config) as new:
-        new.write_text(text, encoding="utf-8")
+    hashes = json.dumps(_datasets(config), indent=2, ensure_ascii=False) + "\n"
+    for path, content in ((run.datasets, hashes), (run.config, text)):
+        with write_beside(path) as new:
+            new.write_text(content, encoding="utf-8")
+
+
+def _datasets(config: TrainConfig) -> list[dict[str, str]]:
+    """The path and the content hash of each dataset."""
+    return [
+        {"path": str(path.resolve()), "content_hash": DatasetInfo.read(path).content_hash}
+        for path in config.data
+    ]
 
 
 def with_classes_of_data(config: TrainConfig) -> TrainConfig:

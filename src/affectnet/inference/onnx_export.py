@@ -280,7 +280,7 @@ def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> Mod
     """Classify one face alone, then the rest in batches of odd and even sizes."""
     cuts = [0, 1, 4, *range(36, len(faces), 32), len(faces)]
     cuts = sorted({min(cut, len(faces)) for cut in cuts})
-    outputs = [trained_only(classifier(faces[a:b]), classifier.targets) for a, b in pairwise(cuts)]
+    outputs = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
     return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 

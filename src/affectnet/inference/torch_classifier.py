@@ -49,4 +49,4 @@ class TorchClassifier:
                 output.valence.float().cpu().numpy(),
                 output.arousal.float().cpu().numpy(),
             )
-        return checked(found, len(crops), len(self.classes))
+        return checked(found, len(crops), len(self.classes), self.targets)

@@ -269,8 +269,8 @@ def plain_card(name: str, config: dict[str, Any]) -> str:
 
 # {name.rpartition("/")[2]}
 
-`{config["architecture"]}`, trained on {" and ".join(config["targets"])}. This card has no measured
-scores.
+`{config["architecture"]}`, trained on {" and ".join(config["targets"])}. This card has no
+measured scores.
 
 - classes, in this order: {", ".join(config["classes"])}
 - input: {facts["colour_order"]} faces of {facts["size"]} x {facts["size"]} pixels, mean \

@@ -1,5 +1,6 @@
 """Lightning's Trainer for a run folder, and errors that say what to try: no memory, NaN."""
 
+import copy
 import logging
 import re
 import sys
@@ -16,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 
 from affectnet.errors import ConfigError, RunError
+from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
 from affectnet.training.distributed import StopOnSignal
@@ -121,9 +123,23 @@ def device_settings(
         precision: auto, 32 or bf16.
         strategy: auto, ddp or fsdp; auto is ddp for several processes.
 
-    Raises `ConfigError` for fsdp without a GPU.
+    Raises `ConfigError` for devices that this machine does not have, and for fsdp without a GPU.
     """
     gpu = on_gpu(accelerator)
+    if accelerator == "gpu" and not (gpu or torch.backends.mps.is_available()):
+        raise ConfigError(
+            "--accelerator gpu: PyTorch can use no GPU here; give --accelerator auto or cpu, or "
+            "install PyTorch for this machine's GPU"
+        )
+    if devices is not None and devices < 1:
+        raise ConfigError(
+            f"--devices is {devices}; it must be at least 1, or left out for all GPUs"
+        )
+    if gpu and (devices or 1) > torch.cuda.device_count():
+        raise ConfigError(
+            f"--devices is {devices}, but PyTorch can use {torch.cuda.device_count()} GPUs here; "
+            "give at most that many"
+        )
     several = nodes > 1 or (devices or (torch.cuda.device_count() if gpu else 1)) > 1
     if precision == "auto":
         has_bf16 = torch.cuda.is_bf16_supported() if gpu else _cpu_computes_in_bf16()
@@ -138,6 +154,27 @@ def device_settings(
         # On a CPU PyTorch has no batch norm over processes: each uses its own statistics.
         "sync_batchnorm": several and gpu,
     }
+
+
+def check_batch(model: AffectModel, batch_size: int, devices: dict[str, Any]) -> None:
+    """Raise `ConfigError` if a process gets one face per step and the model cannot train on one.
+
+    Batch norm over features of one pixel has then nothing to take a mean of.
+    """
+    several = devices["num_nodes"] * (1 if devices["devices"] == "auto" else devices["devices"])
+    if batch_size // several > 1 or devices["sync_batchnorm"]:
+        return
+    copied = copy.deepcopy(model).train()
+    size = model.preprocessing.size
+    with torch.random.fork_rng(devices=[]):
+        try:
+            copied(torch.zeros(1, 3, size, size))
+        except ValueError as error:
+            raise ConfigError(
+                f"--batch-size {batch_size}: the batch norm of {model.backbone_name} cannot be "
+                "trained on one face at a time; give --batch-size 2 or more for each device, or "
+                "--freeze backbone"
+            ) from error
 
 
 def _strategy(name: str, several: bool, gpu: bool) -> Strategy | str:
