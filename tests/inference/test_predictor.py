@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,23 @@ def test_the_model_decides_on_the_margin(model_dir: Path, photo: np.ndarray, tmp
     cold = load(model_dir).predict(photo, faces="none").faces[0].probabilities
     halved = np.sqrt(cold) / np.sqrt(cold).sum()
     np.testing.assert_allclose(hot, halved, atol=1e-5)
+
+
+def test_a_face_that_cannot_be_aligned_is_cropped_by_its_box_alone(
+    model_dir: Path, photo: np.ndarray, tmp_path: Path
+) -> None:
+    model = AffectModel.from_pretrained(model_dir)
+    model.preprocessing = replace(model.preprocessing, alignment="eyes")
+    model.save_pretrained(tmp_path / "m")
+    aligned, plain = load(tmp_path / "m"), load(model_dir)
+    (whole,) = aligned.detector.detect(photo)
+    left, *others = whole.landmarks
+    outside = whole._replace(landmarks=((-3.0, left[1]), *others))
+    empty = PictureResult(None, 280, 330)
+    both = aligned.crop(photo, [outside, whole], empty).crops
+    np.testing.assert_array_equal(both[0], plain.crop(photo, [whole], empty).crops[0])
+    np.testing.assert_array_equal(both[1], aligned.crop(photo, [whole], empty).crops[0])
+    assert (both[0] != both[1]).any()
 
 
 def test_models_are_found_by_run_folder_too(model_dir: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """What the user names: files, folders, globs and cameras; nothing twice, nothing forgotten."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from affectnet.errors import DataError
+from affectnet.inference.predictor import Predictor
 from affectnet.inference.sources import InputSource, find_sources, unique_names
 
 
@@ -18,6 +21,7 @@ def album(tmp_path: Path, photo_file: Path, walk: Path) -> Path:
         shutil.copy(photo_file, folder / name)
     shutil.copy(walk, folder / "sub" / "film.mp4")
     (folder / "sub" / "empty.png").touch()
+    (folder / "sub" / "readme.md").write_text("BMI, P1 and GIF are words")
     (folder / "sub" / "broken.mkv").write_bytes(b"nothing")
     return folder
 
@@ -27,12 +31,42 @@ def test_a_folder_is_searched_recursively(album: Path) -> None:
     assert [(source.name, source.kind) for source in found] == [
         ("a.jpeg", "image"),
         ("b.JPG", "image"),
+        ("notes.txt", "image"),  # by its content
         ("sub/broken.mkv", "video"),
         ("sub/empty.png", "image"),
         ("sub/film.mp4", "video"),
         ("sub/deep/c.jpg", "image"),
     ]
     assert all(Path(source.path).is_file() for source in found)
+
+
+def test_links_to_folders_are_followed_once(album: Path, tmp_path: Path, photo_file: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(photo_file, elsewhere / "linked.jpg")
+    (album / "to_elsewhere").symlink_to(elsewhere)
+    (album / "again").symlink_to(elsewhere)
+    (album / "sub" / "up").symlink_to(album)
+    names = [source.name for source in find_sources([str(album)])]
+    assert [name for name in names if "linked" in name] == ["again/linked.jpg"]
+    assert len(names) == 8
+
+
+def test_a_folder_that_cannot_be_read_is_reported(
+    album: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, scandir, listdir = str(album / "sub" / "deep"), os.scandir, os.listdir
+
+    def refuse(path: object) -> None:  # root may read everything, so chmod would not do
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), closed)
+
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path: refuse(path) or listdir(path))
+    found = find_sources([str(album)])
+    assert InputSource("image", closed, "sub/deep") in found
+    result = predictor.predict(closed, on_error="keep")
+    assert result.reason == "the file cannot be read: Permission denied"
 
 
 def test_files_that_are_named_are_taken_whatever_their_name(album: Path) -> None:

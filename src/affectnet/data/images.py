@@ -381,6 +381,7 @@ def read_file(path: Path) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            os.listdir(path)  # noqa: PTH208 (raises for a folder that must not be read)
             raise DataError("it is a folder, not an image")
         if not stat.S_ISREG(status.st_mode):
             raise DataError("it is not a regular file")

@@ -6,6 +6,7 @@ No torch here: a model that runs without it, through ONNX Runtime, is used the s
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -118,19 +119,28 @@ class Pipeline:
     def crop(
         self, pixels: Pixels, candidates: Sequence[Candidate], result: PictureResult
     ) -> Prepared:
-        """Crop the faces of an image for the model; the pixels are not kept."""
+        """Crop the faces of an image for the model; the pixels are not kept.
+
+        A detected face that cannot be aligned, since an eye is outside the image for example, is
+        cropped by its box.
+        """
         size = self.classifier.size
         crops = np.empty((len(candidates), size, size, 3), np.uint8)
+        by_box = partial(
+            crop_face,
+            pixels,
+            size=size,
+            margin=self.margin,
+            interpolation=self.classifier.interpolation,
+        )
         for crop, face in zip(crops, candidates, strict=True):
-            crop[:] = crop_face(
-                pixels,
-                face.box,
-                size,
-                margin=self.margin,
-                landmarks=face.landmarks,
-                alignment=self.classifier.alignment,
-                interpolation=self.classifier.interpolation,
-            )
+            points, alignment = face.landmarks, self.classifier.alignment
+            try:
+                crop[:] = by_box(face.box, landmarks=points, alignment=alignment)
+            except DataError:
+                if points is None:
+                    raise
+                crop[:] = by_box(face.box)
         return Prepared(result, tuple(candidates), crops, None)
 
     def classify_all(

@@ -37,9 +37,11 @@ class InputSource:
 def find_sources(inputs: Sequence[str]) -> list[InputSource]:
     """Find every image and video that the user named, each once, in order.
 
-    Folders are searched recursively for files with the extension of an image or a video; hidden
-    files and folders are skipped. A file that was named itself, or by a glob, is taken whatever its
-    name. The first bytes of a file decide what it is. A number that is not a file is a camera.
+    Folders are searched recursively, links to folders too, for files with the extension or the
+    first bytes of an image or a video; hidden files and folders are skipped. A folder that cannot
+    be read is returned as an image, and reading it gives the reason. A file that was named itself,
+    or by a glob, is taken whatever its name. The first bytes of a file decide what it is. A number
+    that is not a file is a camera.
 
     Raises `DataError` that lists every input that does not exist, and where nothing is found.
     """
@@ -74,7 +76,7 @@ def find_sources(inputs: Sequence[str]) -> list[InputSource]:
         extensions = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise DataError(
             f"there is no image and no video in {', '.join(inputs)}; a folder is searched for "
-            f"files that end in {extensions}"
+            f"files that end in {extensions}, or begin as such a file does"
         )
     return list(found.values())
 
@@ -95,12 +97,27 @@ def unique_names(sources: Sequence[InputSource]) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for base, folders, files in os.walk(folder):
+    refused: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    walk = os.walk(folder, followlinks=True, onerror=lambda e: refused.append(e.filename))
+    for base, folders, files in walk:
+        at = os.stat(base)  # noqa: PTH116
+        if (at.st_dev, at.st_ino) in seen:  # a link to a folder above, or a second one
+            folders[:] = []
+            continue
+        seen.add((at.st_dev, at.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            suffix = Path(name).suffix.lower()
-            if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not name.startswith("."):
-                yield os.path.join(base, name)  # noqa: PTH118 (keeps a leading ./)
+            path = os.path.join(base, name)  # noqa: PTH118 (keeps a leading ./)
+            if not name.startswith(".") and (_is_named_so(name) or _kind_by_content(path)):
+                yield path
+        yield from refused
+        refused.clear()
+    yield from refused
+
+
+def _is_named_so(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _expand(pattern: str) -> list[str]:
@@ -109,13 +126,17 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _kind_of_file(path: str) -> Literal["image", "video"]:
+    by_name: Literal["image", "video"] = (
+        "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "image"
+    )
+    return _kind_by_content(path) or by_name
+
+
+def _kind_by_content(path: str) -> Literal["image", "video"] | None:
     try:
         if not Path(path).is_file():  # reading a pipe would block
-            return "image"
+            return None
         with Path(path).open("rb") as file:
-            kind = media_kind(file.read(200))
+            return media_kind(file.read(200))
     except OSError:
-        kind = None
-    if kind is not None:
-        return kind
-    return "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "image"
+        return None
