@@ -1,8 +1,11 @@
 """Lists of faults, handling of signals, and phrases that messages share."""
 
+import importlib
 import os
 import signal
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +17,9 @@ from affectnet.errors import (
     Stopped,
     counted,
     handle_signals,
+    hold_signals,
     megabytes,
+    raise_on_signals,
 )
 
 LIMITS = [
@@ -49,9 +54,50 @@ def test_signals_are_handled_and_handlers_restored() -> None:
         raise Stopped(number)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="signal 15"), handle_signals(stop):
+    with pytest.raises(Stopped, match="stopped by SIGTERM"), handle_signals(stop):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signals_that_are_held_off_come_afterwards() -> None:
+    done = []
+    with pytest.raises(Stopped), raise_on_signals(), hold_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("all of it")
+    assert done == ["all of it"]
+    with pytest.raises(KeyboardInterrupt), raise_on_signals(), hold_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise OSError("full")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_is_not_lost_in_a_callback_that_ignores_exceptions() -> None:
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    with pytest.raises(Stopped), raise_on_signals():
+        one = Last()
+        del one
+        time.sleep(5)
+
+
+def test_a_signal_in_an_import_waits_for_its_end(tmp_path, monkeypatch) -> None:
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.2)\n"
+        "except BaseException:\n"
+        "    pass\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt), raise_on_signals():
+        importlib.import_module("slow_module")
+        time.sleep(5)
+    assert sys.modules["slow_module"].whole
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:

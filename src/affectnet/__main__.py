@@ -1,5 +1,26 @@
-"""`python -m affectnet` is the `affectnet` command."""
+"""The `affectnet` script and `python -m affectnet`: signals are handled first, then the command."""
 
-from affectnet.cli import run
+import os
+import signal
+from types import FrameType
 
-run()
+
+def run() -> None:
+    """Run the command line; a signal while it starts or ends stops it with one line."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+    from affectnet.cli import main  # takes a while
+
+    raise SystemExit(main())
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    os.write(2, f"affectnet: error: {what}; nothing that was finished is lost\n".encode())
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    run()

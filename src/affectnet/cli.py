@@ -17,7 +17,14 @@ from typing import Any
 import tyro
 
 from affectnet import config
-from affectnet.errors import AffectNetError, ConfigError, Stopped, suggest
+from affectnet.errors import (
+    NOTHING_LOST,
+    AffectNetError,
+    ConfigError,
+    Stopped,
+    raise_on_signals,
+    suggest,
+)
 from affectnet.help import command_help, is_positional, summary
 from affectnet.version import __version__
 
@@ -61,12 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         return _fail(prog, str(stop), stop.status)
     except KeyboardInterrupt:
-        return _fail(prog, "interrupted; nothing that was finished is lost", 130)
-
-
-def run() -> None:
-    """Entry point of the `affectnet` script."""
-    raise SystemExit(main())
+        return _fail(prog, f"interrupted; {NOTHING_LOST}", 130)
 
 
 def parse(name: str, args: Sequence[str]) -> Any:
@@ -115,7 +117,8 @@ def _run_command(name: str, args: Sequence[str]) -> int:
         return 0
     settings = parse(name, args)
     command = importlib.import_module(f"affectnet.commands.{name}")
-    result = getattr(command, name)(settings)
+    with raise_on_signals():
+        result = getattr(command, name)(settings)
     return result if isinstance(result, int) else 0
 
 

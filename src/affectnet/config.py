@@ -574,6 +574,9 @@ class PredictConfig:
     time."""
     overwrite: bool = False
     """Replace the file at --out, and files of the same names in --annotate."""
+    resume: bool = False
+    """Continue a prediction to the same --out that was stopped or killed, after the last finished
+    input."""
     # Model
     model: Model = "cvnet"
     without_contempt: bool = False

@@ -3,8 +3,10 @@
 The command line prints an `AffectNetError` as one line and exits with status 2.
 """
 
+import errno
 import reprlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,9 @@ STOP_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
 """The signals that clusters send before they take a machine away."""
+FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The `errno` of an `OSError` where there is no space for a file."""
+NOTHING_LOST: Final = "nothing that was finished is lost"
 
 
 class AffectNetError(Exception):
@@ -54,7 +59,8 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int, message: str = "") -> None:
         self.signal = signal_number
         self.status = 128 + signal_number
-        super().__init__(message or f"stopped by signal {signal_number}")
+        name = signal.Signals(signal_number).name
+        super().__init__(message or f"stopped by {name}; {NOTHING_LOST}")
 
 
 Limit = tuple[tuple[str, ...], Callable[[Any], bool], str]
@@ -105,17 +111,78 @@ def handle_signals(
 ) -> Iterator[None]:
     """Call `handler` on these signals; the earlier handlers are restored on leaving.
 
-    Does nothing outside the main thread, which alone may set handlers.
+    A signal that is ignored, as Ctrl-C is in background jobs, stays so. Does nothing outside the
+    main thread, which alone may set handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+@contextmanager
+def raise_on_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on Ctrl-C and `Stopped` on the stop signals in this context.
+
+    Where the exception would be lost, which is in the middle of an import and in callbacks whose
+    exceptions Python ignores, it is raised a moment later.
+    """
+    hook = sys.unraisablehook
+
+    def unraisable(lost: Any) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            _signal_again(signal.SIGINT)
+        elif isinstance(lost.exc_value, Stopped):
+            _signal_again(lost.exc_value.signal)
+        else:
+            hook(lost)
+
+    sys.unraisablehook = unraisable
+    try:
+        with handle_signals(_raise, (signal.SIGINT, *STOP_SIGNALS)):
+            yield
+    finally:
+        sys.unraisablehook = hook
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _signal_again(number)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def _signal_again(number: int) -> None:
+    main = threading.main_thread().ident or 0
+    if sys.platform == "win32":
+        timer = threading.Timer(0.05, signal.raise_signal, [number])
+    else:  # sent to the main thread, where it also ends a wait
+        timer = threading.Timer(0.05, signal.pthread_kill, [main, number])
+    timer.daemon = True
+    timer.start()
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Hold Ctrl-C and the stop signals off until this context ends."""
+    held: list[int] = []
+    try:
+        with handle_signals(lambda number, _: held.append(number), (signal.SIGINT, *STOP_SIGNALS)):
+            yield
+    finally:
+        for number in held:
+            signal.raise_signal(number)
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:

@@ -1,15 +1,30 @@
-"""The run folder: the names of all files that a training writes."""
+"""Outputs: the names of all files of a run; one writer at a time; old or new, always complete."""
 
+import ctypes
+import errno
 import json
+import os
+import re
 import shutil
+import socket
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from affectnet.errors import RunError
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from affectnet.errors import RunError, hold_signals
+
+MEMORY: Final = Path("/dev/shm")
+"""Where Linux has a file system in memory."""
+_TEMPORARY: Final = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
+_LOCK: Final = "~lock"
+_OLD: Final = "~old"
+_NOREPLACE, _EXCHANGE = 1, 2  # flags of Linux's renameat2
+_UNSUPPORTED: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +124,219 @@ def folder_name(backbone: str) -> str:
 
 
 @contextmanager
-def write_beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that is renamed over `path` on success and removed on failure.
+def write_beside(
+    path: Path, overwrite: bool = True, check: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of `path` on success and is removed on failure.
 
-    The caller creates a file or a folder at the yielded path. What is at `path` stays whole until
-    the new one is complete, so neither a full disk nor Ctrl-C destroys it.
+    The caller creates a file or a folder at the yielded path, which has the name of `path`. What
+    is at `path` stays whole until the new one is complete: neither a full disk nor a signal, not
+    even SIGKILL, destroys it.
+
+    Args:
+        path: of the output.
+        overwrite: whether it may replace something; looked at when the new one is complete.
+        check: called with what is replaced, the moment that it is; if it raises, it is put back.
+
+    Raises `RunError` if something is at `path` that must not be replaced; a file never replaces a
+    folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    new, old = temporary / "new", temporary / "old"
-    try:
+    with scratch_folder(path.parent, f".{path.name}.", ".tmp") as temporary:
+        new = temporary / path.name
         yield new
-        if path.is_dir():
-            # A folder cannot be renamed over a folder with files: move the old one away first.
-            path.rename(old)
+        with hold_signals():
+            _take_place(new, path, overwrite, check)
+
+
+def _take_place(
+    new: Path, path: Path, overwrite: bool, check: Callable[[Path], object] | None
+) -> None:
+    if path.is_dir() and new.is_file():
+        raise RunError(f"{path} is a folder, and a file is to be written; choose another name")
+    if overwrite and path.is_dir():
+        exchange(new, path)
+        if check is not None:
             try:
-                new.rename(path)
+                check(new)
             except BaseException:
-                old.rename(path)
+                exchange(new, path)
                 raise
-        else:
-            new.replace(path)
+    elif overwrite:
+        new.replace(path)
+    else:
+        try:
+            if not _renameat2(new, path, _NOREPLACE):
+                if path.exists():
+                    raise FileExistsError
+                new.rename(path)
+        except FileExistsError:
+            raise RunError(
+                f"{path} was created by someone else in the meantime, and is not replaced; move "
+                "it away, or choose another name"
+            ) from None
+
+
+def exchange(new: Path, path: Path) -> None:
+    """Exchange what is at two paths of one file system.
+
+    Linux does it in one step. Elsewhere what was at `path` is at `~old` beside `new` for a moment;
+    `remove_leftovers` brings it back if the process is killed then.
+    """
+    if _renameat2(new, path, _EXCHANGE):
+        return
+    old = new.with_name(_OLD)
+    with hold_signals():
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        old.rename(new)
+
+
+def _renameat2(new: Path, path: Path, flag: int) -> bool:
+    """Call Linux's renameat2; return False where the system or the file system lacks it."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here = -100  # AT_FDCWD: relative paths start at the working directory
+    if call(here, os.fsencode(new), here, os.fsencode(path), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(path))
+
+
+@contextmanager
+def locked(path: Path, wait: float = 0.0, inherit: bool = False) -> Iterator[None]:
+    """Be the only process that writes `path`; remove what killed processes left in and beside it.
+
+    The lock is the file `.NAME.lock` beside `path`. The operating system releases it with the
+    process, however that ends, also on a shared disk of a cluster.
+
+    Args:
+        path: an output file or folder.
+        wait: seconds to wait for another process, which may be ending.
+        inherit: whether child processes that outlive this one keep the lock.
+
+    Raises `RunError` that names the other process, if there is one.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock")
+    lock = _acquire(file, wait, inherit)
+    if lock is None:
+        with suppress(OSError):
+            holder = file.read_text(encoding="utf-8").strip()
+        raise RunError(
+            f"another process ({holder or 'unknown'}) is writing {path}; wait until it ends, or "
+            "choose another output"
+        )
+    try:
+        remove_leftovers(path.parent)
+        remove_leftovers(path, deep=True)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with hold_signals():
+            _release(lock)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str, suffix: str = "") -> Iterator[Path]:
+    """Yield a new temporary folder in `parent`; it is locked, and removed afterwards."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        # Another process may have removed the folder before it was locked.
+        with suppress(FileNotFoundError):
+            if (lock := _acquire(folder / _LOCK)) is not None:
+                break
+    try:
+        yield folder
+    finally:
+        with hold_signals():
+            _release(lock)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
+    """Yield a folder `affectnet-NAME-*` for temporary files; those of killed processes go first.
+
+    It is in the system's temporary folder unless `parent` is given.
+    """
+    system = Path(tempfile.gettempdir())
+    for place in {system, MEMORY, parent or system}:
+        remove_leftovers(place, name=re.compile(rf"affectnet-{name}-[a-z0-9_]{{8}}"))
+    with scratch_folder(parent or system, f"affectnet-{name}-") as folder:
+        yield folder
+
+
+def remove_leftovers(
+    folder: Path, deep: bool = False, name: "re.Pattern[str]" = _TEMPORARY
+) -> None:
+    """Remove the temporary folders in `folder` whose process was killed.
+
+    Args:
+        folder: where to look; may be missing.
+        deep: whether to look into the folders in it, too.
+        name: of the temporary folders, all of it; those of `write_beside` by default.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        left, match = Path(entry.path), name.fullmatch(entry.name)
+        if match is None:
+            if deep:
+                remove_leftovers(left, deep, name)
+            continue
+        try:
+            inside = os.listdir(left)  # noqa: PTH208 (names)
+            lock = _acquire(left / _LOCK) if _LOCK in inside else None
+            if lock is not None:
+                if _OLD in inside and not (folder / match[1]).exists():
+                    (left / _OLD).rename(folder / match[1])
+                _release(lock)
+                shutil.rmtree(left, ignore_errors=True)
+            elif not inside:
+                left.rmdir()
+        except OSError:  # of another user, or just removed by its own process
+            continue
+
+
+def _acquire(file: Path, wait: float = 0.0, inherit: bool = False) -> BaseFileLock | None:
+    """Lock a file and write into it who holds it; return None if another process does."""
+
+    def sign(descriptor: int) -> None:
+        os.set_inheritable(descriptor, inherit)
+        os.ftruncate(descriptor, 0)
+        with suppress(OSError):  # the disk is full
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    lock: BaseFileLock = FileLock(file, on_acquired=sign)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED | {errno.ENOLCK}:
+            raise
+        # Some cluster disks have no such locks. This one knows its process by number and machine.
+        lock = SoftFileLock(file)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            return None
+    return lock
+
+
+def _release(lock: BaseFileLock) -> None:
+    """Remove a lock's file, then release it; who waits for it sees that the file is gone."""
+    with suppress(OSError):  # Windows keeps open files
+        Path(lock.lock_file).unlink()
+    lock.release()

@@ -14,6 +14,7 @@ import yaml
 from affectnet.commands import benchmark as module
 from affectnet.commands.benchmark import Job, benchmark, list_jobs, recipe_flags, run_python
 from affectnet.config import BenchmarkConfig
+from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, RunError
 from affectnet.models.backbones import BASELINES
 
@@ -78,10 +79,11 @@ def test_the_rest_survives_a_failure_and_other_settings_are_refused(
 METRICS = {"expression": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
 
 
-def finish(out: Path, *jobs: Job) -> None:
+def finish(drawn: Path, out: Path, *jobs: Job) -> None:
     """Write the files of finished jobs into the benchmark's folder, so that nothing is run."""
     (out / "costs").mkdir(parents=True)
-    (out / ".lock").touch()
+    dataset = DatasetInfo.read(drawn).content_hash
+    (out / module.SETTINGS).write_text(f"dataset: [{dataset}]\nset: []\n")
     for job in jobs:
         run = job.run(out)
         run.evaluation("test").mkdir(parents=True)
@@ -91,7 +93,7 @@ def finish(out: Path, *jobs: Job) -> None:
 
 
 def test_the_leaderboard_includes_scores_of_earlier_calls(drawn: Path, tmp_path: Path) -> None:
-    finish(tmp_path, Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0))
+    finish(drawn, tmp_path, Job("cvnet", 0), Job("cvnet", 1), Job("resnet18.a1_in1k", 0))
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",), seeds=("1",))
     assert benchmark(config) == 0
     text = (tmp_path / "leaderboard.md").read_text()
@@ -101,7 +103,7 @@ def test_the_leaderboard_includes_scores_of_earlier_calls(drawn: Path, tmp_path:
 
 
 def test_a_benchmark_older_than_a_setting_is_continued(drawn: Path, tmp_path: Path) -> None:
-    finish(tmp_path, Job("cvnet", 0))
+    finish(drawn, tmp_path, Job("cvnet", 0))
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",))
     assert benchmark(config) == 0
     file = tmp_path / module.SETTINGS
@@ -117,11 +119,11 @@ def test_two_benchmarks_never_run_in_one_folder(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_WAIT", 0.1)
-    finish(tmp_path, Job("cvnet", 0))
+    finish(drawn, tmp_path, Job("cvnet", 0))
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet",))
-    with (tmp_path / ".lock").open("w") as lock:
+    with (tmp_path.with_name(f".{tmp_path.name}.lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="another benchmark is running"):
+        with pytest.raises(RunError, match=r"another process .* is writing"):
             benchmark(config)
     assert benchmark(config) == 0
 

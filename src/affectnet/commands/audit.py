@@ -15,7 +15,7 @@ from affectnet.errors import ConfigError, counted
 from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.audit_page import render_audit
-from affectnet.run import refuse_existing, write_beside
+from affectnet.run import locked, refuse_existing, write_beside
 
 _STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.PROBLEM: "bold red"}
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -47,7 +47,7 @@ def audit(config: AuditConfig) -> int:
             if kind == ".json"
             else render_audit(found)
         )
-        with write_beside(config.out) as new:
+        with locked(config.out), write_beside(config.out, config.overwrite) as new:
             new.write_text(text + "\n", encoding="utf-8")
     _print(found, Console(), max(0, config.show))
     if config.out:

@@ -15,19 +15,24 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import yaml
-from filelock import FileLock, Timeout
 
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import ConfigError, Faults, RunError, Stopped, handle_signals
+from affectnet.errors import ConfigError, Faults, RunError, Stopped
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.recipes import find_recipe
 from affectnet.report.leaderboard import Entry, write_leaderboard
-from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
+from affectnet.run import (
+    RunFolder,
+    changed_settings,
+    folder_name,
+    locked,
+    plain_settings,
+    write_beside,
+)
 
 SETTINGS: Final = "benchmark.yaml"
 FREE_TO_CHANGE: Final = {
@@ -69,7 +74,9 @@ def benchmark(config: BenchmarkConfig) -> int:
         Stopped: a signal was received; the same command continues.
     """
     jobs = list_jobs(config)
-    with _locked(config.out), handle_signals(_raise_stopped):
+    # A child process that outlives a killed benchmark keeps the folder locked.
+    with _explain_stop(), locked(config.out, LOCK_WAIT, inherit=True):
+        _check_folder(config.out)
         settings = _settings(config)
         failed: dict[Job, str] = {}
         for number, job in enumerate(jobs):
@@ -245,37 +252,27 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _raise_stopped(number: int, _: FrameType | None) -> None:
-    name = signal.Signals(number).name
-    raise Stopped(
-        number, f"stopped by {name}; finished work is saved, and the same command continues"
-    )
-
-
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Create the folder and lock it for this benchmark.
+def _explain_stop() -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stop:
+        name = signal.Signals(stop.signal).name
+        raise Stopped(
+            stop.signal,
+            f"stopped by {name}; finished work is saved, and the same command continues",
+        ) from None
 
-    Raises:
-        RunError: the folder holds something else, or another benchmark is running in it.
-    """
-    lock = out / ".lock"
+
+def _check_folder(out: Path) -> None:
+    """Raise `RunError` if the folder holds something else than a benchmark."""
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file; choose another folder")
-    known = lock.is_file() or (out / SETTINGS).is_file()
-    if out.is_dir() and not known and any(out.iterdir()):
+    if out.is_dir() and not (out / SETTINGS).is_file() and any(out.iterdir()):
         raise RunError(
             f"--out {out} is not empty and does not hold a benchmark; choose an empty or a new "
             "folder"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, LOCK_WAIT, on_acquired=lambda file: os.set_inheritable(file, True)):
-            yield
-    except Timeout:
-        raise RunError(
-            f"another benchmark is running in {out}; wait for it, or choose another --out"
-        ) from None
 
 
 def _write_leaderboard(

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,14 @@ from affectnet.evaluation.scores import Scores
 from affectnet.evaluation.scores import evaluate as score
 from affectnet.evaluation.terminal import WIDTH, comparison_table, tables
 from affectnet.models.model_config import local_path
-from affectnet.run import RunFolder, refuse_existing, write_beside
+from affectnet.run import (
+    RunFolder,
+    locked,
+    refuse_existing,
+    remove_leftovers,
+    temporary_folder,
+    write_beside,
+)
 
 PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
@@ -77,13 +84,33 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     """
     given = _check(config)
     config = _with_classes_of_data(config)
-    console = Console(width=max(WIDTH, Console().width))
-    sets = [_prediction_set(path, config) for path in given]
+    leads = True
     if config.devices > 1 or config.nodes > 1:
         from affectnet.training.distributed import rank
 
-        if rank():
-            return []  # the first process scores the predictions of all
+        leads = rank() == 0
+    with ExitStack() as stack:
+        for path in _places(given, config) if leads else ():
+            stack.enter_context(locked(path))
+        return _evaluate(given, config, leads)
+
+
+def _places(given: Sequence[Path], config: EvaluateConfig) -> list[Path]:
+    """The files and folders that are written; leftovers in the runs and models are removed."""
+    folders = [path for path in given if path.is_dir()]
+    for path in folders:
+        remove_leftovers(path.parent)
+        remove_leftovers(path, deep=True)
+    if config.out is not None:
+        return [config.out]
+    return [path / "evaluation" for path in folders if not (path / "config.json").is_file()]
+
+
+def _evaluate(given: Sequence[Path], config: EvaluateConfig, leads: bool) -> list[Scores]:
+    console = Console(width=max(WIDTH, Console().width))
+    sets = [_prediction_set(path, config) for path in given]
+    if not leads:
+        return []  # the first process scores the predictions of all
     if config.ensemble:
         sets.append(_ensemble(sets, config))
     settings = settings_of(config, *_SCORE_SETTINGS)
@@ -229,8 +256,8 @@ def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> Predi
             f"{model} is a saved model, which stores no scores, and several processes share a "
             "folder; give one with --out DIR"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        file = _predictions_of_run(model, model, Path(folder), config)
+    with temporary_folder("evaluate") as folder:
+        file = _predictions_of_run(model, model, folder, config)
         preds = predictions_of(read_table(file), source=name)
         truth = _truth(file, config)
     if config.out is None:

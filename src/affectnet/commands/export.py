@@ -19,7 +19,7 @@ from affectnet.inference.onnx_export import (
 )
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import Preprocessing, untrained_note
-from affectnet.run import refuse_existing
+from affectnet.run import locked, refuse_existing
 
 _CALIBRATION = 128
 _DRAWN_SIZE = 112
@@ -52,15 +52,16 @@ def export(config: ExportConfig) -> ExportComparison:
     prep = model.preprocessing
     sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)
     print(f"comparing with PyTorch on {len(sample.faces)} {sample.description}", flush=True)
-    found = export_onnx(
-        model,
-        config.out,
-        sample.faces,
-        calibration=sample.calibration,
-        precision=precision,
-        inside=config.preprocess,
-        overwrite=config.overwrite,
-    )
+    with locked(config.out):
+        found = export_onnx(
+            model,
+            config.out,
+            sample.faces,
+            calibration=sample.calibration,
+            precision=precision,
+            inside=config.preprocess,
+            overwrite=config.overwrite,
+        )
     _print_summary(config, found, precision, prep.size)
     return found
 

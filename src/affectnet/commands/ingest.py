@@ -1,14 +1,12 @@
 """`affectnet ingest`: make a dataset from a release."""
 
 import csv
-import errno
-import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Never
 
 import numpy as np
@@ -26,14 +24,13 @@ from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
-from affectnet.errors import ConfigError, DataError, Faults, Limit, counted, handle_signals
+from affectnet.errors import FULL_DISK, ConfigError, DataError, Faults, Limit, counted
 from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
-from affectnet.run import refuse_existing, write_beside
+from affectnet.run import locked, refuse_existing, write_beside
 from affectnet.seven import classes_for
 from affectnet.version import __version__
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LIMITS: tuple[Limit, ...] = (
     (("val_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
     (("max_per_class",), lambda value: value >= 1, "at least 1"),
@@ -53,17 +50,23 @@ def ingest(config: IngestConfig) -> DatasetInfo:
     Raises:
         ConfigError: a setting is out of its range.
         DataError: a source or a soft-label file cannot be used, or the disk is full.
-        RunError: `config.out` exists and --overwrite was not given.
+        RunError: `config.out` exists and --overwrite was not given, or another process writes it.
     """
     _check_settings(config)
     out = config.out.resolve()
     _check_out(out, config)
     try:
-        with _quiet_pillow(), handle_signals(_exit, [signal.SIGTERM]), write_beside(out) as new:
+        # Files that were put into the old dataset in the meantime must not be deleted either.
+        with (
+            locked(out),
+            _quiet_pillow(),
+            write_beside(out, config.overwrite, partial(_refuse_other_files, config)) as new,
+        ):
+            _check_out(out, config)  # another process may have written it before the lock was free
             new.mkdir()
             info, matches, other_files = _build(config, new)
     except OSError as error:
-        if error.errno in _FULL_DISK:
+        if error.errno in FULL_DISK:
             raise DataError(
                 f"the disk of {config.out} is full; free some space or choose another --out (about "
                 "the size of the sources is needed, twice that for compressed sources)"
@@ -89,18 +92,17 @@ def _check_out(out: Path, config: IngestConfig) -> None:
         return
     if not out.is_dir():
         raise DataError(f"{config.out} is a file; --out names a folder")
+    _refuse_other_files(config, out)
+
+
+def _refuse_other_files(config: IngestConfig, folder: Path) -> None:
     ours = {INFO_NAME, DROPPED_NAME, *(f"{name}.arrow" for name in SPLITS)}
-    others = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if others:
         raise DataError(
             f"{config.out} contains files that are not a dataset's ({', '.join(others[:3])}), "
             "which --overwrite would delete; move them away or choose another --out"
         )
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    """Exit by an exception, so that incomplete files are removed."""
-    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -17,19 +17,34 @@ from tqdm import tqdm
 
 from affectnet.config import PredictConfig, settings_of
 from affectnet.data.images import Pixels
-from affectnet.errors import AffectNetError, ConfigError, DataError, Faults, Limit, counted
+from affectnet.errors import (
+    FULL_DISK,
+    AffectNetError,
+    ConfigError,
+    DataError,
+    Faults,
+    Limit,
+    Stopped,
+    counted,
+)
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import AnnotatedVideo, annotate, expression_text
 from affectnet.inference.predictor import Predictor, load
-from affectnet.inference.result_files import ResultWriter, check_format
+from affectnet.inference.result_files import ResultWriter, check_format, plain
 from affectnet.inference.results import PictureResult
 from affectnet.inference.sources import InputSource, find_sources, unique_names
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import VideoReader, predict_video
 from affectnet.models.model_config import untrained_note
-from affectnet.run import refuse_existing
+from affectnet.run import (
+    locked,
+    refuse_existing,
+    remove_leftovers,
+    scratch_folder,
+    write_beside,
+)
 from affectnet.threads import Background
 
 _MAX_ROWS = 40
@@ -59,22 +74,54 @@ def predict(config: PredictConfig) -> int:
     predictor = load(config.model, **settings_of(config, *settings, "prior", "prior_tau"))
     if note := untrained_note(predictor.targets):
         print(note)
-    targets = _targets(config, sources)
-    if config.out is not None:
-        refuse_existing(config.out, config.overwrite)
     summary = _Summary(show=config.out is None)
     with ExitStack() as stack:
-        writer = stack.enter_context(ResultWriter(config.out)) if config.out else None
-        results = stack.enter_context(closing(_predict_all(config, predictor, sources, targets)))
-        try:
+        writer = None
+        if config.out is not None:
+            stack.enter_context(locked(config.out))
+            if not config.resume:
+                refuse_existing(config.out, config.overwrite)
+        targets = _targets(config, sources)
+        if config.out is not None:
+            writer = ResultWriter(config.out, config.resume, summary.add)
+            sources = _unfinished(sources, targets, writer.finished)
+            summary.before = len(writer.finished)
+        # After Ctrl-C and errors, too.
+        stack.callback(lambda: summary.print(config, writer.where if writer else None))
+        _write_all(_predict_all(config, predictor, sources, targets), sources, writer, summary)
+    return 1 if summary.all_unreadable else 0
+
+
+def _write_all(
+    results: Generator[PictureResult, None, None],
+    sources: list[InputSource],
+    writer: ResultWriter | None,
+    summary: "_Summary",
+) -> None:
+    """Write the results as they come; without a writer they are only counted and shown."""
+    if writer is None:
+        with closing(results):
             for result in results:
                 summary.add(result)
-                if writer is not None:
-                    writer.write(result)
-        finally:
-            # After Ctrl-C too.
-            summary.print(config)
-    return 1 if summary.all_unreadable else 0
+        return
+    try:
+        with writer, closing(results):
+            try:
+                for result in results:
+                    # An input of before may be here again for its annotated copy.
+                    if plain(str(result.source)) not in writer.finished:
+                        writer.write(result)
+            except (KeyboardInterrupt, Stopped):
+                if [source.kind for source in sources] == ["camera"]:
+                    writer.complete()  # a camera has no other end
+                raise
+            writer.complete()
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise DataError(
+                f"the disk is full; free some space, then continue with --resume: {writer.where}"
+            ) from error
+        raise
 
 
 def _check(config: PredictConfig) -> None:
@@ -85,6 +132,10 @@ def _check(config: PredictConfig) -> None:
     if config.out is not None:
         with faults.caught():
             check_format(config.out)
+    if config.resume and config.out is None:
+        faults.append("--resume continues the file of --out; give --out")
+    if config.resume and config.overwrite:
+        faults.append("--resume and --overwrite are both given; leave one out")
     if config.annotate is not None and config.annotate.is_file():
         faults.append(f"--annotate {config.annotate} is a file; give a folder")
     faults.raise_all()
@@ -100,9 +151,28 @@ def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Pat
         source.path: config.annotate / f"{name}{extensions[source.kind]}"
         for source, name in zip(sources, unique_names(sources), strict=True)
     }
-    for path in targets.values():
-        refuse_existing(path, config.overwrite)
+    remove_leftovers(config.annotate, deep=True)
+    if not config.resume:
+        for path in targets.values():
+            refuse_existing(path, config.overwrite)
     return targets
+
+
+def _unfinished(
+    sources: list[InputSource], targets: dict[str, Path], finished: set[str]
+) -> list[InputSource]:
+    """Return the sources that have no results yet, or whose annotated copy is missing."""
+    return [
+        source
+        for source in sources
+        if plain(_name(source)) not in finished
+        or (source.path in targets and not targets[source.path].exists())
+    ]
+
+
+def _name(source: InputSource) -> str:
+    """Return how results name a source."""
+    return source.name if source.kind == "camera" else source.path
 
 
 def _predict_all(
@@ -148,8 +218,8 @@ def _predict_images(
 
 def _save_annotated(item: tuple[Path, PictureResult, Pixels]) -> None:
     path, result, pixels = item
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(annotate(pixels, result)).save(path, quality=_JPEG_QUALITY)
+    with write_beside(path) as new:
+        Image.fromarray(annotate(pixels, result)).save(new, quality=_JPEG_QUALITY)
 
 
 def _predict_stream(
@@ -157,7 +227,7 @@ def _predict_stream(
 ) -> Iterator[PictureResult]:
     """Predict a video or a camera; with `target`, write the annotated video and the figure."""
     camera = source.kind == "camera"
-    name = source.name if camera else source.path
+    name = _name(source)
     over_time = OverTime()
     try:
         with ExitStack() as stack:
@@ -167,9 +237,8 @@ def _predict_stream(
             rate = min(rate, config.fps) if config.fps else rate
             video = None
             if target is not None:
-                video = stack.enter_context(AnnotatedVideo(target, rate))
-                if {"valence", "arousal"} & set(predictor.targets):
-                    stack.callback(_save_over_time, over_time, target)
+                affect = over_time if {"valence", "arousal"} & set(predictor.targets) else None
+                video = stack.enter_context(_annotated_video(target, rate, affect))
             frames = reader.info.frames
             total = None if frames is None else -(-frames // config.stride)
             bar: tqdm[Any] = tqdm(
@@ -197,6 +266,32 @@ def _predict_stream(
         yield PictureResult(name, None, None, reason=reason)
 
 
+@contextmanager
+def _annotated_video(
+    target: Path, rate: float, over_time: OverTime | None
+) -> Iterator[AnnotatedVideo]:
+    """Write an annotated video and, with `over_time`, its figure.
+
+    What a command that was stopped has made of them is kept, unless it would replace older ones.
+    """
+    keep = not target.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(target.parent, f".{target.name}.", ".tmp") as folder:
+        new = folder / target.name
+        try:
+            with AnnotatedVideo(new, rate) as video:
+                yield video
+            keep = True
+        except (DataError, cv2.error):  # the video ends here
+            keep = True
+            raise
+        finally:
+            if keep and new.exists():
+                new.replace(target)
+                if over_time is not None:
+                    _save_over_time(over_time, target)
+
+
 def _save_over_time(over_time: OverTime, video: Path) -> None:
     """Write the figure of valence and arousal over time next to the annotated video."""
     courses = over_time.courses()
@@ -217,6 +312,7 @@ class _Summary:
         self.images = self.frames = self.faces = self.faceless = 0
         self.unreadable: list[PictureResult] = []
         self.n_unreadable = 0
+        self.before = 0
 
     def add(self, result: PictureResult) -> None:
         """Add one image or frame."""
@@ -237,10 +333,10 @@ class _Summary:
     @property
     def all_unreadable(self) -> bool:
         """Whether no input could be read."""
-        return self.n_unreadable > 0 and self.images + self.frames == 0
+        return self.n_unreadable > 0 and self.images + self.frames + self.before == 0
 
-    def print(self, config: PredictConfig) -> None:
-        """Print the table, if there is no --out, and the summary."""
+    def print(self, config: PredictConfig, out: str | None) -> None:
+        """Print the table, if there is no --out, and the summary; `out` describes that file."""
         console = Console()
         if self.rows:
             console.print(_table(self.rows))
@@ -248,10 +344,10 @@ class _Summary:
             if hidden > 0:
                 console.print(f"and {hidden:,} more; --out FILE writes all of them")
         lines = [f"{result.source}: {result.reason}" for result in self.unreadable]
-        for line in (*lines, self._last_line(config)):
+        for line in (*lines, self._last_line(config, out)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _last_line(self, config: PredictConfig) -> str:
+    def _last_line(self, config: PredictConfig, out: str | None) -> str:
         read = ((self.images, "image"), (self.frames, "frame"))
         counts = [counted(number, noun) for number, noun in read if number]
         line = f"{' and '.join(counts) or 'nothing read'}: {counted(self.faces, 'face')}"
@@ -259,7 +355,9 @@ class _Summary:
             line += f", {self.faceless:,} without a face"
         if self.n_unreadable:
             line += f"; {self.n_unreadable:,} unreadable"
-        outputs = [str(path) for path in (config.out, config.annotate) if path is not None]
+        if self.before:
+            line += f"; {counted(self.before, 'input')} finished before"
+        outputs = [str(path) for path in (out, config.annotate) if path is not None]
         return f"{line} -> {', '.join(outputs)}" if outputs else line
 
 

@@ -6,6 +6,7 @@ from affectnet.config import ReportConfig
 from affectnet.errors import ConfigError, megabytes
 from affectnet.report import write_report
 from affectnet.report.output import FORMATS, format_of
+from affectnet.run import locked
 
 _NOTES = {
     "html": "opens in any browser, offline",
@@ -30,14 +31,15 @@ def report(config: ReportConfig) -> Path:
             "only one of the two, or make them agree"
         )
     kind = config.format or format_of(out)
-    write_report(
-        config.runs,
-        out,
-        config.split,
-        config.overwrite,
-        config.data,
-        format=kind,
-        explain=config.explain,
-    )
+    with locked(out):
+        write_report(
+            config.runs,
+            out,
+            config.split,
+            config.overwrite,
+            config.data,
+            format=kind,
+            explain=config.explain,
+        )
     print(f"report: {out} ({megabytes(out.stat().st_size)}, {_NOTES[kind]})")
     return out

@@ -2,12 +2,12 @@
 
 import ipaddress
 import os
+import shutil
 import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Final
 
@@ -15,6 +15,7 @@ from affectnet.config import ServeConfig, settings_of
 from affectnet.errors import ConfigError, Faults, Limit, handle_signals
 from affectnet.inference.predictor import load
 from affectnet.models.model_config import untrained_note
+from affectnet.run import MEMORY, temporary_folder
 from affectnet.serve.work import MISSING, Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
@@ -49,14 +50,14 @@ def serve(config: ServeConfig) -> int:
     listening = _listen(config.host, config.port)
     with (
         handle_signals(_interrupt, [signal.SIGTERM]),
-        TemporaryDirectory(prefix="affectnet-serve-", ignore_cleanup_errors=True) as folder,
+        temporary_folder("serve", _folder_for_uploads(limits)) as folder,
         listening,
     ):
         names = ("device", "margin", "min_score", "detect_size", "prior", "prior_tau")
         settings = settings_of(config, *names)
         predictor = load(config.model, **settings)
         name = _name(config.model)
-        service = Service(predictor, name, limits, Path(folder), config.faces)
+        service = Service(predictor, name, limits, folder, config.faces)
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service, password),
@@ -78,6 +79,17 @@ def serve(config: ServeConfig) -> int:
         service.stop()
         print("stopped; all uploads are deleted", flush=True)
     return 0
+
+
+def _folder_for_uploads(limits: Limits) -> Path | None:
+    """Return the memory file system if it has room for all uploads that are admitted at once.
+
+    Otherwise, and where TMPDIR names another folder, None: the system's temporary folder.
+    """
+    room = 2 * (1 + limits.videos_waiting) * limits.video_bytes
+    room += 2 * (limits.workers + limits.waiting) * limits.image_bytes
+    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and "TMPDIR" not in os.environ
+    return MEMORY if usable and shutil.disk_usage(MEMORY).free >= room else None
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path, untrained_note
 from affectnet.models.prior import taught_prior
-from affectnet.run import RunFolder
+from affectnet.run import RunFolder, locked, remove_leftovers
 from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
 from affectnet.training.distillation import Distillation
@@ -45,6 +45,7 @@ from affectnet.training.module import AffectModule
 from affectnet.training.optimisation import Unfreezing
 from affectnet.training.trainer import (
     check_batch,
+    ctrl_c_raises,
     device_settings,
     explain_memory_errors,
     make_trainer,
@@ -53,6 +54,8 @@ from affectnet.training.trainer import (
 
 FEATURES = ".features"
 """Folder next to the runs with the features of frozen backbones."""
+LOCK_WAIT = 5.0
+"""Seconds to wait for another training of the same run, which may be stopping."""
 PROBE = "probe"
 """Folder in a run with the linear probe from which fine-tuning starts."""
 
@@ -62,10 +65,17 @@ def train(config: TrainConfig) -> RunFolder:
 
     Raises:
         ConfigError: lists every wrong setting; nothing has been written.
-        RunError: the run already exists, and neither --resume nor --overwrite was given.
+        RunError: the run already exists, and neither --resume nor --overwrite was given, or another
+            process is training it.
     """
     check(config)
-    with explain_memory_errors(config.batch_size, config.image_size, config.freeze == "backbone"):
+    path = config.runs / run_name(config)
+    with (
+        explain_memory_errors(config.batch_size, config.image_size, config.freeze == "backbone"),
+        locked(path, LOCK_WAIT) if rank() == 0 else nullcontext(),
+    ):
+        if rank() == 0:
+            remove_leftovers(config.runs / FEATURES, deep=True)
         return _train(with_classes_of_data(config), config.runs / FEATURES)
 
 
@@ -276,9 +286,9 @@ def _fit(
 @contextmanager
 def _explain_stop(run: RunFolder) -> Iterator[None]:
     """After a signal, state how to resume and queue a SLURM job again; leave Ctrl-C as it is."""
-    on_ctrl_c = signal.getsignal(signal.SIGINT)
     try:
-        yield
+        with ctrl_c_raises():
+            yield
     except Stopped as stop:
         requeued = requeue() if stop.signal == getattr(signal, "SIGUSR1", None) else ""
         raise Stopped(
@@ -287,7 +297,3 @@ def _explain_stop(run: RunFolder) -> Iterator[None]:
             f"continue with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
             + (f"; {requeued}" if requeued else ""),
         ) from None
-    except SystemExit:
-        # Lightning ends the process on Ctrl-C and ignores a second one; cli.py handles both.
-        signal.signal(signal.SIGINT, on_ctrl_c)
-        raise KeyboardInterrupt from None

@@ -217,7 +217,7 @@ def export_onnx(
     # A copy, since half precision changes the model in place.
     exported = Exported(_copy(model), inside, precision == "fp16").eval()
     expected = _classify(TorchClassifier(_copy(model), "cpu"), faces)
-    with write_beside(path) as new, quiet():
+    with write_beside(path, overwrite) as new, quiet():
         write_graph(exported, new)
         if precision == "int8":
             assert calibration is not None

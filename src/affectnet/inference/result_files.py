@@ -1,16 +1,25 @@
-"""Result files, written row by row: CSV, JSON, JSON lines or Parquet."""
+"""Result files, written while predicting: CSV, JSON, JSON lines or Parquet; resumable.
+
+CSV and JSON lines grow in place, by whole rows. JSON and Parquet have an end, so their results are
+first collected as JSON lines in `.NAME.part`, as are all results while an older file is replaced.
+"""
 
 import csv
+import io
 import json
+import os
 import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affectnet.errors import ConfigError
+from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.inference.results import COLUMNS, PictureResult
+from affectnet.run import write_beside
 
 _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
@@ -19,67 +28,96 @@ SCHEMA: Final = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items(
 
 
 class _JsonLines:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="\n")
+    """JSON lines, and the form in which the results of JSON are collected."""
 
-    def write(self, result: PictureResult) -> None:
-        self._file.write(json.dumps(result.to_dict()) + "\n")
+    in_place = True
+    head = b""
 
-    def flush(self) -> None:
-        self._file.flush()
+    def encode(self, result: PictureResult) -> bytes:
+        """Return the lines of one image."""
+        return _line(result.to_dict())
 
-    def close(self) -> None:
-        self._file.close()
+    def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Yield the end of each record in bytes, and its source; the last line may be torn."""
+        for line in file:
+            if line.endswith(b"\n"):
+                yield file.tell(), plain(json.loads(line)["source"])
+
+    def convert(self, part: Path, new: Path) -> None:
+        """Make the complete file `new` of the collected results; `part` may be moved."""
+        part.rename(new)
+
+    def collect(self, out: Path) -> Iterator[bytes]:
+        """Yield the results in a complete file in the form in which they are collected."""
+        with out.open("rb") as file:
+            yield from file
 
 
 class _Csv(_JsonLines):
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
+    def __init__(self) -> None:
+        self.head = _csv_row(COLUMNS)
 
-    def write(self, result: PictureResult) -> None:
-        for row in result.to_rows():
-            self._rows.writerow([_short(row.get(name)) for name in COLUMNS])
+    def encode(self, result: PictureResult) -> bytes:
+        rows = ([_short(row.get(name)) for name in COLUMNS] for row in result.to_rows())
+        return b"".join(map(_csv_row, rows))
+
+    def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        lines = (line.decode("utf-8", "replace") for line in file)
+        for row in islice(csv.reader(lines), 1, None):
+            yield file.tell(), row[0]
 
 
 class _Json(_JsonLines):
-    _before = "[\n"
+    in_place = False
 
-    def write(self, result: PictureResult) -> None:
-        self._file.write(self._before + json.dumps(result.to_dict()))
-        self._before = ",\n"
+    def convert(self, part: Path, new: Path) -> None:
+        with part.open("rb") as lines, new.open("wb") as file:
+            before = b"[\n"
+            for line in lines:
+                file.write(before + line.rstrip(b"\n"))
+                before = b",\n"
+            file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
 
-    def close(self) -> None:
-        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
-        self._file.close()
+    def collect(self, out: Path) -> Iterator[bytes]:
+        return map(_line, json.loads(out.read_bytes()))
 
 
-class _Parquet:
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, SCHEMA)
-        self._rows: list[dict[str, Any]] = []
+class _Parquet(_JsonLines):
+    in_place = False
 
-    def write(self, result: PictureResult) -> None:
-        self._rows += result.to_rows()
-        if len(self._rows) >= _ROW_GROUP:
-            self._write_group()
+    def encode(self, result: PictureResult) -> bytes:
+        return b"".join(_line(_row(row)) for row in result.to_rows())
 
-    def flush(self) -> None:
-        """Do nothing: one row group per second would make very small row groups."""
+    def convert(self, part: Path, new: Path) -> None:
+        with part.open("rb") as lines, pq.ParquetWriter(new, SCHEMA) as file:
+            while rows := [json.loads(line) for line in islice(lines, _ROW_GROUP)]:
+                columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+                file.write_table(pa.table(columns, schema=SCHEMA))
 
-    def close(self) -> None:
-        self._write_group()
-        self._file.close()
+    def collect(self, out: Path) -> Iterator[bytes]:
+        for batch in pq.ParquetFile(out).iter_batches():
+            yield from (_line(_row(row)) for row in batch.to_pylist())
 
-    def _write_group(self) -> None:
-        for row in self._rows:
-            for name in ("source", "reason"):  # a path may hold bytes that are not text
-                if row.get(name) is not None:
-                    row[name] = row[name].encode("utf-8", "backslashreplace").decode()
-        columns = {name: [row.get(name) for row in self._rows] for name in COLUMNS}
-        self._file.write_table(pa.table(columns, schema=SCHEMA))
-        self._rows = []
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its empty columns, its texts as Parquet can store them."""
+    texts = ("source", "reason")
+    return {k: plain(v) if k in texts else v for k, v in row.items() if v is not None}
+
+
+def plain(text: str) -> str:
+    """Return a path as result files name it: it may hold bytes that are not text."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _csv_row(values: Iterable[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _short(value: Any) -> Any:
@@ -87,7 +125,7 @@ def _short(value: Any) -> Any:
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
-FORMATS: Final[dict[str, type[_JsonLines] | type[_Parquet]]] = {
+FORMATS: Final[dict[str, type[_JsonLines]]] = {
     ".csv": _Csv,
     ".json": _Json,
     ".jsonl": _JsonLines,
@@ -96,35 +134,139 @@ FORMATS: Final[dict[str, type[_JsonLines] | type[_Parquet]]] = {
 
 
 class ResultWriter:
-    """Writes results into a file that is valid after an interruption too; a context manager.
+    """Writes results; a context manager.
 
-    CSV and JSON lines are flushed every second; JSON and Parquet are closed properly on leaving,
-    also after an error or Ctrl-C.
+    CSV and JSON lines consist of whole rows at every moment. When the context ends by an exception,
+    Ctrl-C included, JSON and Parquet are completed with the results so far. An older file is only
+    replaced when `complete` has been called; until then the results wait in `.NAME.part`.
 
     Args:
-        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`; an existing file is replaced.
+        path: ends in `.csv`, `.json`, `.jsonl` or `.parquet`.
+        resume: keep the results of a writer that was stopped or killed, except those of its last
+            input; otherwise an existing file is replaced.
+        on_saved: called with each result when it is in a file.
 
-    Raises `ConfigError` for another extension.
+    Attributes:
+        finished: inputs that were kept, as `plain` text.
+        where: sentence on the file after the end: whether it is complete.
+
+    Raises `ConfigError` for another extension, `DataError` if `path` cannot be resumed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        resume: bool = False,
+        on_saved: Callable[[PictureResult], object] = lambda _: None,
+    ) -> None:
         check_format(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FORMATS[path.suffix.lower()](path)
+        self.path, self._on_saved = path, on_saved
+        self._format = FORMATS[path.suffix.lower()]()
+        self._part = path.with_name(f".{path.name}.part")
+        self.finished: set[str] = set()
+        self._replaces = path.exists()
+        if not resume:
+            self._part.unlink(missing_ok=True)
+        elif self._part.exists() or path.exists():
+            try:
+                self._resume()
+            except (ValueError, LookupError, TypeError):
+                raise DataError(
+                    f"{path} has not been written by `affectnet predict`, so it cannot be resumed; "
+                    "choose another --out, or replace it with --overwrite"
+                ) from None
+        in_place = self._format.in_place and not self._part.exists()
+        in_place = in_place and (resume or not path.exists())
+        self._at = path if in_place else self._part
+        self._file = self._at.open("ab" if resume else "xb", buffering=0)
+        self._size = self._at.stat().st_size
+        self._waiting: list[PictureResult] = []
+        self._complete = False
         self._flushed = time.monotonic()
+        self.where = str(path)
+        if not self._size:
+            self._write(self._format.head)
 
     def write(self, result: PictureResult) -> None:
-        """Write the rows of one image."""
-        self._file.write(result)
+        """Write the rows of one image, at the latest with the next one after a second."""
+        self._waiting.append(result)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._file.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = self._waiting, []
+        self._write(b"".join(map(self._format.encode, waiting)))
+        for result in waiting:
+            self._on_saved(result)
+        self._flushed = time.monotonic()
+
+    def complete(self) -> None:
+        """All inputs are finished: the results may replace an older file."""
+        self.flush()
+        self._complete = True
 
     def __enter__(self) -> "ResultWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.where = f"{self.path} (incomplete; --resume continues)"
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+            if self._at == self._part:
+                self._finish()
+        if self._complete:
+            self.where = str(self.path)
+
+    def _finish(self) -> None:
+        if self.path.exists() and not self._complete:
+            self.where = f"{self.path} is unchanged (--resume continues)"
+            return
+        try:
+            with write_beside(self.path, self._replaces) as new:
+                self._format.convert(self._part, new)
+        except (OSError, RunError):
+            self.where = f"{self._part} ({self.path} could not be written; --resume continues)"
+            raise
+        self._part.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        """Append whole rows, or nothing where the disk is full."""
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._size)
+            raise
+        self._size += len(data)
+
+    def _resume(self) -> None:
+        """Drop the results of the last input, which may be incomplete."""
+        if not self._part.exists() and not self._format.in_place:
+            with write_beside(self._part) as new, new.open("wb") as file:
+                file.writelines(self._format.collect(self.path))
+        head = self._format.head
+        with (self._part if self._part.exists() else self.path).open("r+b") as file:
+            start = file.read(len(head))
+            if start != head:
+                if not head.startswith(start):
+                    raise ValueError
+                file.truncate(0)  # killed before the first line was complete
+                return
+            kept, end, last = len(head), len(head), None
+            file.seek(0)
+            for after, source in self._format.records(file):
+                if source != last:
+                    kept = end
+                    if last is not None:
+                        self.finished.add(last)
+                    last = source
+                end = after
+            file.truncate(kept)
 
 
 def check_format(path: Path) -> None:

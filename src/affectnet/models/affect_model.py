@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -39,7 +38,7 @@ from affectnet.models.weights import (
     plain_card,
     read_weights,
 )
-from affectnet.run import write_beside
+from affectnet.run import temporary_folder, write_beside
 
 _logger = logging.getLogger("affectnet")
 
@@ -251,8 +250,8 @@ class AffectModel(nn.Module):
         `WeightsError` if the hub refuses or does not answer.
         """
         api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as above:
-            folder = Path(above) / "model"
+        with temporary_folder("hub") as above:
+            folder = above / "model"
             self.save_pretrained(folder)
             card = self.card or plain_card(repo_id, self.config())
             (folder / CARD).write_text(card, encoding="utf-8")

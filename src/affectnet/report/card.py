@@ -78,7 +78,7 @@ def write_card(
     path = out or RunFolder(Path(run_folder)).model / CARD_NAME
     refuse_existing(path, overwrite)
     text = model_card(run_folder, datasets=datasets, license=license)
-    with write_beside(path) as new:
+    with write_beside(path, overwrite) as new:
         new.write_text(text, encoding="utf-8")
     return path
 

@@ -126,12 +126,12 @@ def write_report(
         refuse_existing(figures_folder(out), overwrite)
     contents = contents_of(read_runs(runs, split), datasets, explain)
     if kind == "md":
-        return write_markdown(contents, out)
+        return write_markdown(contents, out, overwrite)
     if kind == "pdf":
         from affectnet.report.pdf import write_pdf
 
-        return write_pdf(contents, out)
-    with write_beside(out) as new:
+        return write_pdf(contents, out, overwrite)
+    with write_beside(out, overwrite) as new:
         new.write_text(page_of(contents), encoding="utf-8")
     return out
 
@@ -141,14 +141,14 @@ def figures_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}_figures")
 
 
-def write_markdown(contents: Contents, out: Path) -> Path:
+def write_markdown(contents: Contents, out: Path, overwrite: bool = True) -> Path:
     """Write `out` and the folder of its figures, each atomically; return `out`."""
     folder = figures_folder(out)
     chapters = chapters_of(contents)
     n = sum(isinstance(block, RunFigure) for chapter in chapters for block in chapter.blocks)
     lines: list[str] = []
     with (
-        write_beside(folder) as new,
+        write_beside(folder, overwrite) as new,
         tqdm(total=n, desc="report", unit="figure", leave=False, disable=None) as bar,
     ):
         new.mkdir()
@@ -156,7 +156,7 @@ def write_markdown(contents: Contents, out: Path) -> Path:
             lines.append(f"{'#' if level == 0 else '##'} {md_text(chapter.title)}")
             for block in chapter.blocks:
                 lines += _md_block(block, new, folder.name, bar)
-    with write_beside(out) as page:
+    with write_beside(out, overwrite) as page:
         page.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     return out
 

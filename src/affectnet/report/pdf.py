@@ -30,7 +30,7 @@ LONG: Final = 1.6  # a longer column may be broken into lines before the text ge
 FONT: Final = "DejaVu Sans"
 
 
-def write_pdf(contents: Contents, out: Path) -> Path:
+def write_pdf(contents: Contents, out: Path, overwrite: bool = True) -> Path:
     """Write the PDF atomically; return `out`."""
     chapters = chapters_of(contents)
     n = sum(isinstance(block, RunFigure) for chapter in chapters for block in chapter.blocks)
@@ -53,7 +53,7 @@ def write_pdf(contents: Contents, out: Path) -> Path:
         writer.pages[page].merge_transformed_page(figure, move)
     for sheet in writer.pages:
         sheet.compress_content_streams()
-    with write_beside(out) as new:
+    with write_beside(out, overwrite) as new:
         writer.write(new)
     return out
 

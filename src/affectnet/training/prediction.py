@@ -22,7 +22,7 @@ from affectnet.models.model_config import untrained_note
 from affectnet.models.prior import corrected, log_ratios, target_prior
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
-from affectnet.training.trainer import device_settings, quiet_lightning
+from affectnet.training.trainer import ctrl_c_raises, device_settings, quiet_lightning
 
 
 def predict(
@@ -47,7 +47,8 @@ def predict(
         use_distributed_sampler=False,
         **trainer_settings,
     )
-    batches: Any = trainer.predict(AffectModule(model), loader) or []
+    with ctrl_c_raises():
+        batches: Any = trainer.predict(AffectModule(model), loader) or []
     own = {
         name: np.concatenate([batch[name].numpy() for batch in batches])
         for name in ("index", "probabilities", "valence", "arousal")

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -235,6 +236,17 @@ def make_trainer(
         deterministic="warn",
         **devices,
     )
+
+
+@contextmanager
+def ctrl_c_raises() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on Ctrl-C, where Lightning would end the process without a word."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGINT, on_ctrl_c)  # Lightning ignores a second one
+        raise KeyboardInterrupt from None
 
 
 def quiet_lightning() -> None:
