@@ -168,10 +168,12 @@ class ResultWriter:
         self._replaces = path.exists()
         if not resume:
             self._part.unlink(missing_ok=True)
-        elif self._part.exists() or path.exists():
+        elif (collected := self._part.exists()) or path.exists():
             try:
                 self._resume()
             except (ValueError, LookupError, TypeError):
+                if not collected:
+                    self._part.unlink(missing_ok=True)
                 raise DataError(
                     f"{path} has not been written by `affectnet predict`, so it cannot be resumed; "
                     "choose another --out, or replace it with --overwrite"
