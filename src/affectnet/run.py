@@ -92,10 +92,12 @@ class RunFolder:
         return self.path.is_dir() and any(self.path.iterdir())
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `RunError` if `path` exists and `overwrite` is false."""
+def refuse_existing(path: Path, overwrite: bool, otherwise: str = "") -> None:
+    """Raise `RunError` if `path` exists and `overwrite` is false; `otherwise` adds an advice."""
     if path.exists() and not overwrite:
-        raise RunError(f"{path} already exists; choose another --out, or add --overwrite")
+        raise RunError(
+            f"{path} already exists; choose another --out, or add --overwrite{otherwise}"
+        )
 
 
 def plain_settings(config: Any) -> dict[str, Any]:

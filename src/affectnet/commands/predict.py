@@ -80,7 +80,8 @@ def predict(config: PredictConfig) -> int:
         if config.out is not None:
             stack.enter_context(locked(config.out))
             if not config.resume:
-                refuse_existing(config.out, config.overwrite)
+                otherwise = ", or continue it with --resume"
+                refuse_existing(config.out, config.overwrite, otherwise)
         targets = _targets(config, sources)
         if config.out is not None:
             writer = ResultWriter(config.out, config.resume, summary.add)
