@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,44 @@ def test_a_config_survives_yaml(tmp_path_factory, epochs, lr, pretrained, freeze
     file = tmp_path_factory.mktemp("yaml") / "run.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert cli.parse("train", ["--config", str(file)]) == wanted
+
+
+STOPPED = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "stopped by SIGTERM")}
+
+
+@pytest.mark.parametrize("number", STOPPED)
+def test_a_signal_while_the_command_starts_is_one_line(number: int, tmp_path: Path) -> None:
+    """Here in the import of tyro, before the arguments are read."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tyro':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    places = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "affectnet", "train"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    status, message = STOPPED[number]
+    assert done.returncode == status, done.stderr
+    assert done.stderr == f"affectnet: error: {message}; nothing that was finished is lost\n"
+
+
+@pytest.mark.parametrize("number", STOPPED)
+def test_a_signal_in_any_command_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("affectnet.commands.recipes.recipes", work)
+    status, message = STOPPED[number]
+    assert cli.main(["recipes"]) == status
+    expected = f"affectnet recipes: error: {message}; nothing that was finished is lost\n"
+    assert capsys.readouterr().err == expected

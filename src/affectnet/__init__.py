@@ -1,10 +1,9 @@
 """Facial expression, valence and arousal by transfer learning on AffectNet."""
 
-from typing import TYPE_CHECKING
-
 from affectnet.lazy import lazy_names
 from affectnet.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as in `affectnet.lazy`
 if TYPE_CHECKING:
     from affectnet import figures as figures
     from affectnet import report as report
@@ -14,4 +13,4 @@ if TYPE_CHECKING:
     from affectnet.inference.results import PictureResult as PictureResult
     from affectnet.inference.results import Results as Results
 else:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

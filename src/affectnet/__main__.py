@@ -2,7 +2,6 @@
 
 import os
 import signal
-from types import FrameType
 
 
 def run() -> None:
@@ -16,7 +15,7 @@ def run() -> None:
     raise SystemExit(main())
 
 
-def _leave(number: int, _: FrameType | None) -> None:
+def _leave(number: int, _: object) -> None:
     what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     os.write(2, f"affectnet: error: {what}; nothing that was finished is lost\n".encode())
     os._exit(128 + number)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,77 @@ sys.exit(main(["ingest", sys.argv[1], "--out", sys.argv[2]]))
     assert process.returncode == (130 if number == signal.SIGINT else 143)
     assert "Traceback" not in errors
     assert names(tmp_path) == {"train.tar"}
+
+
+SLOW = """
+import sys, time
+from affectnet.data.readers import engine
+decode = engine.decode_image
+def slow(data):
+    print("reading", flush=True)
+    sys.stdin.readline()
+    return decode(data)
+engine.decode_image = slow
+from affectnet.cli import main
+sys.exit(main(["ingest", *sys.argv[1:]]))
+"""
+
+
+@contextmanager
+def waiting_ingest(*args):
+    """Another process that ingests, and waits within the first image until its input is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "reading\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_of_two_is_refused_and_the_first_completes(train_tar, tmp_path, capsys):
+    out = tmp_path / "d"
+    with waiting_ingest(train_tar, "--out", out) as process:
+        assert main(["ingest", str(train_tar), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"another process (process {process.pid} on " in error
+        process.communicate()
+        assert process.returncode == 0
+    assert names(tmp_path) == {"train.tar", "d"}
+    assert content_hash(out) == DatasetInfo.read(out).content_hash
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_put_there_in_the_meantime_stays(train_tar, tmp_path, overwrite):
+    out = tmp_path / "d"
+    before = None
+    if overwrite:
+        ingest(IngestConfig((train_tar,), out))
+        before = content_hash(out)
+    with waiting_ingest(train_tar, "--out", out, *["--overwrite"] * overwrite) as process:
+        out.mkdir(exist_ok=True)
+        (out / "notes.txt").write_text("years of work")
+        _, error = process.communicate()
+    assert process.returncode == 2
+    assert error.count("\n") == 1
+    assert ("notes.txt" if overwrite else "created by someone else") in error
+    assert (out / "notes.txt").read_text() == "years of work"
+    assert names(tmp_path) == {"train.tar", "d"}
+    if overwrite:
+        assert content_hash(out) == before
+
+
+def test_a_killed_ingest_leaves_nothing_after_the_next(train_tar, tmp_path):
+    out = tmp_path / "d"
+    with waiting_ingest(train_tar, "--out", out) as process:
+        process.kill()
+    assert names(tmp_path) != {"train.tar"}
+    ingest(IngestConfig((train_tar,), out))
+    assert names(tmp_path) == {"train.tar", "d"}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

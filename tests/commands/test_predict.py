@@ -1,5 +1,6 @@
 """`affectnet predict` from the outside: inputs of all kinds, tables, annotated copies, mistakes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -183,3 +185,99 @@ def test_results_so_far_survive_an_interruption(model: str, tmp_path: Path) -> N
     assert (drawn / "long_over_time.png").is_file()
     video = cv2.VideoCapture(str(drawn / "long.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) > 10
+    # The same command with --resume ends as if it had never been stopped.
+    assert "incomplete; --resume continues" in output
+    assert cli.main([*command[3:], "--out", str(out), "--resume", "--seconds", "6"]) == 0
+    assert len(pd.read_csv(out)) == 60
+
+
+@pytest.fixture(scope="module")
+def whole(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a film and something unreadable, and complete results in all forms."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("a.jpg", "b.jpg", "d.jpg", "e.jpg"):
+        (folder / "in" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PHOTO, folder / "in" / name)
+    encode(folder / "in" / "c.avi", 10)
+    (folder / "in" / "broken.jpg").touch()
+    for kind in ("csv", "json", "jsonl", "parquet"):
+        drawn = folder / "drawn" if kind == "csv" else None
+        config = PredictConfig((str(folder / "in"),), model=model, out=folder / f"r.{kind}")
+        assert predict(dataclasses.replace(config, annotate=drawn, video="mp4")) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
+def test_a_killed_prediction_is_resumed_to_the_same_results(
+    model: str, whole: Path, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was killed within the film: the film is predicted again, what was before it is not."""
+    out = tmp_path / f"r.{kind}"
+    command = ["predict", str(whole / "in"), "--model", model, "--out", str(out)]
+    assert cli.main(command) == 0
+    in_place = kind in ("csv", "jsonl")
+    if in_place:
+        content, kept = out.read_bytes(), out
+    else:
+        lines = json.loads(out.read_text()) if kind == "json" else rows_of(out)
+        content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        kept = out.with_name(f".{out.name}.part")
+        out.unlink()
+    middle = content.index(b"c.avi", content.index(b"c.avi") + 2000)
+    kept.write_bytes(content[:middle])
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 0
+    output = capsys.readouterr().out
+    assert "2 images and 10 frames" in output
+    assert "3 inputs finished before" in output
+    if kind == "parquet":
+        pd.testing.assert_frame_equal(pd.read_parquet(out), pd.read_parquet(whole / "r.parquet"))
+    else:
+        assert out.read_bytes() == (whole / f"r.{kind}").read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+
+def rows_of(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_resuming_completes_the_annotated_copies(model: str, whole: Path, tmp_path: Path) -> None:
+    out, drawn = tmp_path / "r.csv", tmp_path / "drawn"
+    shutil.copytree(whole / "drawn", drawn)
+    content = (whole / "r.csv").read_bytes()
+    out.write_bytes(content[: content.index(b"d.jpg") + 100])
+    (drawn / "a.jpg").unlink()  # its row was written, its copy was not
+    (drawn / "d.jpg").unlink()
+    before = (drawn / "b.jpg").stat().st_mtime_ns
+    config = PredictConfig((str(whole / "in"),), model=model, out=out, annotate=drawn, video="mp4")
+    with pytest.raises(RunError, match="continue it with --resume"):
+        predict(config)
+    assert predict(dataclasses.replace(config, resume=True)) == 0
+    assert out.read_bytes() == content
+    files = {file.name for file in drawn.iterdir()}
+    assert files == {"a.jpg", "b.jpg", "c.mp4", "c_over_time.png", "d.jpg", "e.jpg"}
+    assert (drawn / "b.jpg").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="leave one out"):
+        predict(dataclasses.replace(config, resume=True, overwrite=True))
+    with pytest.raises(ConfigError, match="give --out"):
+        predict(dataclasses.replace(config, resume=True, out=None))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are Unix's")
+def test_the_summary_is_true_on_a_full_disk(model: str, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    code = (
+        "import resource, sys; from affectnet.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["predict", str(whole / "in"), "--model", model, "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "the disk is full; free some space, then continue with --resume" in done.stderr
+    assert "nothing read: 0 faces" in done.stdout  # within a second, all of it is one piece
+    assert "--resume continues" in done.stdout
+    assert cli.main([*command, "--resume"]) == 0
+    assert out.read_bytes() == (whole / "r.csv").read_bytes()

@@ -133,3 +133,23 @@ def test_the_password_is_read_from_its_file(
     assert command.read_password(ServeConfig()) == "from the environment"
     assert command.read_password(ServeConfig(password="shown")) == "shown"
     assert "list of processes" in capsys.readouterr().err
+
+
+def test_uploads_of_a_killed_server_are_deleted_by_the_next(model: Path, tmp_path: Path) -> None:
+    process, _ = start("--model", str(model), "--port", "0", tmp=tmp_path)
+    (left,) = tmp_path.glob("affectnet-serve-*")
+    (left / "face.jpg").write_bytes(b"a face")
+    process.kill()
+    process.communicate()
+    assert (left / "face.jpg").exists()
+    (tmp_path / "affectnet-serve-notours1").mkdir()
+    (tmp_path / "affectnet-serve-notours1" / "thesis.txt").touch()
+    process, _ = start("--model", str(model), "--port", "0", tmp=tmp_path)
+    try:
+        assert not left.exists()
+        found = {path.name for path in tmp_path.glob("affectnet-serve-*")}
+        assert "affectnet-serve-notours1" in found
+        assert len(found) == 2
+    finally:
+        process.kill()
+        process.communicate()

@@ -394,3 +394,26 @@ def test_a_run_from_before_a_renamed_value_is_resumed(
     check_same_run(config, run)
     with pytest.raises(ConfigError, match=r"augment \(was notebook, now photos\)"):
         check_same_run(dataclasses.replace(config, augment="photos"), run)
+
+
+def test_the_second_of_two_trainings_of_one_run_is_refused(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affectnet.commands.train.LOCK_WAIT", 0.1)
+    code = (
+        "import sys; from pathlib import Path; from affectnet.run import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "r")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        for resume in (False, True):
+            config = small(drawn, tmp_path, name="r", resume=resume)
+            with pytest.raises(RunError, match=f"another process .process {other.pid} on "):
+                train(config)
+        assert not (tmp_path / "r").exists()
+        other.kill()

@@ -25,6 +25,7 @@ RESULTS = [
     PictureResult("ünï.jpg", 10, 20),
     PictureResult("broken.jpg", None, None, reason="the file is empty"),
     PictureResult("bad\udcff.mp4", 10, 20, (FACE,), frame=3, time=0.12),
+    PictureResult("bad\udcff.mp4", 10, 20, (FACE,), frame=4, time=0.16),
 ]
 
 
@@ -40,7 +41,7 @@ def test_tables_have_one_row_per_face_and_one_per_image_without(kind: str, tmp_p
     path = write(tmp_path / "sub" / f"r.{kind}")
     frame = pd.read_csv(path) if kind == "csv" else pq.read_table(path).to_pandas()
     assert list(frame.columns) == list(COLUMNS)
-    assert list(frame["status"]) == ["ok", "ok", "no face", "unreadable", "ok"]
+    assert list(frame["status"]) == ["ok", "ok", "no face", "unreadable", "ok", "ok"]
     assert frame["source"][0] == 'a, "b"\n.jpg'
     assert frame["source"][4] == "bad\\udcff.mp4"
     assert frame["reason"][3] == "the file is empty"
@@ -48,7 +49,7 @@ def test_tables_have_one_row_per_face_and_one_per_image_without(kind: str, tmp_p
     assert frame["p_neutral"][1] == 0.3
     assert frame["mouth_left_y"][0] == 4.5
     assert frame["frame"].tolist()[4] == 3
-    assert frame["valence"].isna().tolist() == [False, False, True, True, False]
+    assert frame["valence"].isna().tolist() == [False, False, True, True, False, False]
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
@@ -118,12 +119,13 @@ def test_results_cut_off_anywhere_are_resumed_to_the_same_file(kind: str, tmp_pa
     with writer:
         pass
     names = [plain(str(result.source)) for result in RESULTS]
+    order = list(dict.fromkeys(names))
     most = 0
-    for size in [*range(0, len(content), 29), len(content)]:
+    for size in [*range(0, len(content), 13), len(content)]:
         path.unlink(missing_ok=True)
         kept.write_bytes(content[:size])
         with ResultWriter(path, resume=True) as writer:
-            assert sorted(writer.finished) == sorted(names[: len(writer.finished)])
+            assert sorted(writer.finished) == sorted(order[: len(writer.finished)])
             most = max(most, len(writer.finished))
             for name, result in zip(names, RESULTS, strict=True):
                 if name not in writer.finished:
@@ -131,7 +133,7 @@ def test_results_cut_off_anywhere_are_resumed_to_the_same_file(kind: str, tmp_pa
             writer.complete()
         assert same(path, whole), size
         assert {file.name for file in tmp_path.iterdir()} == {whole.name, path.name}
-    assert most == len(RESULTS) - 1
+    assert most == len(order) - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

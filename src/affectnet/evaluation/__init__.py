@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from affectnet.evaluation.scores import Scores as Scores
     from affectnet.evaluation.scores import evaluate as evaluate
 else:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -34,4 +34,4 @@ if TYPE_CHECKING:
     from affectnet.figures.style import known as known
     from affectnet.figures.style import save_figure as save_figure
 else:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)

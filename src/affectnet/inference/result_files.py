@@ -62,8 +62,18 @@ class _Csv(_JsonLines):
         return b"".join(map(_csv_row, rows))
 
     def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        lines = (line.decode("utf-8", "replace") for line in file)
-        for row in islice(csv.reader(lines), 1, None):
+        raw = b""
+
+        def lines() -> Iterator[str]:
+            nonlocal raw
+            for raw in file:
+                yield raw.decode("utf-8", "replace")
+
+        for row in islice(csv.reader(lines()), 1, None):
+            if len(row) != len(COLUMNS) or not raw.endswith(b"\r\n"):
+                if file.read(1):
+                    raise ValueError
+                return
             yield file.tell(), row[0]
 
 

@@ -27,4 +27,4 @@ if TYPE_CHECKING:
     from affectnet.report.runs import read_run as read_run
     from affectnet.report.runs import read_runs as read_runs
 else:
-    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__ = lazy_names(__name__, __file__)
