@@ -44,7 +44,7 @@ def test_help_has_groups_placeholders_defaults_and_examples(
     assert "--weights PATH Start from this file or folder" in text
     assert "--freeze {backbone,none} backbone: train only" in text
     assert "--monitor MONITOR Validation metric" in text
-    assert "Choices: val_accuracy, val_f1_macro," in text
+    assert "Choices: val_accuracy, val_balanced_accuracy," in text
     assert "--pretrained, --no-pretrained Start the backbone from pretrained" in text
     assert "(0.1 is 10%)" in text
     assert "Examples: affectnet train --data" in text

@@ -21,7 +21,9 @@ Augment = Literal["none", "notebook", "standard", "photos", "strong"]
 Cache = Literal["auto", "none", "ram", "device"]
 Monitor = Literal[
     "val_accuracy",
+    "val_balanced_accuracy",
     "val_f1_macro",
+    "val_all_tasks",
     "val_loss",
     "val_valence_ccc",
     "val_arousal_ccc",
@@ -237,8 +239,10 @@ class TrainConfig:
     """Folder that contains the runs."""
     seed: int = 0
     """Seed of the weights, the order of the faces and the augmentation."""
-    monitor: Monitor = "val_accuracy"
-    """Validation metric that selects the best epoch."""
+    monitor: Monitor | None = None
+    """Validation metric that selects the best epoch. val_all_tasks: the mean of balanced accuracy
+    and both CCCs. Default: val_balanced_accuracy if the test split has equal classes and the
+    training split does not, otherwise val_accuracy."""
     keep_checkpoints: Literal["last", "all"] = "last"
     """last: keep the latest and the best checkpoint; all: also keep one per epoch."""
     resume: bool = False

@@ -180,10 +180,10 @@ def test_the_error_for_an_old_name_gives_the_new_one(
     assert new in capsys.readouterr().err
 
 
-def test_a_run_is_repeated_without_its_recipes_file(tmp_path: Path) -> None:
+def test_a_run_is_repeated_without_its_recipes_file(drawn: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "own.yaml"
     recipe.write_text("# Mine\nlr: 0.25\n")
-    config = parse("train", ["--recipe", str(recipe), "--data", "D"])
+    config = parse("train", ["--recipe", str(recipe), "--data", str(drawn)])
     run = RunFolder(tmp_path / "run")
     write_config(config, run)
     recipe.unlink()

@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,21 @@ import yaml
 from drawn import write_faces
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from affectnet.cli import parse
 from affectnet.commands.train import train
 from affectnet.commands.train_settings import (
     augmentation,
     check,
     check_same_run,
     loss_settings,
+    targets_of,
     trained_fractions,
+    with_defaults_of_data,
 )
 from affectnet.config import TrainConfig
-from affectnet.data.store import open_split
+from affectnet.data.store import DatasetInfo, open_split
 from affectnet.errors import ConfigError, RunError, WeightsError
+from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import Branches
 from affectnet.run import RunFolder
@@ -118,6 +124,11 @@ def test_the_model_keeps_the_class_fractions_of_its_faces(trained: RunFolder, dr
     assert config["class_fractions"] == config["prior"] == pytest.approx(expected)
 
 
+def fractions_of(config, labels, soft):
+    targets = targets_of(config, labels, soft)
+    return trained_fractions(config, labels, targets, loss_settings(config, targets))
+
+
 @pytest.mark.parametrize(
     ("settings", "power"),
     [
@@ -135,9 +146,8 @@ def test_the_fractions_that_a_model_assumes(settings: dict[str, object], power: 
     """The fractions of the faces to a power: 1 where nothing is balanced, 0 where all is."""
     counts = np.array([40, 80, 20, 10, 5, 4, 20, 3])
     labels = np.append(np.repeat(np.arange(8), counts), -1)
-    config = TrainConfig(data=(), **settings)
-    fractions, prior = trained_fractions(
-        config, labels, np.full((len(labels), 8), np.nan), loss_settings(config, labels)
+    fractions, prior = fractions_of(
+        TrainConfig(data=(), **settings), labels, np.full((len(labels), 8), np.nan)
     )
     assert fractions == pytest.approx(counts / counts.sum())
     assert prior == pytest.approx(counts**power / (counts**power).sum())
@@ -150,13 +160,17 @@ def test_the_fractions_of_votes_and_of_seven_classes() -> None:
     soft[1, [0, 7]] = 0.5
     soft[3, [1, 7]] = 0.75, 0.25
     config = TrainConfig(data=(), soft_labels=True)
-    fractions, prior = trained_fractions(config, labels, soft, loss_settings(config, labels))
+    fractions, prior = fractions_of(config, labels, soft)
     assert fractions == prior == pytest.approx(np.array([1.5, 1.75, 0, 0, 0, 0, 0, 0.75]) / 4)
     seven = dataclasses.replace(config, without_contempt=True)
-    fractions, _ = trained_fractions(seven, labels, soft, loss_settings(seven, labels, 7))
+    fractions, _ = fractions_of(seven, labels, soft)
     assert fractions == pytest.approx([0.5, 0.5, 0, 0, 0, 0, 0])
-    none = np.full(5, -1)
-    assert trained_fractions(TrainConfig(data=()), none, soft, loss_settings(config, none)) is None
+    assert fractions_of(TrainConfig(data=()), np.full(5, -1), soft) is None
+    # The loss corrects the frequencies of its own targets, so that all classes are equal after it.
+    for settings in ({"loss": "logit_adjusted"}, {"class_weights": "balanced"}):
+        balanced = dataclasses.replace(config, **settings)
+        fractions, prior = fractions_of(balanced, labels, np.where(soft > 0, 100 * soft, soft))
+        assert [prior[c] for c in (0, 1, 7)] == pytest.approx([1 / 3] * 3)
 
 
 def test_resuming_keeps_an_edited_card(trained: RunFolder, tmp_path: Path) -> None:
@@ -242,8 +256,102 @@ def test_without_expression_the_rest_is_trained(drawn: Path, tmp_path: Path) -> 
     data = without(drawn, tmp_path / "data", "expression")
     with pytest.raises(ConfigError, match="--monitor val_valence_ccc"):
         train(small(data, tmp_path / "runs", epochs=1))
+    with pytest.raises(ConfigError, match="val_all_tasks needs expression labels"):
+        train(small(data, tmp_path / "runs", epochs=1, monitor="val_all_tasks"))
     run = train(small(data, tmp_path / "runs", epochs=1, monitor="val_valence_ccc"))
     assert rows_of(run)[0]["val_accuracy"] == ""
+
+
+def dataset_json(folder: Path, train: list[int], test: list[int]) -> Path:
+    """The `dataset.json` of a dataset with these numbers of faces in each class."""
+    folder.mkdir()
+    counts = {
+        split: dict(zip(EXPRESSIONS, numbers, strict=True)) | {"unlabelled": 7}
+        for split, numbers in (("train", train), ("test", test))
+    }
+    DatasetInfo([], "affectnet", counts, {}, "", "").write(folder)
+    return folder
+
+
+AFFECTNET = [74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750]
+EQUAL = [500] * 7 + [499]
+
+
+def test_the_default_monitor_fits_the_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    affectnet = dataset_json(tmp_path / "affectnet", AFFECTNET, EQUAL)
+    natural = dataset_json(tmp_path / "natural", AFFECTNET, AFFECTNET)
+    equal = dataset_json(tmp_path / "equal", EQUAL, EQUAL)
+    # Only contempt is rare here, and seven classes leave it out.
+    contempt = dataset_json(tmp_path / "contempt", [500] * 7 + [20], [50] * 8)
+
+    def chosen(*data: Path, **settings: object) -> str | None:
+        return with_defaults_of_data(TrainConfig(data=data, **settings)).monitor
+
+    assert chosen(affectnet) == "val_balanced_accuracy"
+    assert "36 faces of happiness for each of contempt" in capsys.readouterr().out
+    # The first dataset is the one that is scored; the faces of all are trained on.
+    assert chosen(affectnet, natural) == chosen(equal, natural) == "val_balanced_accuracy"
+    capsys.readouterr()
+    for data in (natural, equal):
+        assert chosen(data) == "val_accuracy"
+    assert chosen(natural, affectnet) == "val_accuracy"
+    assert chosen(contempt, without_contempt=True) == "val_accuracy"
+    assert chosen(affectnet, monitor="val_loss") == "val_loss"
+    assert capsys.readouterr().out == ""
+    assert chosen(contempt) == "val_balanced_accuracy"
+
+
+CORRECTIONS = {
+    "--loss logit_adjusted": ["--loss", "logit_adjusted"],
+    "--class-weights balanced": ["--class-weights", "balanced"],
+    "--sampler balanced": ["--sampler", "balanced"],
+    "--sampler sqrt": ["--sampler", "sqrt"],
+}
+
+
+def test_class_frequencies_are_corrected_once(tmp_path: Path) -> None:
+    for (one, flags), (other, more) in combinations(CORRECTIONS.items(), 2):
+        if flags[0] == more[0]:
+            continue
+        with pytest.raises(ConfigError, match=f"{one} and {other}.*keep one of them"):
+            check(parse("train", ["--data", "D", *flags, *more]))
+        # The way out that the message names: all corrections but one turned off.
+        off = {"--loss": "cross_entropy", "--class-weights": "none", "--sampler": "natural"}
+        check(parse("train", ["--data", "D", *flags, *more, more[0], off[more[0]]]))
+    check(parse("train", ["--data", "D", *CORRECTIONS["--sampler sqrt"], "--loss", "focal"]))
+    nothing = ["--loss", "logit_adjusted", "--logit-tau", "0", "--sampler", "balanced"]
+    check(parse("train", ["--data", "D", *nothing]))
+    # Through a recipe and a file; all three at once are one message.
+    file = tmp_path / "own.yaml"
+    file.write_text("sampler: balanced\nclass_weights: balanced\n")
+    args = ["--recipe", "resnet152", "--config", str(file), "--data", "D"]
+    with pytest.raises(ConfigError, match=r"logit_adjusted and .* and --sampler balanced each"):
+        check(parse("train", args))
+
+
+def test_a_run_that_corrects_twice_is_not_continued(trained: RunFolder, tmp_path: Path) -> None:
+    """As runs of earlier versions do."""
+    run = RunFolder(tmp_path / "first")
+    shutil.copytree(trained.path, run.path)
+    text = run.config.read_text()
+    text = text.replace("loss: cross_entropy", "loss: logit_adjusted")
+    run.config.write_text(text.replace("sampler: natural", "sampler: balanced"))
+    args = ["train", "--runs", str(tmp_path), "--name", "first", "--resume"]
+    with pytest.raises(ConfigError, match="each correct the class frequencies"):
+        train(parse(args[0], args[1:]))
+
+
+def test_an_extended_cosine_run_says_that_the_rate_jumps(
+    trained: RunFolder, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = trained.path.parent
+    config = small(drawn, runs, name="first", resume=True, epochs=4)
+    check_same_run(with_defaults_of_data(config), trained)
+    assert re.search(r"learning rate jumps from 0 to 0.0006.* 2 epochs", capsys.readouterr().out)
+    check_same_run(with_defaults_of_data(dataclasses.replace(config, epochs=2)), trained)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("features", ["once", "live"])

@@ -82,8 +82,8 @@ def test_capping_does_not_eat_the_validation_rows_first():
 @settings(deadline=None)
 @given(labellings)
 def test_class_weights_equal_sklearn(labels):
-    weights = class_weights(labels)
     known = labels[labels >= 0]
+    weights = class_weights(np.bincount(known, minlength=8))
     present = np.unique(known)
     expected = np.zeros(8)
     if len(known):

@@ -120,14 +120,115 @@ def test_cross_entropy_equals_sklearn(rng):
     assert ours == pytest.approx(theirs, abs=1e-10)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_smoothed_and_weighted_equals_pytorch(smoothing, weighted, rng):
+@pytest.mark.parametrize(
+    ("smoothing", "weighted"), [(0.0, False), (0.1, False), (0.5, False), (0.0, True)]
+)
+def test_smoothed_or_weighted_equals_pytorch(smoothing, weighted, rng):
     logits, labels, _ = faces(40, rng)
     weight = torch.rand(K, generator=rng, dtype=torch.float64) if weighted else None
     ours = expression_loss(logits, labels, weight=weight, label_smoothing=smoothing)
     theirs = F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing)
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_weight_belongs_to_the_face_and_not_to_the_smoothing(shares, rng):
+    """As faces that occur several times: of weight 3, three copies, smoothed like all others."""
+    logits, labels, votes = faces(30, rng)
+    weight = torch.tensor([1, 3, 2, 1, 5, 1, 2, 4], dtype=torch.float64)
+    target = votes if shares else F.one_hot(labels, K).double()
+    rows, classes = target.nonzero(as_tuple=True)
+    # Each face once for every class of its shares, as often as share times weight.
+    copies = (target * weight)[rows, classes]
+    losses = F.cross_entropy(logits[rows], classes, label_smoothing=0.2, reduction="none")
+    expected = (copies * losses).sum() / copies.sum()
+    ours = expression_loss(
+        logits, labels, votes if shares else None, weight=weight, label_smoothing=0.2
+    )
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+AFFECTNET = torch.tensor([749, 1344, 255, 141, 64, 38, 249, 38])
+
+
+def uniformly_smoothed(logits, labels, smoothing):
+    """Logit adjustment with the smoothing of PyTorch: how the two are usually combined."""
+    prior = AFFECTNET / AFFECTNET.sum()
+    return F.cross_entropy(logits + prior.log(), labels, label_smoothing=smoothing)
+
+
+def test_smoothing_and_the_correction_of_frequencies_go_together():
+    """Eight Gaussian classes with AffectNet's frequencies, by a linear model; equal test classes.
+
+    Smoothed before the correction, rare classes get from every face the smoothing divided by their
+    prior: the fitted probabilities, and with them the decisions, are theirs.
+    """
+    angles = torch.arange(K) * torch.pi / 4
+    centres = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(K).repeat_interleave(AFFECTNET)
+    points = centres[labels] + torch.randn(len(labels), 2, generator=rng)
+    tests = torch.arange(K).repeat_interleave(500)
+    test_points = centres[tests] + torch.randn(len(tests), 2, generator=rng)
+
+    def scores(loss):
+        model = torch.nn.Linear(2, K)
+        torch.nn.init.zeros_(model.weight)
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=100)
+
+        def step():
+            optimizer.zero_grad()
+            value = loss(model(points))
+            value.backward()
+            return value
+
+        optimizer.step(step)
+        probabilities = model(test_points).detach().softmax(1)
+        accuracy = (probabilities.argmax(1) == tests).float().mean().item()
+        # Of equal classes, each has an eighth of the probability.
+        return accuracy, probabilities.mean(0)
+
+    def adjusted(smoothing):
+        return lambda z: expression_loss(
+            z,
+            labels,
+            kind="logit_adjusted",
+            class_counts=AFFECTNET,
+            label_smoothing=smoothing,
+        )
+
+    plain, _ = scores(lambda z: F.cross_entropy(z, labels))
+    right, fractions = scores(adjusted(0.0))
+    smoothed, smoothed_fractions = scores(adjusted(0.1))
+    wrong, wrong_fractions = scores(lambda z: uniformly_smoothed(z, labels, 0.1))
+    assert right > plain + 0.05
+    assert smoothed > right - 0.01
+    assert wrong < right - 0.03
+    assert smoothed_fractions.sub(1 / K).abs().max() < 0.05 > fractions.sub(1 / K).abs().max()
+    assert wrong_fractions[[5, 7]].min() > 0.15
+    # Class weights and smoothing in the same way.
+    weight = AFFECTNET.sum() / (K * AFFECTNET)
+    weighted, _ = scores(lambda z: expression_loss(z, labels, weight=weight, label_smoothing=0.1))
+    assert weighted > right - 0.01
+
+
+def test_smoothing_of_a_weak_correction_lies_between(rng):
+    """With tau 0 the smoothing is uniform, with tau 1 it follows the prior."""
+    logits, labels, _ = faces(20, rng)
+    prior = AFFECTNET.double() / AFFECTNET.sum()
+    for tau in (0.0, 0.4, 1.0):
+        spread = prior**tau / (prior**tau).sum()
+        target = 0.7 * F.one_hot(labels, K).double() + 0.3 * spread
+        ours = expression_loss(
+            logits,
+            labels,
+            kind="logit_adjusted",
+            class_counts=AFFECTNET,
+            label_smoothing=0.3,
+            logit_tau=tau,
+        )
+        expected = F.cross_entropy(logits + tau * prior.log(), target)
+        assert ours.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 def test_soft_labels_equal_pytorch_and_default_to_the_label(rng):

@@ -18,7 +18,6 @@ from affectnet.models.prior import (
     effective_prior,
     log_ratios,
     target_prior,
-    taught_prior,
 )
 
 AFFECTNET = (74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750)
@@ -104,13 +103,6 @@ def test_each_setting_of_training_assumes_its_own_fractions() -> None:
     # Twice corrected is corrected too far.
     twice = effective_prior(counts, weights=balanced, counts=counts, tau=1)
     assert twice == pytest.approx((1 / counts) / (1 / counts).sum())
-
-
-def test_a_distilled_model_assumes_a_mean() -> None:
-    assert taught_prior(TRAIN, [], 0.5) == pytest.approx(TRAIN)
-    half = taught_prior(TRAIN, [UNIFORM, TRAIN], 0.5)
-    assert half == pytest.approx(0.75 * np.array(TRAIN) + 0.25 * np.array(UNIFORM))
-    assert taught_prior(TRAIN, [UNIFORM, None], 0.5) is None
 
 
 def test_classes_without_training_faces_and_classes_that_do_not_occur() -> None:

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
-from sklearn.metrics import accuracy_score, f1_score, root_mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    root_mean_squared_error,
+)
 
 from affectnet.training.module import epoch_metrics
 
@@ -29,12 +34,18 @@ def test_epoch_metrics_equal_the_references() -> None:
     truth, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
     assert metrics["loss"] == pytest.approx(rows["loss"].sum() / 400)
     assert metrics["accuracy"] == pytest.approx(accuracy_score(truth, preds))
+    balanced = balanced_accuracy_score(truth, preds)
+    assert metrics["balanced_accuracy"] == pytest.approx(balanced)
     assert metrics["f1_macro"] == pytest.approx(f1_score(truth, preds, average="macro"))
     known = ~np.isnan(rows["valence"])
     x, y = rows["valence"][known], rows["valence_pred"][known]
     assert metrics["valence_rmse"] == pytest.approx(root_mean_squared_error(x, y))
     ccc = 2 * pearsonr(x, y)[0] * x.std() * y.std() / (x.var() + y.var() + (x - y).mean() ** 2)
     assert metrics["valence_ccc"] == pytest.approx(ccc)
+    assert metrics["all_tasks"] == pytest.approx((balanced + ccc + metrics["arousal_ccc"]) / 3)
+    # The mean of three tasks is not that of two.
+    rows["arousal"][:] = np.nan
+    assert "all_tasks" not in epoch_metrics(rows)
 
 
 def test_epoch_metrics_leave_out_what_is_missing() -> None:

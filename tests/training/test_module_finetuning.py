@@ -163,6 +163,27 @@ def test_the_teachers_loss_is_its_formula() -> None:
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_teacher_is_corrected_to_the_fractions_of_the_students_loss() -> None:
+    """Of a teacher that learned rare classes as rare, for a student whose loss equals them."""
+    teacher, images = model("resnet10t").eval(), torch.rand(6, 3, 32, 32)
+    natural, equal = (0.3, 0.3, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05), (1 / 8,) * 8
+    plain = Distillation((teacher,)).targets(images)
+    assert torch.equal(Distillation((teacher,), prior=equal).targets(images).logits, plain.logits)
+    teacher.prior = natural
+    found = Distillation((teacher,), prior=equal).targets(images)
+    expected = plain.logits.softmax(1) / torch.tensor(natural)
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(found.logits.softmax(1), expected)
+    assert torch.equal(found.valence, plain.valence)
+    # Without the fractions of either side, and with equal ones, nothing changes.
+    for prior in (None, natural):
+        same = Distillation((teacher,), prior=prior).targets(images)
+        torch.testing.assert_close(same.logits, plain.logits)
+    # A class that the student never sees leaves the loss finite.
+    seven = Distillation((teacher,), prior=(*natural[:6], 0.1, 0.0))
+    assert seven.loss(plain, seven.targets(images)).isfinite()
+
+
 def test_training_on_a_teacher_alone_works_and_does_not_change_it() -> None:
     teacher = model("resnet10t")
     with torch.no_grad():

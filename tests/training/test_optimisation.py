@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
@@ -78,6 +79,56 @@ def test_weight_decay_applies_to_matrices_only() -> None:
     for group in optimizer.param_groups:
         for weight in group["params"]:
             assert group["weight_decay"] == (0.3 if weight.ndim > 1 else 0.0)
+
+
+def test_weight_decay_exempts_what_timm_exempts() -> None:
+    """As the optimisers that timm itself creates for the backbone."""
+    for name in ("swinv2_cr_tiny_ns_224", "vit_tiny_patch16_224", "swinv2_tiny_window8_256"):
+        with torch.device("meta"):
+            model = AffectModel(name)
+        theirs = create_optimizer_v2(model.backbone, "adamw", weight_decay=0.3)
+        ours = Optimisation(weight_decay=0.3).create(model)
+        names = {id(weight): key for key, weight in model.backbone.named_parameters()}
+        decayed = [
+            {
+                names[id(weight)]
+                for group in optimizer.param_groups
+                if group["weight_decay"]
+                for weight in group["params"]
+                if id(weight) in names
+            }
+            for optimizer in (ours, theirs)
+        ]
+        assert decayed[0] == decayed[1]
+        matrices = {key for key, weight in model.backbone.named_parameters() if weight.ndim > 1}
+        assert decayed[0] < matrices, "every network of these exempts some matrix"
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.8])
+def test_muon_leaves_the_heads_to_adam(layer_decay: float) -> None:
+    torch.manual_seed(0)
+    model = AffectModel("cvnet", image_size=48)
+    task = nn.Parameter(torch.zeros(3))
+    optimizer = Optimisation(optimizer="muon", layer_decay=layer_decay).create(model, [task])
+    heads = {id(weight) for weight in (*model.heads.parameters(), task)}
+    for group in optimizer.param_groups:
+        of_heads = {id(weight) in heads for weight in group["params"]}
+        assert of_heads == {bool(group.get("use_fallback"))}
+    before = model.heads.expression.weight.detach().clone()
+    take_steps(model, optimizer, range(1))
+    # The first step of Adam has one length for every number; an orthogonal one has not.
+    moved = (model.heads.expression.weight.detach() - before).abs() / (1 - 1e-3 * 0.01)
+    assert moved.std() < 0.01 * moved.mean()
+
+
+def test_a_finished_cosine_run_that_is_extended_jumps() -> None:
+    schedule = Optimisation(lr=0.1, schedule="cosine", warmup_epochs=0)
+    before, after = schedule.jump(10, 10, 20)
+    assert (before, after) == pytest.approx((0, 0.05))
+    assert schedule.jump(0, 10, 20) is None
+    assert schedule.jump(10, 10, 10) is None
+    for other in ("constant", "step"):
+        assert Optimisation(schedule=other).jump(10, 10, 20) is None
 
 
 def test_unfreezing_goes_by_quarters_from_the_heads() -> None:

@@ -21,9 +21,10 @@ from affectnet.commands.train_settings import (
     loss_settings,
     optimisation,
     run_name,
+    targets_of,
     trained_fractions,
     trained_targets,
-    with_classes_of_data,
+    with_defaults_of_data,
     write_config,
 )
 from affectnet.config import TrainConfig, settings_of
@@ -34,7 +35,6 @@ from affectnet.errors import RunError, Stopped
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path, untrained_note
-from affectnet.models.prior import taught_prior
 from affectnet.run import RunFolder, locked, remove_leftovers
 from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
@@ -76,7 +76,7 @@ def train(config: TrainConfig) -> RunFolder:
     ):
         if rank() == 0:
             remove_leftovers(config.runs / FEATURES, deep=True)
-        return _train(with_classes_of_data(config), config.runs / FEATURES)
+        return _train(with_defaults_of_data(config), config.runs / FEATURES)
 
 
 def _train(config: TrainConfig, features: Path) -> RunFolder:
@@ -176,15 +176,19 @@ def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModu
     distillation = None
     if teachers:
         distillation = Distillation(teachers, config.teacher_weight, config.teacher_temperature)
+    taught = distillation.taught if distillation else ()
     labels = _labels(data, "train")
-    model.targets = trained_targets(config, labels, distillation.taught if distillation else ())
+    model.targets = trained_targets(config, labels, taught)
     if (note := untrained_note(model.targets)) and rank() == 0:
         print(f"no labels for these targets in the train split, or no loss: {note}")
-    losses = loss_settings(config, labels["expression"], len(model.classes))
-    fractions = trained_fractions(config, labels["expression"], labels["soft"], losses)
-    if fractions is not None:
+    targets = targets_of(config, labels["expression"], labels["soft"])
+    losses = loss_settings(config, targets)
+    if fractions := trained_fractions(config, labels["expression"], targets, losses):
         model.class_fractions, own = fractions
-        model.prior = taught_prior(own, [one.prior for one in teachers], config.teacher_weight)
+        # A teacher whose fractions are unknown pulls the model to them.
+        unknown = "expression" in taught and any(one.prior is None for one in teachers)
+        model.prior = None if unknown else own
+        distillation = distillation and dataclasses.replace(distillation, prior=own)
     return AffectModule(
         model,
         augmentation=augmentation(config),
@@ -297,3 +301,11 @@ def _explain_stop(run: RunFolder) -> Iterator[None]:
             f"continue with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
             + (f"; {requeued}" if requeued else ""),
         ) from None
+    except ValueError as error:
+        if "parameter group" not in str(error):
+            raise
+        raise RunError(
+            f"{run.path} was started by an earlier affectnet, which divided the weights among "
+            "learning rates and weight decays in another way, so it cannot be continued; train it "
+            "again with --overwrite, or continue it with the version that started it"
+        ) from error

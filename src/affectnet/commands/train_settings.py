@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
@@ -22,6 +23,7 @@ from affectnet.models.model_config import TARGETS, Fractions, local_path, resolv
 from affectnet.models.prior import effective_prior
 from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
 from affectnet.seven import classes_for, seven_votes
+from affectnet.training.distributed import rank
 from affectnet.training.optimisation import Optimisation
 from affectnet.training.trainer import on_gpu
 
@@ -55,15 +57,27 @@ def augmentation(config: TrainConfig) -> Augmentation:
     return named_augmentation(config.augment).with_overrides(**settings_of(config, *names))
 
 
-def loss_settings(
-    config: TrainConfig, labels: np.ndarray, classes: int = N_EXPRESSIONS
-) -> dict[str, Any]:
-    """Keyword arguments of `affect_loss` for the first `classes` expressions.
+def targets_of(config: TrainConfig, labels: np.ndarray, soft: np.ndarray) -> np.ndarray:
+    """The targets of the expression loss for the training faces, (n, K), NaN where missing.
 
-    `labels` are those of the training split, -1 where missing.
+    Args:
+        config: of the run.
+        labels: (n,), -1 where missing.
+        soft: vote shares, (n, 8), NaN where missing; used with `soft_labels`.
     """
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
-    weights = class_weights(labels)[:classes] if config.class_weights == "balanced" else None
+    targets = np.eye(N_EXPRESSIONS)[labels]
+    targets[labels < 0] = np.nan
+    if config.soft_labels:
+        votes = seven_votes(soft) if config.without_contempt else soft
+        targets = np.where(np.isfinite(votes).all(axis=1, keepdims=True), votes, targets)
+    return np.asarray(targets[:, : len(classes_for(config.without_contempt))])
+
+
+def loss_settings(config: TrainConfig, targets: np.ndarray) -> dict[str, Any]:
+    """Keyword arguments of `affect_loss`; `targets` as `targets_of` returns them."""
+    # The frequencies that the loss sees: of vote shares, where it is trained on them.
+    counts = np.nansum(targets, axis=0)
+    weights = class_weights(counts) if config.class_weights == "balanced" else None
     return {
         "kind": config.loss,
         "class_weights": None if weights is None else torch.as_tensor(weights).float(),
@@ -74,29 +88,23 @@ def loss_settings(
 
 
 def trained_fractions(
-    config: TrainConfig, labels: np.ndarray, soft: np.ndarray, losses: dict[str, Any]
+    config: TrainConfig, labels: np.ndarray, targets: np.ndarray, losses: dict[str, Any]
 ) -> tuple[Fractions, Fractions] | None:
     """The class fractions of the training faces, and those that the model's probabilities assume.
 
     Args:
         config: of the run.
         labels: of the training faces, (n,), -1 where missing.
-        soft: their vote shares, (n, 8), NaN where missing; used with `soft_labels`.
+        targets: as `targets_of` returns them.
         losses: as `loss_settings` returns them.
 
     Returns None if no face has an expression. Label smoothing and focal loss are left out: they
     change the confidence, which the temperature corrects.
     """
-    targets = np.eye(N_EXPRESSIONS)[labels]
-    targets[labels < 0] = np.nan
-    if config.soft_labels:
-        votes = seven_votes(soft) if config.without_contempt else soft
-        targets = np.where(np.isfinite(votes).all(axis=1, keepdims=True), votes, targets)
     known = np.isfinite(targets[:, 0])
     if not known.any():
         return None
-    classes = len(classes_for(config.without_contempt))
-    targets, rows = targets[known, :classes], sample_weights(labels, config.sampler)[known]
+    targets, rows = targets[known], sample_weights(labels, config.sampler)[known]
     drawn = (rows @ targets) / rows.sum()
     tau = config.logit_tau if config.loss == "logit_adjusted" else 0.0
     weights, counts = losses["class_weights"], losses["class_counts"]
@@ -177,6 +185,7 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
             f"--{name} needs images in every step, and --features once has only features; add "
             "--features live",
         )
+    yield from _corrections(config)
     yield (
         config.unfreeze_every != 0 and config.head_epochs == 0,
         "--unfreeze-every applies after --head-epochs; give that too",
@@ -206,6 +215,24 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield (
         fsdp and config.ema is not None,
         "--strategy fsdp cannot average weights; leave out --ema",
+    )
+
+
+def _corrections(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    """Whether class frequencies are corrected more than once, and the message on it."""
+    adjusted = config.loss == "logit_adjusted" and config.logit_tau > 0
+    given = [("--loss logit_adjusted", "--loss cross_entropy")] * adjusted
+    given += [
+        (f"--{name.replace('_', '-')} {value}", f"--{name.replace('_', '-')} {off}")
+        for name, off in (("class_weights", "none"), ("sampler", "natural"))
+        if (value := getattr(config, name)) != off
+    ]
+    yield (
+        len(given) > 1,
+        f"{' and '.join(name for name, _ in given)} each correct the class frequencies: together "
+        "they do it more than once, so that rare classes are predicted too often and the "
+        f"probabilities are wrong; keep one of them ({', '.join(off for _, off in given)} turn "
+        "them off)",
     )
 
 
@@ -244,19 +271,23 @@ def check_monitor(
         "arousal": bool(np.isfinite(val["arousal"]).any()),
     }
     needs = {
-        "val_accuracy": "expression",
-        "val_f1_macro": "expression",
-        "val_valence_ccc": "valence",
-        "val_valence_rmse": "valence",
-        "val_arousal_ccc": "arousal",
-        "val_arousal_rmse": "arousal",
-    }.get(config.monitor)
-    if needs and not (present[needs] and needs in targets):
-        reason = "is not trained" if present[needs] else "has no labels in the val split"
-        metrics = {"expression": "val_accuracy", "valence": "val_valence_ccc"}
+        "val_accuracy": ["expression"],
+        "val_balanced_accuracy": ["expression"],
+        "val_f1_macro": ["expression"],
+        "val_all_tasks": list(TARGETS),
+        "val_valence_ccc": ["valence"],
+        "val_valence_rmse": ["valence"],
+        "val_arousal_ccc": ["arousal"],
+        "val_arousal_rmse": ["arousal"],
+    }.get(config.monitor or "", [])
+    for target in needs:
+        if present[target] and target in targets:
+            continue
+        reason = "is not trained" if present[target] else "has no labels in the val split"
+        metrics = {"expression": "val_balanced_accuracy", "valence": "val_valence_ccc"}
         usable = [metric for name, metric in metrics.items() if present[name] and name in targets]
         raise ConfigError(
-            f"--monitor {config.monitor} needs {needs}, which {reason}; "
+            f"--monitor {config.monitor} needs {target}, which {reason}; "
             f"choose --monitor {[*usable, 'val_loss'][0]}"
         )
 
@@ -285,6 +316,16 @@ def check_same_run(config: TrainConfig, run: RunFolder) -> None:
             f"--resume continues {run.path} with its own settings, but these differ: {changed}; "
             "leave them out, or start another run with --name"
         )
+    if run.metrics.is_file() and rank() == 0:
+        done = len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
+        if jump := optimisation(config).jump(done, saved["epochs"], config.epochs):
+            before, after = jump
+            print(
+                f"warning: the learning rate jumps from {before:.2g} to {after:.2g}: {run.path} "
+                f"was planned for {saved['epochs']} epochs, of which {done} are done, and is "
+                f"continued on the schedule of {config.epochs}. A run with --epochs "
+                f"{config.epochs} from the start has no such jump"
+            )
 
 
 def _as_yaml(config: TrainConfig) -> dict[str, Any]:
@@ -313,11 +354,40 @@ def _datasets(config: TrainConfig) -> list[dict[str, str]]:
     ]
 
 
-def with_classes_of_data(config: TrainConfig) -> TrainConfig:
-    """The config, set to seven classes if all datasets were ingested without contempt."""
+def with_defaults_of_data(config: TrainConfig) -> TrainConfig:
+    """The config, with the classes and the monitor that follow from the datasets.
+
+    Seven classes if all datasets were ingested without contempt. If no monitor is set:
+    `val_balanced_accuracy`, and a line that says so, if the first test split has equal classes and
+    the training splits together do not; otherwise `val_accuracy`.
+    """
     infos = [DatasetInfo.read(path) for path in config.data]
     seven = config.without_contempt or all(info.without_contempt for info in infos)
-    return dataclasses.replace(config, without_contempt=seven)
+    config = dataclasses.replace(config, without_contempt=seven)
+    if config.monitor is not None:
+        return config
+    train = sum((_faces_by_class(info, "train", seven) for info in infos), Counter())
+    tests = [counts for info in infos if (counts := _faces_by_class(info, "test", seven))]
+    if not tests or not _unequal(train) or _unequal(tests[0]):
+        return dataclasses.replace(config, monitor="val_accuracy")
+    if rank() == 0:
+        (most, faces), *_, (least, fewest) = train.most_common()
+        print(
+            f"the test split has equal classes, the training split has {faces / fewest:.0f} faces "
+            f"of {most} for each of {least}: val_balanced_accuracy selects the best epoch "
+            "(--monitor chooses another metric)"
+        )
+    return dataclasses.replace(config, monitor="val_balanced_accuracy")
+
+
+def _faces_by_class(info: DatasetInfo, split: str, seven: bool) -> Counter[str]:
+    counts = info.counts.get(split, {})
+    return Counter({name: counts[name] for name in classes_for(seven) if counts.get(name)})
+
+
+def _unequal(counts: Mapping[str, int]) -> bool:
+    """Whether a class has over a quarter more faces than another."""
+    return max(counts.values(), default=0) > 1.25 * min(counts.values(), default=0)
 
 
 def crop_settings(datasets: list[DatasetInfo]) -> dict[str, Any]:

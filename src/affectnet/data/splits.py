@@ -83,19 +83,21 @@ def _first_of_each_class(
     return chosen
 
 
-def class_weights(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def class_weights(counts: NDArray[np.number]) -> NDArray[np.float64]:
     """Return class weights inverse to the class frequencies, for a weighted loss.
 
     A class of n_c among n labelled rows and k present classes gets n / (k * n_c), so that the
-    mean weight over the rows is 1; an absent class gets 0. Missing labels (-1) are ignored.
+    mean weight over the rows is 1; an absent class gets 0.
+
+    Args:
+        counts: rows of each class, or the sum of their vote shares, (K,).
 
     Returns:
-        float64 (8,).
+        float64 (K,).
     """
-    labels = np.asarray(labels)
-    counts = np.bincount(labels[labels >= 0], minlength=N_EXPRESSIONS).astype(np.float64)
+    counts = np.asarray(counts, np.float64)
     present = counts > 0
-    weights = np.zeros(N_EXPRESSIONS)
+    weights = np.zeros(len(counts))
     if present.any():
         weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights

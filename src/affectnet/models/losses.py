@@ -81,16 +81,21 @@ def expression_loss(
 ) -> Tensor:
     """Cross entropy over K expressions: weighted, logit-adjusted, focal, with soft labels.
 
-    With targets q (one-hot, or the vote shares if given, smoothed: (1 - s) q + s / K), class
-    weights w and p = softmax(z), a row's loss is
+    With targets q (one-hot, or the vote shares if given), class weights w and p = softmax(z), the
+    loss of a row is
 
-        sum_k w_k q_k (1 - p_k)^gamma (-log p_k),
+        sum_k t_k (1 - p_k)^gamma (-log p_k),    t = (1 - s) w q + s (sum_j w_j q_j) u,
 
     gamma being 0 except for `focal` (Lin et al. 2017, "Focal loss for dense object detection",
     eq. 4); for `logit_adjusted`, z = logits + tau log(class prior), so that the plain logits fit
     classes that are equally frequent (Menon et al. 2021, "Long-tail learning via logit
-    adjustment", eq. 10). The batch's loss is the sum over rows, divided by the sum of the rows'
-    weights sum_k w_k q_k (before smoothing); for labels it equals PyTorch's `cross_entropy`.
+    adjustment", eq. 10). The loss of the batch is the sum over rows, divided by the sum of
+    sum_k w_k q_k. Without weights, or without smoothing, it equals PyTorch's `cross_entropy`.
+
+    The smoothing s goes to u = softmax(tau log(class prior)), which is uniform except for
+    `logit_adjusted`: it is spread evenly over the classes after the correction of their
+    frequencies. Spread before it, as in PyTorch's weighted loss, a rare class would get the
+    smoothing times its weight, or divided by its prior, from every face.
 
     Args:
         logits: shape (B, K).
@@ -99,7 +104,7 @@ def expression_loss(
         kind: `cross_entropy`, `logit_adjusted` (needs `class_counts`) or `focal`.
         weight: weight of each class, shape (K,).
         class_counts: faces of each class in the training data, shape (K,); 0 counts as 1.
-        label_smoothing: fraction of the target spread evenly over the classes, [0, 1).
+        label_smoothing: fraction s of the target spread over the classes, [0, 1).
         focal_gamma: gamma of `focal`.
         logit_tau: tau of `logit_adjusted`.
 
@@ -114,23 +119,26 @@ def expression_loss(
         voted = soft.isfinite().all(dim=1)
         target = torch.where(voted[:, None], soft.to(logits.dtype), target)
         labelled = labelled | voted
-    weights = torch.ones_like(logits[0]) if weight is None else weight.to(logits)
-    row_weights = torch.where(labelled, (target * weights).sum(dim=1), 0)
+    if weight is not None:
+        target = target * weight.to(logits)
+    row_weights = torch.where(labelled, target.sum(dim=1), 0)
 
     # Rows without a label may contain NaN: they are removed before the softmax.
     scores = torch.where(labelled[:, None], logits, 0)
+    adjustment = torch.zeros_like(logits[0])
     if kind == "logit_adjusted":
         if class_counts is None:
             raise ValueError("kind='logit_adjusted' needs class_counts")
         counts = class_counts.to(logits).clamp(min=1)
-        scores = scores + logit_tau * (counts / counts.sum()).log()
-    log_p = scores.log_softmax(dim=1)
+        adjustment = logit_tau * (counts / counts.sum()).log()
+    log_p = (scores + adjustment).log_softmax(dim=1)
     losses = -log_p
     if kind == "focal" and focal_gamma > 0:
         # expm1 is exact where p is near one; the floor keeps the slope of the power finite at 0.
         losses = losses * (-torch.expm1(log_p)).clamp(min=1e-12) ** focal_gamma
-    smoothed = (1 - label_smoothing) * target + label_smoothing / classes
-    rows = torch.where(labelled, (smoothed * weights * losses).sum(dim=1), 0)
+    spread = row_weights[:, None] * adjustment.softmax(dim=0)
+    smoothed = (1 - label_smoothing) * target + label_smoothing * spread
+    rows = torch.where(labelled, (smoothed * losses).sum(dim=1), 0)
     total = row_weights.sum()
     return torch.where(total > 0, rows.sum() / torch.where(total > 0, total, 1), 0)
 

@@ -50,21 +50,6 @@ def effective_prior(
     return _scaled(found)
 
 
-def taught_prior(
-    own: Fractions, teachers: Sequence[Fractions | None], weight: float
-) -> Fractions | None:
-    """The fractions that a distilled model assumes: the mean of its own and its teachers', (K,).
-
-    The loss is that of a target mixed from both, `weight` of it from the teachers. None if the
-    fractions of a teacher are unknown.
-    """
-    known = [prior for prior in teachers if prior is not None]
-    if len(known) < len(teachers):
-        return None
-    mean = np.mean(known, axis=0) if known else np.array(own)
-    return _scaled((1 - weight) * np.array(own) + weight * mean)
-
-
 def target_prior(
     prior: str, classes: Sequence[str], class_fractions: Fractions | None
 ) -> Fractions:

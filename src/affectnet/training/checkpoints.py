@@ -19,7 +19,7 @@ from affectnet.run import RunFolder, write_beside
 from affectnet.training.cost import PeakMemory
 
 _AFFECT = ("valence_ccc", "arousal_ccc", "valence_rmse", "arousal_rmse")
-_METRICS = ("loss", "accuracy", "f1_macro", *_AFFECT)
+_METRICS = ("loss", "accuracy", "balanced_accuracy", "f1_macro", *_AFFECT, "all_tasks")
 COLUMNS = ("epoch", "lr", *(f"{split}_{name}" for split in ("train", "val") for name in _METRICS))
 """The columns of `metrics.csv`; an undefined metric leaves its cell empty."""
 

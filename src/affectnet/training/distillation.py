@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,11 @@ from affectnet.data.augment import normalise
 from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import Output
-from affectnet.models.model_config import TARGETS
+from affectnet.models.model_config import TARGETS, Fractions
+from affectnet.models.prior import log_ratios
+
+LARGEST_RATIO: Final = 20.0
+"""Of the logarithm of class fractions, by which a teacher is corrected."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,15 @@ class Distillation:
         teachers: trained models with the student's classes; any backbones and sizes.
         weight: weight of the teachers in the loss, 0 to 1; the labels have the rest.
         temperature: softens the probabilities of both sides, so that small ones have an effect.
+        prior: class fractions that the student assumes by its own loss. Teachers that assume
+            others, such as those of the training faces where the student's loss is
+            logit-adjusted, are corrected to them; if it or theirs are unknown, they are not.
     """
 
     teachers: tuple[AffectModel, ...]
     weight: float = 0.5
     temperature: float = 2.0
+    prior: Fractions | None = None
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -65,7 +74,7 @@ class Distillation:
         count, whole = len(self.teachers), of or len(images)
         bounds = [min(max(whole * n // count - first, 0), len(images)) for n in range(count + 1)]
         parts = [
-            _predict(self.teachers[(number + turn) % count], images[start:end])
+            self._predict(self.teachers[(number + turn) % count], images[start:end])
             for number, (start, end) in enumerate(pairwise(bounds))
             if start < end
         ]
@@ -87,12 +96,15 @@ class Distillation:
         }
         return torch.stack([losses[name] for name in self.taught]).sum()
 
-
-def _predict(teacher: AffectModel, images: Tensor) -> AffectOutput:
-    prep = teacher.preprocessing
-    side = (prep.size, prep.size)
-    if images.shape[-2:] != side:
-        smaller = images.shape[-1] > prep.size
-        images = F.interpolate(images, side, mode="bilinear", antialias=smaller)
-    output: AffectOutput = teacher(normalise(images, prep.mean, prep.std))
-    return output
+    def _predict(self, teacher: AffectModel, images: Tensor) -> AffectOutput:
+        prep = teacher.preprocessing
+        side = (prep.size, prep.size)
+        if images.shape[-2:] != side:
+            smaller = images.shape[-1] > prep.size
+            images = F.interpolate(images, side, mode="bilinear", antialias=smaller)
+        output: AffectOutput = teacher(normalise(images, prep.mean, prep.std))
+        if self.prior is None or teacher.prior is None:
+            return output
+        # A class that the student does not have at all would make the divergence infinite.
+        ratios = log_ratios(teacher.prior, self.prior).clip(min=-LARGEST_RATIO)
+        return output._replace(logits=output.logits + output.logits.new_tensor(ratios))

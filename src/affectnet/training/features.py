@@ -28,6 +28,7 @@ from affectnet.data.store import Split
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import write_beside
 from affectnet.training.distributed import derived_seed
+from affectnet.version import PREPROCESSING_VERSION
 
 PLAIN: Final = 0  # the view without augmentation; views 1, 2, ... are augmented
 # Images per forward pass; part of the key, since augmentation is drawn chunk by chunk.
@@ -77,6 +78,7 @@ class FeaturePass:
             "architecture": model.architecture,
             "weights": weights_hash(model.backbone),
             "preprocessing": asdict(model.preprocessing),
+            "preprocessing version": PREPROCESSING_VERSION,
             "precision": f"{precision} {device.type}",
             "augmentation": asdict(augmentation),
             "seed": seed,

@@ -12,7 +12,9 @@ from affectnet.data.augment import Mixing, augment, mix, normalise, step_generat
 from affectnet.data.augmentation import Augmentation
 from affectnet.data.dataset import Batch
 from affectnet.evaluation.metrics import (
+    accuracy,
     affect_metrics,
+    balanced_accuracy,
     confusion_matrix,
     f1_macro,
     none_if_undefined,
@@ -21,7 +23,7 @@ from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import affect_loss
 from affectnet.training.distillation import Distillation
 from affectnet.training.distributed import derived_seed, gather_batch, gather_over_ranks
-from affectnet.training.optimisation import Optimisation, Unfreezing, names_of_matrices
+from affectnet.training.optimisation import Optimisation, Unfreezing, decayed_weights
 
 BACKBONE: Final = "model.backbone."  # prefix of the backbone's weights in a checkpoint
 
@@ -70,7 +72,7 @@ class AffectModule(L.LightningModule):
         # In a tuple, so that the teachers are not submodules and not in checkpoints.
         self._distillation = (distillation,)
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
-        self._matrices = names_of_matrices(model)
+        self._decayed = decayed_weights(model)
         self.seed = seed
         # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
@@ -206,7 +208,7 @@ class AffectModule(L.LightningModule):
         """The optimiser of `optimisation`, and its rates for every step."""
         optimisation = self.optimisation
         task_weights = [] if self.log_variances is None else [self.log_variances]
-        optimizer = optimisation.create(self.model, task_weights, self._matrices)
+        optimizer = optimisation.create(self.model, task_weights, self._decayed)
         epochs = int(self.trainer.max_epochs or 1)
         steps_per_epoch = max(int(self.trainer.estimated_stepping_batches) // epochs, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -252,7 +254,10 @@ class AffectModule(L.LightningModule):
 
 
 def epoch_metrics(rows: dict[str, np.ndarray]) -> dict[str, float]:
-    """Loss, accuracy, macro F1, CCC and RMSE of valence and arousal, without undefined ones.
+    """Loss, accuracies, macro F1, CCC and RMSE of valence and arousal, without undefined ones.
+
+    `all_tasks` is the mean of balanced accuracy, CCC of valence and CCC of arousal: each is 1 for
+    perfect predictions, and does not depend on how frequent the classes are.
 
     Args:
         rows: `expression` (-1 where missing), `valence`, `arousal` (NaN where missing), the same
@@ -262,11 +267,16 @@ def epoch_metrics(rows: dict[str, np.ndarray]) -> dict[str, float]:
     labelled = rows["expression"] >= 0
     if labelled.any():
         target, preds = rows["expression"][labelled], rows["expression_pred"][labelled]
-        metrics["accuracy"] = float((target == preds).mean())
-        metrics["f1_macro"] = none_if_undefined(f1_macro(confusion_matrix(target, preds)))
+        confusion = confusion_matrix(target, preds)
+        for metric in (accuracy, balanced_accuracy, f1_macro):
+            metrics[metric.__name__] = none_if_undefined(metric(confusion))
     for name in ("valence", "arousal"):
         known = np.isfinite(rows[name])
         if known.any():
             affect = affect_metrics(rows[name][known], rows[f"{name}_pred"][known])
             metrics |= {f"{name}_{metric}": affect[metric] for metric in ("ccc", "rmse")}
+    tasks = [metrics.get(name) for name in ("balanced_accuracy", "valence_ccc", "arousal_ccc")]
+    known = [value for value in tasks if value is not None]
+    if len(known) == len(tasks):
+        metrics["all_tasks"] = float(np.mean(known))
     return {name: value for name, value in metrics.items() if value is not None}

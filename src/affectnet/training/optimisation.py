@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import torch
 from timm.optim import muon as timm_muon
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from affectnet.models.affect_model import AffectModel
@@ -33,6 +34,8 @@ class Muon(timm_muon.Muon):
                 loss = closure()
         gradients: dict[Tensor, Tensor] = {}
         for group in self.param_groups:
+            if group.get("use_fallback"):
+                continue
             shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None and timm_muon._is_suitable_for_muon(weight):
@@ -106,43 +109,55 @@ class Optimisation:
             return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
         return 1.0
 
+    def jump(self, epoch: int, before: int, now: int) -> tuple[float, float] | None:
+        """Learning rates after `epoch` epochs of a run of `before` epochs, and if it has `now`.
+
+        None if they are the same. A finished cosine run ends at a rate of zero, and one that is
+        extended starts again in the middle of its curve.
+        """
+        rates = self.lr * self.factor(epoch, before), self.lr * self.factor(epoch, now)
+        return None if math.isclose(*rates, rel_tol=1e-6, abs_tol=1e-12) else rates
+
     def create(
         self,
         model: AffectModel,
         others: Iterable[nn.Parameter] = (),
-        matrices: Collection[str] | None = None,
+        decayed: Collection[str] | None = None,
     ) -> Any:
         """Create the optimiser of all weights that require gradients, `others` included.
 
-        `muon` steps each matrix (of a convolution: outputs by all the rest) along the nearest
-        orthogonal one, and everything else as NAdamW (Jordan et al. 2024, "Muon: an optimizer for
-        hidden layers in neural networks").
+        `muon` steps each matrix of the backbone (of a convolution: outputs by all the rest) along
+        the nearest orthogonal one, and everything else, the heads included, as NAdamW (Jordan et
+        al. 2024, "Muon: an optimizer for hidden layers in neural networks").
 
         The rate of the heads is `lr`, that of layer l of a backbone of L layers is
         `lr * backbone_lr * layer_decay ** (L - l)` (Clark et al. 2020, arXiv:2003.10555). Weight
-        decay applies to matrices only, not to biases, norms and task weights.
+        decay applies to the weights of `decayed_weights` only.
 
         Args:
             model: the model to train.
             others: weights outside of the model, such as task weights.
-            matrices: names of the model's matrices; needed under FSDP, which flattens all weights.
+            decayed: as `decayed_weights` returns them; needed under FSDP, which flattens weights.
         """
         # Not timm.optim.param_groups_layer_decay: it gives the last layer the full rate, knows
         # matrices by their shape, which FSDP flattens, and has no place for the rate of the heads.
-        if matrices is None:
-            matrices = names_of_matrices(model)
-        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        if decayed is None:
+            decayed = decayed_weights(model)
+        groups: dict[tuple[float, bool, float], list[nn.Parameter]] = defaultdict(list)
         for name, scale, weight in [
             *_scaled(model, self.backbone_lr, self.layer_decay),
             *(("", 1.0, other) for other in others),
         ]:
             if weight.requires_grad:
-                groups[scale, self.weight_decay if name in matrices else 0.0].append(weight)
+                decay = self.weight_decay if name in decayed else 0.0
+                fallback = self.optimizer == "muon" and not name.startswith("backbone.")
+                groups[scale, fallback, decay].append(weight)
         settings: list[dict[str, Any]] = [
             {"params": weights, "lr": self.lr * scale, "weight_decay": decay}
+            | ({"use_fallback": True} if fallback else {})
             # The heads' group comes first: its rate is logged.
-            for (scale, decay), weights in sorted(
-                groups.items(), key=lambda group: (-group[0][0], group[0][1] == 0)
+            for (scale, fallback, decay), weights in sorted(
+                groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2] == 0)
             )
         ]
         if self.optimizer == "sgd":
@@ -177,9 +192,18 @@ class Unfreezing:
         return layers - math.ceil(layers * stage / STAGES)
 
 
-def names_of_matrices(model: nn.Module) -> frozenset[str]:
-    """Names of the weights with two or more axes, to which weight decay applies."""
-    return frozenset(name for name, weight in model.named_parameters() if weight.ndim > 1)
+def decayed_weights(model: AffectModel) -> frozenset[str]:
+    """Names of the weights to which weight decay applies, as in timm.
+
+    All except biases, norms, and those that the backbone itself exempts (`no_weight_decay`), such
+    as position embeddings and the logit scales of Swin-V2.
+    """
+    exempt: set[str] = getattr(model.backbone, "no_weight_decay", set)()
+    groups = param_groups_weight_decay(
+        model, weight_decay=1.0, no_weight_decay_list=[f"backbone.{name}" for name in exempt]
+    )
+    chosen = {id(weight) for group in groups if group["weight_decay"] for weight in group["params"]}
+    return frozenset(name for name, weight in model.named_parameters() if id(weight) in chosen)
 
 
 def _scaled(
