@@ -30,6 +30,33 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_settings_of_the_trainings_are_checked_before_they_start(
+    drawn: Path, tmp_path: Path
+) -> None:
+    """Once for all models, by the checks of `affectnet train`."""
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path / "b", recipe="default", seeds=("0,1",))
+    for given, message in (
+        (("class-weights=balanced",), "--loss logit_adjusted and --class-weights balanced each"),
+        (("sampler=sqrt", "loss=cross_entropy", "class-weights=balanced"), "--sampler sqrt each"),
+        (("learning-rate=1",), "there is no flag --learning-rate"),
+        (("lr=-1",), "--lr is -1"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            list_jobs(dataclasses.replace(config, set=given))
+        assert str(caught.value).count(message) == 1
+    assert len(list_jobs(dataclasses.replace(config, set=("sampler=sqrt", "loss=focal")))) == 14
+
+
+def test_the_default_recipe_keeps_its_own_weights(drawn: Path, tmp_path: Path) -> None:
+    """The run has the name of the backbone, and is found again under it."""
+    finish(tmp_path, Job("resnet152", 0))
+    run = Job("resnet152", 0).run(tmp_path)
+    run.config.write_text("backbone: resnet152.a1h_in1k\nseed: 0\n")
+    config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("resnet152",))
+    assert benchmark(dataclasses.replace(config, recipe="default")) == 0
+    assert "| resnet152 | 0.500" in (tmp_path / "leaderboard.md").read_text()
+
+
 def test_backbones_and_seeds_are_lists_with_commas(drawn: Path, tmp_path: Path) -> None:
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("cvnet,vgg19",))
     config = dataclasses.replace(config, seeds=("0,1", "2"))

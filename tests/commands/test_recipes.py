@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg
 
 from affectnet.cli import main, parse
 from affectnet.commands.train import train
-from affectnet.commands.train_settings import check, write_config
+from affectnet.commands.train_settings import check, run_name, write_config
 from affectnet.errors import ConfigError
 from affectnet.models.backbones import BASELINES, CVNET, layer_depths, resolve_name
 from affectnet.recipes import find_recipe, recipe_text, shipped_recipes, title
@@ -28,8 +28,8 @@ def test_a_recipe_is_read_and_passes_every_check(name: str) -> None:
     config = parse("train", ["--recipe", name, "--data", "D"])
     check(config)
     assert config.recipe == name
-    assert config.backbone == name.removeprefix("notebook-")
-    assert resolve_name(config.backbone)
+    assert run_name(config) == name.removeprefix("notebook-")
+    assert get_pretrained_cfg(resolve_name(config.backbone)) or config.backbone == CVNET
     assert 20 < len(title(shipped_recipes()[name])) < 100
 
 
@@ -61,6 +61,36 @@ def test_the_notebooks_recipes_have_its_settings(name: str) -> None:
     assert (config.batch_size, config.epochs, config.warmup_epochs) == (64, 10, 0)
     assert (config.weight_decay, config.clip_norm, config.loss) == (0, None, "cross_entropy")
     assert config.freeze == ("none" if name == CVNET else "backbone")
+
+
+def test_the_notebooks_recipes_have_its_weights_and_the_better_ones_those_of_more_data() -> None:
+    """Of the same network: ImageNet-1k as in torchvision, and what timm has beyond it."""
+    for name in BASELINES:
+        plain, better = (
+            parse("train", ["--recipe", recipe, "--data", "D"]).backbone
+            for recipe in (f"notebook-{name}", name)
+        )
+        assert plain == name
+        of_notebook = resolve_name(plain)
+        assert of_notebook.partition(".")[2] in {
+            "tv_in1k",
+            "tv2_in1k",
+            "fb_in1k",
+            "in1k",
+            "ms_in1k",
+        }
+        # VGG-19 has no other weights.
+        assert better == ("vgg19" if name == "vgg19" else resolve_name(better)) != of_notebook
+        assert better.startswith(of_notebook.partition(".")[0].partition("_window")[0])
+        assert get_pretrained_cfg(resolve_name(better)).hf_hub_id
+
+
+def test_recipes_select_the_epoch_by_what_the_test_split_measures() -> None:
+    for name in MODELS:
+        config = parse("train", ["--recipe", name, "--data", "D"])
+        assert config.monitor == (None if name == CVNET else "val_balanced_accuracy")
+        notebook = parse("train", ["--recipe", f"notebook-{name}", "--data", "D"])
+        assert notebook.monitor == "val_accuracy"
 
 
 QUICK = ("cvnet", "notebook-cvnet", "notebook-resnet152", "resnet152")

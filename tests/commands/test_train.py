@@ -347,7 +347,7 @@ def test_an_extended_cosine_run_says_that_the_rate_jumps(
     trained: RunFolder, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = trained.path.parent
-    config = small(drawn, runs, name="first", resume=True, epochs=4)
+    config = small(drawn, runs, name="first", resume=True, epochs=4, ema=0.99)
     check_same_run(with_defaults_of_data(config), trained)
     assert re.search(r"learning rate jumps from 0 to 0.0006.* 2 epochs", capsys.readouterr().out)
     check_same_run(with_defaults_of_data(dataclasses.replace(config, epochs=2)), trained)

@@ -83,7 +83,7 @@ def test_weight_decay_applies_to_matrices_only() -> None:
 
 def test_weight_decay_exempts_what_timm_exempts() -> None:
     """As the optimisers that timm itself creates for the backbone."""
-    for name in ("swinv2_cr_tiny_ns_224", "vit_tiny_patch16_224", "swinv2_tiny_window8_256"):
+    for name in ("vit_tiny_patch16_224", "swinv2_tiny_window8_256"):
         with torch.device("meta"):
             model = AffectModel(name)
         theirs = create_optimizer_v2(model.backbone, "adamw", weight_decay=0.3)
@@ -101,7 +101,7 @@ def test_weight_decay_exempts_what_timm_exempts() -> None:
         ]
         assert decayed[0] == decayed[1]
         matrices = {key for key, weight in model.backbone.named_parameters() if weight.ndim > 1}
-        assert decayed[0] < matrices, "every network of these exempts some matrix"
+        assert decayed[0] < matrices, "both networks exempt some matrices"
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.8])

@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import yaml
 
+from affectnet.cli import parse
+from affectnet.commands.train_settings import check
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, Faults, RunError, Stopped
@@ -121,7 +123,15 @@ def list_jobs(config: BenchmarkConfig) -> list[Job]:
     ]
     faults.raise_all()
     # All models of one seed come first, so that an unfinished leaderboard has every model.
-    return list(dict.fromkeys(Job(b, int(seed)) for seed in seeds for b in backbones))
+    jobs = list(dict.fromkeys(Job(b, int(seed)) for seed in seeds for b in backbones))
+    for job in jobs:
+        if any(step == "train" for step, _ in _missing_steps(config, job)):
+            with faults.caught():
+                command, *args = _train_command(config, job)
+                check(parse(command, args))
+    faults[:] = dict.fromkeys(faults)  # most are the same for every model
+    faults.raise_all()
+    return jobs
 
 
 def _settings(config: BenchmarkConfig) -> dict[str, object]:
@@ -169,9 +179,12 @@ def _train_command(config: BenchmarkConfig, job: Job) -> list[str]:
     command = ["train", "--runs", str(run.path.parent), "--name", run.name]
     if run.config.is_file():
         return [*command, "--resume"]
-    command += ["--backbone", job.backbone, "--seed", str(job.seed)]
-    command += [arg for path in config.data for arg in ("--data", str(path))]
     command += recipe_flags(config.recipe, job.backbone)
+    if not (config.recipe == "default" and "--recipe" in command):
+        # A model's better recipe names better weights of the same network.
+        command += ["--backbone", job.backbone]
+    command += ["--seed", str(job.seed)]
+    command += [arg for path in config.data for arg in ("--data", str(path))]
     for name in PASSED_ON:
         value = getattr(config, name)
         if value is not None:
@@ -311,7 +324,10 @@ def _scored_jobs(config: BenchmarkConfig) -> Iterator[Job]:
         run = RunFolder(path)
         if run.config.is_file():
             settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-            job = Job(settings["backbone"], settings["seed"])
+            # The name in the folder's, where a recipe has named the weights.
+            name, _, seed = path.name.rpartition("-seed")
+            named = folder_name(settings["backbone"]) == name
+            job = Job(settings["backbone"] if named else name, int(seed))
             if _metrics(config, job) is not None:
                 yield job
 

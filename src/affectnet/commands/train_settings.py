@@ -185,7 +185,14 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
             f"--{name} needs images in every step, and --features once has only features; add "
             "--features live",
         )
-    yield from _corrections(config)
+    given = _corrections(config)
+    yield (
+        len(given) > 1,
+        f"{' and '.join(name for name, _ in given)} each correct the class frequencies: together "
+        "they do it more than once, so that rare classes are predicted too often and the "
+        f"probabilities are wrong; keep one of them ({', '.join(off for _, off in given)} turn "
+        "them off)",
+    )
     yield (
         config.unfreeze_every != 0 and config.head_epochs == 0,
         "--unfreeze-every applies after --head-epochs; give that too",
@@ -218,22 +225,15 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     )
 
 
-def _corrections(config: TrainConfig) -> Iterator[tuple[bool, str]]:
-    """Whether class frequencies are corrected more than once, and the message on it."""
+def _corrections(config: TrainConfig) -> list[tuple[str, str]]:
+    """The settings that correct the class frequencies, and the flags that turn them off."""
     adjusted = config.loss == "logit_adjusted" and config.logit_tau > 0
     given = [("--loss logit_adjusted", "--loss cross_entropy")] * adjusted
-    given += [
+    return given + [
         (f"--{name.replace('_', '-')} {value}", f"--{name.replace('_', '-')} {off}")
         for name, off in (("class_weights", "none"), ("sampler", "natural"))
         if (value := getattr(config, name)) != off
     ]
-    yield (
-        len(given) > 1,
-        f"{' and '.join(name for name, _ in given)} each correct the class frequencies: together "
-        "they do it more than once, so that rare classes are predicted too often and the "
-        f"probabilities are wrong; keep one of them ({', '.join(off for _, off in given)} turn "
-        "them off)",
-    )
 
 
 def trained_targets(
@@ -376,6 +376,7 @@ def with_defaults_of_data(config: TrainConfig) -> TrainConfig:
             f"the test split has equal classes, the training split has {faces / fewest:.0f} faces "
             f"of {most} for each of {least}: val_balanced_accuracy selects the best epoch "
             "(--monitor chooses another metric)"
+            + ("" if _corrections(config) else "; --loss logit_adjusted trains for equal classes")
         )
     return dataclasses.replace(config, monitor="val_balanced_accuracy")
 

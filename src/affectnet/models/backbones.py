@@ -27,13 +27,17 @@ CVNET: Final = "cvnet"
 
 BASELINES: Final[dict[str, str]] = {
     "vgg19": "vgg19.tv_in1k",
-    "resnet152": "resnet152.a1h_in1k",
+    "resnet152": "resnet152.tv2_in1k",
     "swin_v2": "swinv2_base_window8_256.ms_in1k",
-    "efficientnet_v2_l": "tf_efficientnetv2_l.in21k_ft_in1k",
+    "efficientnet_v2_l": "tf_efficientnetv2_l.in1k",
     "regnet_y_32gf": "regnety_320.tv2_in1k",
-    "convnext_large": "convnext_large.fb_in22k_ft_in1k",
+    "convnext_large": "convnext_large.fb_in1k",
 }
-"""The original notebook's baselines: the timm model and ImageNet weights of each name."""
+"""The original notebook's baselines: the timm model and weights of each name.
+
+The weights are those of ImageNet-1k that torchvision, which the notebook used, loads by default, or
+the nearest that timm has (docs/train.md). The better recipes name weights of more data.
+"""
 
 _BUILD_FAULTS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 """Raised by timm's models for a size or an argument that they do not support."""
