@@ -256,7 +256,7 @@ def test_without_expression_the_rest_is_trained(drawn: Path, tmp_path: Path) -> 
     data = without(drawn, tmp_path / "data", "expression")
     with pytest.raises(ConfigError, match="--monitor val_valence_ccc"):
         train(small(data, tmp_path / "runs", epochs=1))
-    with pytest.raises(ConfigError, match="val_all_tasks needs expression labels"):
+    with pytest.raises(ConfigError, match="val_all_tasks needs expression, which has no labels"):
         train(small(data, tmp_path / "runs", epochs=1, monitor="val_all_tasks"))
     run = train(small(data, tmp_path / "runs", epochs=1, monitor="val_valence_ccc"))
     assert rows_of(run)[0]["val_accuracy"] == ""

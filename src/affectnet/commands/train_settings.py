@@ -284,7 +284,7 @@ def check_monitor(
         if present[target] and target in targets:
             continue
         reason = "is not trained" if present[target] else "has no labels in the val split"
-        metrics = {"expression": "val_balanced_accuracy", "valence": "val_valence_ccc"}
+        metrics = {"expression": "val_accuracy", "valence": "val_valence_ccc"}
         usable = [metric for name, metric in metrics.items() if present[name] and name in targets]
         raise ConfigError(
             f"--monitor {config.monitor} needs {target}, which {reason}; "
