@@ -2,8 +2,11 @@
 
 import os
 import signal
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -99,16 +102,37 @@ def predictor(model_dir: Path):
     return load(model_dir)
 
 
-def encode(path: Path, frames: list[np.ndarray], fps: float = 10, codec: str = "MJPG") -> Path:
-    """Encode RGB frames."""
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(
-        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height)
-    )
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
+def encode(
+    path: Path, frames: list[np.ndarray], fps: float = 10, codec: str = "mjpeg", **settings: Any
+) -> Path:
+    """Encode RGB frames; `times` in seconds, and `sound` in seconds of a 440 Hz tone as `audio`."""
+    times = settings.pop("times", [i / fps for i in range(len(frames))])
+    sound, audio = settings.pop("sound", 0), settings.pop("audio", "aac")
+    clock = Fraction(1, 1000 if path.suffix in (".webm", ".mkv") else 12_800)
+    if path.suffix == ".avi":
+        clock = 1 / Fraction(fps).limit_denominator(1000)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}.get(codec, "yuv420p")
+        stream.codec_context.time_base = clock
+        stream.codec_context.qmin = 1
+        stream.options = settings
+        tone = None
+        if sound:
+            tone = output.add_stream(audio, rate=48_000)
+            wave = np.sin(np.arange(round(sound * 48_000)) * 2 * np.pi * 440 / 48_000) * 0.3
+            given = av.AudioFrame.from_ndarray(
+                wave[None].astype(np.float32), format="fltp", layout="mono"
+            )
+            given.sample_rate, given.pts = 48_000, 0
+            output.mux(tone.encode(given))
+            output.mux(tone.encode(None))
+        for image, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = round(time / clock), clock
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
     return path
 
 

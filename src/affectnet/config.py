@@ -608,9 +608,12 @@ class PredictConfig:
     """Maximum number of frames to process per second of video."""
     seconds: float | None = None
     """Stop a video or a camera after this many seconds. Without it a camera runs until Ctrl-C."""
-    video: Literal["webm", "mp4"] = "webm"
-    """Format of annotated videos. webm (VP8) plays in browsers; mp4 (MPEG-4 part 2) plays only in
-    desktop players and is written about ten times as fast."""
+    search: Literal["follow", "every"] = "follow"
+    """follow searches whole frames of a video five times per second and follows the faces in
+    between; every searches every frame, which takes longer. Cameras are searched in every frame."""
+    video: Literal["auto", "mp4", "webm"] = "auto"
+    """Format of annotated videos: mp4 (H.264) or webm (VP9, VP8). auto is mp4 where FFmpeg encodes
+    it. Browsers play both."""
     # Speed
     device: Device = "auto"
     batch_size: int = 32

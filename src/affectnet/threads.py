@@ -27,10 +27,13 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def overlap(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+def overlap(
+    items: Iterable[T], depth: int, halt: Callable[[], object] = lambda: None
+) -> Generator[T, None, None]:
     """Yield the items, which one thread produces while the caller works on the previous ones.
 
-    At most `depth` items wait. Closing the generator stops the thread and closes `items`.
+    At most `depth` items wait. Closing the generator calls `halt`, which may make `items` end
+    early, waits for the item that is being produced, and closes `items`.
     """
     source = iter(items)
     thread = _Thread()
@@ -40,6 +43,7 @@ def overlap(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             pending.append(thread.submit(next, source, _END))
             yield item
     finally:
+        halt()
         for future in pending:
             future.cancel()
         thread.stop()

@@ -1,15 +1,15 @@
 """`affectnet predict`: images, folders, videos and cameras to a table and annotated copies."""
 
 import math
+import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,6 @@ from affectnet.config import PredictConfig, settings_of
 from affectnet.data.images import Pixels
 from affectnet.errors import (
     FULL_DISK,
-    AffectNetError,
     ConfigError,
     DataError,
     Faults,
@@ -30,13 +29,12 @@ from affectnet.errors import (
 from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
 from affectnet.figures.style import save_figure
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
-from affectnet.inference.drawing import AnnotatedVideo, annotate, expression_text
+from affectnet.inference.drawing import annotate, expression_text
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format, plain
 from affectnet.inference.results import PictureResult
 from affectnet.inference.sources import InputSource, find_sources, unique_names
 from affectnet.inference.tracks import OverTime
-from affectnet.inference.video import VideoReader, predict_video
 from affectnet.models.model_config import untrained_note
 from affectnet.run import (
     locked,
@@ -46,6 +44,10 @@ from affectnet.run import (
     write_beside,
 )
 from affectnet.threads import Background
+
+if TYPE_CHECKING:
+    from affectnet.inference.annotated_video import AnnotatedVideo
+    from affectnet.inference.video_reader import VideoReader
 
 _MAX_ROWS = 40
 _PATH_LENGTH = 28
@@ -146,7 +148,11 @@ def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Pat
     """Return the path of each source's annotated copy; empty where none are requested."""
     if config.annotate is None:
         return {}
-    video = f".{config.video}"
+    video = ""
+    if any(source.kind != "image" for source in sources):
+        from affectnet.inference.annotated_video import video_suffix
+
+        video = video_suffix(config.video)
     extensions = {"image": ".jpg", "video": video, "camera": video}
     targets = {
         source.path: config.annotate / f"{name}{extensions[source.kind]}"
@@ -227,21 +233,27 @@ def _predict_stream(
     config: PredictConfig, predictor: Predictor, source: InputSource, target: Path | None
 ) -> Iterator[PictureResult]:
     """Predict a video or a camera; with `target`, write the annotated video and the figure."""
+    # PyAV is imported only where there is a video.
+    from affectnet.inference.camera import Camera
+    from affectnet.inference.video import predict_video
+    from affectnet.inference.video_reader import VideoReader
+
     camera = source.kind == "camera"
     name = _name(source)
     over_time = OverTime()
+    video = None
     try:
         with ExitStack() as stack:
-            reader = VideoReader(int(source.path) if camera else source.path)
+            reader = Camera(int(source.path)) if camera else VideoReader(source.path)
             stack.enter_context(reader)
             rate = reader.info.fps / config.stride
             rate = min(rate, config.fps) if config.fps else rate
-            video = None
             if target is not None:
                 affect = over_time if {"valence", "arousal"} & set(predictor.targets) else None
-                video = stack.enter_context(_annotated_video(target, rate, affect))
-            frames = reader.info.frames
-            total = None if frames is None else -(-frames // config.stride)
+                sound = reader if isinstance(reader, VideoReader) else None
+                video = stack.enter_context(_annotated_video(target, rate, sound, affect))
+            length = min(reader.info.seconds or math.inf, config.seconds or math.inf)
+            total = None if math.isinf(length) else round(length * rate)
             bar: tqdm[Any] = tqdm(
                 total=total, unit="frame", desc=source.name[-40:], leave=False, disable=None
             )
@@ -249,7 +261,7 @@ def _predict_stream(
             results = predict_video(
                 predictor,
                 reader,
-                **settings_of(config, "faces", "smoothing", "stride", "fps", "seconds"),
+                **settings_of(config, "faces", "search", "smoothing", "stride", "fps", "seconds"),
                 **settings_of(config, "batch_size", "workers"),
                 detect_size=config.detect_size or VIDEO_SIZE,
                 keep_pixels=video is not None,
@@ -262,28 +274,31 @@ def _predict_stream(
                     video.write(named, pixels)
                 bar.update()
                 yield named
-    except (DataError, cv2.error) as error:
-        reason = str(error) if isinstance(error, AffectNetError) else "OpenCV cannot decode it"
-        yield PictureResult(name, None, None, reason=reason)
+    except DataError as error:
+        yield PictureResult(name, None, None, reason=str(error))
+    if video is not None and video.fault is not None:
+        tqdm.write(f"{target}: {video.fault}", file=sys.stderr)
 
 
 @contextmanager
 def _annotated_video(
-    target: Path, rate: float, over_time: OverTime | None
-) -> Iterator[AnnotatedVideo]:
-    """Write an annotated video and, with `over_time`, its figure.
+    target: Path, rate: float, sound: "VideoReader | None", over_time: OverTime | None
+) -> "Iterator[AnnotatedVideo]":
+    """Write an annotated video with its sound and, with `over_time`, its figure.
 
     What a command that was stopped has made of them is kept, unless it would replace older ones.
     """
+    from affectnet.inference.annotated_video import AnnotatedVideo
+
     keep = not target.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(target.parent, f".{target.name}.", ".tmp") as folder:
         new = folder / target.name
         try:
-            with AnnotatedVideo(new, rate) as video:
+            with AnnotatedVideo(new, rate, sound) as video:
                 yield video
             keep = True
-        except (DataError, cv2.error):  # the video ends here
+        except DataError:  # the video ends here
             keep = True
             raise
         finally:

@@ -1,27 +1,21 @@
 """Images and videos with the faces drawn in: boxes, labels, and the circumplex."""
 
 import math
-import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from affectnet.data.crop import Box, shrink
 from affectnet.data.images import Pixels
-from affectnet.errors import ConfigError, DataError
-from affectnet.inference.detector import quiet_opencv
 from affectnet.labels import CIRCUMPLEX, COLOURS, UNKNOWN_COLOUR
-from affectnet.threads import Background
 
 Colour = tuple[int, int, int]
 
@@ -300,110 +294,3 @@ def _draw_panel(
             draw.text(at, str(numbers[i]), (*WHITE, 255), font, anchor="mm")
     panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
     image.paste(panel, place, panel)
-
-
-CODECS: Final = {".webm": "VP80", ".mp4": "mp4v"}
-"""VP8 plays in every browser. MPEG-4 part 2 is encoded ten times as fast and plays only in desktop
-players. OpenCV's wheels contain no H.264 encoder, and VP9 takes five times as long as VP8."""
-VIDEO_SIDES: Final = {".webm": 1280, ".mp4": 2048}
-"""Long side of the frames at most, in pixels; encoding larger ones would take most of the time."""
-_DEPTH = 4
-_LONGEST_GAP = 2.0
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Discard stderr of C code: OpenCV's message about VP8's tag ignores the log level."""
-    try:
-        before = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(null)
-
-
-class AnnotatedVideo:
-    """Writes a video with the faces drawn in, in its own thread; a context manager.
-
-    The frame rate is constant: frames are repeated or dropped so that every frame is shown at its
-    time, even if the source's rate varies. Sound is not copied.
-
-    Args:
-        path: the file, which ends in one of `CODECS`.
-        fps: frames per second.
-
-    Raises `ConfigError` for another extension.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        kind = path.suffix.lower()
-        if kind not in CODECS:
-            raise ConfigError(f"{path}: an annotated video must end in {' or '.join(CODECS)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.fps = path, fps
-        self._codec, self._largest = CODECS[kind], VIDEO_SIDES[kind]
-        self._traces = Traces()
-        self._writer: Any = None
-        self._size = (0, 0)
-        self._start: float | None = None
-        self._written = 0
-        self._last: Any = None
-        self._background = Background(self._draw, _DEPTH)
-
-    def write(self, result: DrawnImage, pixels: Pixels) -> None:
-        """Hand over the next frame; waits while several wait already."""
-        self._background.submit((result, pixels))
-
-    def __enter__(self) -> "AnnotatedVideo":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self._background.__exit__(*error)
-        finally:
-            if self._writer is not None:
-                self._writer.release()
-
-    def _draw(self, item: tuple[DrawnImage, Pixels]) -> None:
-        result, pixels = item
-        self._traces.add(result)
-        annotated: Any = annotate(pixels, result, self._traces, largest=self._largest)
-        if self._writer is None:
-            # 4:2:0 encoders need even sides.
-            self._size = (max(2, annotated.shape[1] // 2 * 2), max(2, annotated.shape[0] // 2 * 2))
-            self._writer = self._open()
-        time = result.time or 0.0
-        if self._start is None:
-            self._start = time
-        due = math.floor((time - self._start) * self.fps + 0.5) + 1 - self._written
-        if due <= 0:
-            return
-        if annotated.shape[1::-1] != self._size:
-            annotated = cv2.resize(annotated, self._size, interpolation=cv2.INTER_AREA)
-        frame = cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR)
-        longest = max(1, round(_LONGEST_GAP * self.fps))
-        for _ in range(min(due - 1, longest)):
-            self._writer.write(self._last)
-        self._writer.write(frame)
-        self._last = frame
-        self._written += due
-
-    def _open(self) -> Any:
-        with quiet_opencv(), _no_stderr():
-            writer = cv2.VideoWriter(
-                str(self.path),
-                cv2.CAP_FFMPEG,
-                cv2.VideoWriter.fourcc(*self._codec),
-                self.fps,
-                self._size,
-            )
-        if not writer.isOpened():
-            raise DataError(f"the annotated video {self.path} cannot be written")
-        return writer

@@ -110,9 +110,8 @@ class Pipeline:
                 with one_large_at_a_time(given):
                     return self._prepare(given, boxes, source, faces, keep_pixels)
             except DataError as error:
-                size = self.classifier.size
-                unreadable = PictureResult(source, None, None, reason=str(error))
-                return Prepared(unreadable, (), np.empty((0, size, size, 3), np.uint8), None)
+                failed = PictureResult(source, None, None, reason=str(error))
+                return unreadable(failed, self.classifier.size)
 
         return ordered_map(prepare, images, workers, ahead=2 * workers)
 
@@ -207,6 +206,11 @@ class Pipeline:
                 FaceResult(*candidate, self.classes, *next(rows)) for candidate in image.candidates
             )
             yield replace(image.result, faces=faces), image.pixels
+
+
+def unreadable(result: PictureResult, size: int) -> Prepared:
+    """Return a result that states why there is no image, with no crops of this size."""
+    return Prepared(result, (), np.empty((0, size, size, 3), np.uint8), None)
 
 
 def check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -154,7 +154,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         path = service.result_file(name)
         if path is None:
             raise Refusal(404, "there is no such result; results are deleted after some minutes")
-        return FileResponse(path, media_type="video/webm")
+        return FileResponse(path, media_type=f"video/{path.suffix[1:]}")
 
 
 @asynccontextmanager

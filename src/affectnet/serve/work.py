@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 
 from affectnet.data.images import Pixels, read_header
 from affectnet.errors import DataError
-from affectnet.inference.drawing import AnnotatedVideo
+from affectnet.inference.annotated_video import AnnotatedVideo, video_suffix
 from affectnet.inference.pipeline import Faces
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
-from affectnet.inference.video import VideoReader, predict_video
+from affectnet.inference.video import predict_video
+from affectnet.inference.video_reader import VideoReader
 
 R = TypeVar("R")
 
@@ -29,7 +30,9 @@ MISSING: Final = (
     "the web page needs gradio, which is not installed; install it with: "
     "pip install 'affectnet[serve]'"
 )
-_RESULT = re.compile(r"[\w-]{20,60}\.webm")
+_RESULT = re.compile(r"[\w-]{20,60}\.(mp4|webm)")
+_MAX_NOTES = 5
+_PACKETS_PER_FRAME = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +286,13 @@ class Service:
     ) -> dict[str, Any]:
         """Predict on the frames of a video; return plain values.
 
-        Raises `DataError` where it cannot be read, and `Refusal` where it is longer than allowed
-        and `seconds` does not select a part of it.
+        A damaged stretch is one of the frames, with the reason and without faces. Raises
+        `DataError` where it cannot be read, and `Refusal` where it is longer than allowed and
+        `seconds` does not select a part of it.
         """
         reader = VideoReader(path)
         info, allowed = reader.info, self.limits.video_seconds
-        length = None if info.frames is None else info.frames / info.fps
-        wanted = seconds if seconds is not None else length
+        wanted = seconds if seconds is not None else info.seconds
         if wanted is not None and wanted > allowed + 1:
             reader.__exit__()
             raise _too_long(wanted, allowed)
@@ -308,7 +311,9 @@ class Service:
                     allowed=self.limits.video_frames,
                     setting="--max-frames",
                 )
-        return {"fps": info.fps, "width": info.width, "height": info.height, "frames": found}
+        shown = next((frame for frame in found if frame["width"] is not None), {})
+        size = {name: shown.get(name) for name in ("width", "height")}
+        return {"fps": info.fps, **size, "frames": found}
 
     def annotate_video(self, path: Path, progress: Progress) -> VideoSummary:
         """Predict on as much of a video as is allowed, and write the annotated copy.
@@ -316,42 +321,41 @@ class Service:
         Raises `DataError` where nothing of it can be read.
         """
         limits, reader = self.limits, VideoReader(path)
-        rate, expected = min(reader.info.fps, limits.video_fps), reader.info.frames
-        if expected is not None:
-            seconds = min(expected / reader.info.fps, limits.video_seconds)
+        rate, length = min(reader.info.fps, limits.video_fps), reader.info.seconds
+        if length is not None:
+            seconds = min(length, limits.video_seconds)
             progress.expected = max(1, min(round(seconds * rate), limits.video_frames))
-        over_time, faceless, note = OverTime(), 0, None
-        target = self.results / f"{secrets.token_urlsafe(24)}.webm"
-        frames = self._frames(reader, None, limits.video_seconds, rate, keep_pixels=True)
+        over_time, faceless, notes = OverTime(), 0, list[str]()
+        target = self.results / f"{secrets.token_urlsafe(24)}{video_suffix()}"
+        frames = self._frames(
+            reader, None, limits.video_seconds, rate, keep_pixels=True, left=lambda: progress.stop
+        )
         try:
-            with AnnotatedVideo(target, rate) as video, closing(frames):
-                try:
-                    for result, pixels in frames:
-                        if progress.stop:
-                            raise Refusal(503, "the visitor has left")
-                        if pixels is not None:
-                            video.write(result, pixels)
-                        over_time.add(result)
-                        faceless += not result.faces
-                        progress.frames += 1
-                        if progress.frames >= limits.video_frames:
-                            break
-                except DataError as error:  # the frames that could be read are shown
-                    if progress.frames == 0:
-                        raise
-                    note = str(error)
+            with AnnotatedVideo(target, rate, reader) as video, closing(frames):
+                for result, pixels in frames:
+                    over_time.add(result)
+                    if pixels is None:
+                        notes.append(result.reason or "")
+                        continue
+                    video.write(result, pixels)
+                    faceless += not result.faces
+                    progress.frames += 1
+                    if progress.frames >= limits.video_frames:
+                        break
             if progress.frames == 0:
                 raise DataError("the video has no frames")
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-        length = None if expected is None else expected / reader.info.fps
-        if note is None and length is not None and length > over_time.end + 1:
-            note = (
+        if video.fault is not None:
+            notes.append(video.fault)
+        if not notes and length is not None and length > over_time.end + 1:
+            notes.append(
                 f"The first {over_time.end:.0f} s of {length:.0f} s are shown; this server "
                 f"processes at most {limits.video_seconds:g} s and {limits.video_frames:,} frames."
             )
-        return VideoSummary(progress.frames, faceless, over_time, target, note)
+        note = "; ".join(notes[:_MAX_NOTES]) + ("; …" if len(notes) > _MAX_NOTES else "")
+        return VideoSummary(progress.frames, faceless, over_time, target, note or None)
 
     def _frames(
         self,
@@ -360,9 +364,16 @@ class Service:
         seconds: float,
         fps: float,
         keep_pixels: bool = False,
+        left: Callable[[], bool] = lambda: False,
     ) -> Generator[tuple[PictureResult, Pixels | None], None, None]:
-        """Yield results until the server stops or the timeout is over."""
+        """Yield results until the server stops, the visitor has left or the time is over."""
         deadline = time.monotonic() + self.limits.video_timeout
+        most = _PACKETS_PER_FRAME * self.limits.video_frames
+
+        def stop() -> bool:
+            over = time.monotonic() > deadline or reader.packets > most
+            return over or self.videos.stopping.is_set() or left()
+
         found = predict_video(
             self.predictor,
             reader,
@@ -370,12 +381,23 @@ class Service:
             seconds=seconds,
             fps=fps if fps < reader.info.fps else None,
             keep_pixels=keep_pixels,
+            stop=stop,
         )
         with closing(found):
             for item in found:
-                if self.videos.stopping.is_set() or time.monotonic() > deadline:
-                    raise Refusal(503, "the video took too long, or the server is stopping")
+                if stop():
+                    break
                 yield item
+        if reader.packets > most:
+            raise Refusal(
+                413,
+                f"the video has more than {most:,} frames, too many to read; send a shorter part, "
+                "or one with fewer frames per second",
+                allowed=most,
+                setting="--max-frames",
+            )
+        if stop():
+            raise Refusal(503, "the video took too long, the visitor left, or the server stops")
 
     def _check_pixels(self, data: bytes) -> None:
         header = read_header(data)

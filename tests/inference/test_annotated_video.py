@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from affectnet.errors import ConfigError
-from affectnet.inference.drawing import VIDEO_SIDES, AnnotatedVideo
+from affectnet.inference.annotated_video import VIDEO_SIDE, AnnotatedVideo
 from affectnet.inference.predictor import Predictor
-from affectnet.inference.video import VideoReader, predict_video
+from affectnet.inference.video import predict_video
+from affectnet.inference.video_reader import VideoReader
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,11 +75,11 @@ def test_frames_and_times_are_the_videos(film: Path, walk: Path) -> None:
 
 def test_large_frames_are_shrunk_and_other_endings_refused(predictor, walk, tmp_path) -> None:
     results = [result for result, _ in predict_video(predictor, walk, seconds=0.15)]
-    large = np.full((1000, 1500, 3), 90, np.uint8)
+    large = np.full((1500, 2250, 3), 90, np.uint8)
     with AnnotatedVideo(tmp_path / "a.webm", 10) as video:
         for result in results:
             video.write(result, large)
     with VideoReader(tmp_path / "a.webm") as reader:
-        assert max(reader.info.width, reader.info.height) == VIDEO_SIDES[".webm"]
+        assert max(reader.info.width, reader.info.height) == VIDEO_SIDE
     with pytest.raises(ConfigError, match=r"\.webm or \.mp4"):
         AnnotatedVideo(tmp_path / "a.avi", 10)
