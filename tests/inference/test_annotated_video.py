@@ -4,12 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from affectnet.errors import ConfigError
-from affectnet.inference.annotated_video import VIDEO_SIDE, AnnotatedVideo
+from affectnet.errors import ConfigError, DataError
+from affectnet.inference.annotated_video import VIDEO_SIDE, AnnotatedVideo, video_suffix
 from affectnet.inference.predictor import Predictor
+from affectnet.inference.results import PictureResult
 from affectnet.inference.video import predict_video
 from affectnet.inference.video_reader import VideoReader
 
@@ -25,9 +27,9 @@ STATE = """async () => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def film(predictor: Predictor, walk: Path, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("drawn") / "walk.webm"
+@pytest.fixture(scope="module", params=["mp4", "webm"])
+def film(predictor: Predictor, walk: Path, tmp_path_factory, request) -> Path:
+    path = tmp_path_factory.mktemp("drawn") / f"walk.{request.param}"
     with AnnotatedVideo(path, 10) as video:
         for result, pixels in predict_video(predictor, walk, keep_pixels=True):
             video.write(result, pixels)
@@ -81,5 +83,107 @@ def test_large_frames_are_shrunk_and_other_endings_refused(predictor, walk, tmp_
             video.write(result, large)
     with VideoReader(tmp_path / "a.webm") as reader:
         assert max(reader.info.width, reader.info.height) == VIDEO_SIDE
-    with pytest.raises(ConfigError, match=r"\.webm or \.mp4"):
+    with pytest.raises(ConfigError, match=r"\.mp4 or \.webm"):
         AnnotatedVideo(tmp_path / "a.avi", 10)
+
+
+def stream_of(path: Path, kind: str) -> tuple[str, list[tuple[float, int]]]:
+    """Return the codec, and the time and size of each packet."""
+    with av.open(str(path)) as container:
+        stream = container.streams.get({kind: 0})[0]
+        packets = [p for p in container.demux(stream) if p.size]
+        name = stream.codec_context.name
+    return name, [(float(p.pts * p.time_base), p.size) for p in packets]
+
+
+def copied(source: Path, target: Path, **settings) -> AnnotatedVideo:
+    with VideoReader(source) as reader, AnnotatedVideo(target, 10, reader) as video:
+        for frame in reader.frames(**settings):
+            result = PictureResult(None, 64, 48, frame=frame.number, time=frame.time)
+            video.write(result, frame.pixels)
+    return video
+
+
+GREY = [np.full((48, 64, 3), 20 + 5 * i, np.uint8) for i in range(20)]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
+def test_every_frame_is_shown_at_its_own_time(tmp_path: Path, name: str) -> None:
+    times = [0.0, 0.1, 0.2, 0.7, 0.75, 0.8, 0.85, 3.9]
+    with AnnotatedVideo(tmp_path / "a" / name, fps=10) as video:
+        for i, time in enumerate(times):
+            grey = np.full((121, 161, 3), 30 * i, np.uint8)
+            video.write(PictureResult(None, 161, 121, frame=i, time=time), grey)
+    with VideoReader(tmp_path / "a" / name) as reader:
+        frames = list(reader.frames())
+    np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
+    assert [round(float(frame.pixels.mean()) / 30) for frame in frames] == list(range(8))
+    assert frames[0].pixels.shape == (120, 160, 3)
+    codec = stream_of(tmp_path / "a" / name, "video")[0]
+    assert codec == {"out.mp4": "h264", "out.webm": "vp9"}[name]
+
+
+def test_mp4_is_preferred_where_h264_can_be_encoded() -> None:
+    try:
+        av.codec.Codec("libx264", "w")
+        expected = ".mp4"
+    except ValueError:
+        expected = ".webm"
+    assert video_suffix() == expected
+    assert video_suffix("webm") == ".webm"
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "audio", "target", "kept"),
+    [
+        ("a.mp4", "libx264", "aac", "out.mp4", "aac"),
+        ("a.mkv", "libx264", "libopus", "out.mp4", "opus"),
+        ("a.webm", "libvpx", "libopus", "out.webm", "opus"),
+        ("a.mp4", "libx264", "aac", "out.webm", None),
+        ("a.avi", "mjpeg", "pcm_s16le", "out.mp4", None),
+    ],
+)
+def test_the_sound_is_the_originals(
+    write_video, tmp_path: Path, source: str, codec: str, audio: str, target: str, kept: str | None
+) -> None:
+    path = write_video(tmp_path / source, GREY, 10, codec, sound=2.5, audio=audio)
+    video = copied(path, tmp_path / target)
+    assert video.fault is None
+    name, packets = stream_of(tmp_path / target, "audio")
+    assert packets[0][0] == pytest.approx(0, abs=0.03)
+    assert packets[-1][0] == pytest.approx(2.0, abs=0.08)  # the film ends before its sound
+    if kept:
+        _, original = stream_of(path, "audio")
+        assert name == kept
+        sizes = [size for time, size in original if time >= 0]
+        assert [size for _, size in packets] == sizes[: len(packets)]
+    else:
+        assert name == {"out.mp4": "aac", "out.webm": "opus"}[target]
+        with av.open(str(tmp_path / target)) as container:
+            wave = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+        loud = np.abs(np.fft.rfft(wave[24_000:72_000]))
+        assert loud.argmax() == pytest.approx(440, abs=2)  # of one second: in hertz
+
+
+def test_the_sound_stays_beside_its_frames(write_video, tmp_path: Path) -> None:
+    late = [1.0 + i / 10 for i in range(20)]
+    path = write_video(tmp_path / "a.mkv", GREY, 10, "libx264", times=late, sound=3)
+    copied(path, tmp_path / "out.mp4", seconds=1)
+    _, packets = stream_of(tmp_path / "out.mp4", "audio")
+    _, original = stream_of(path, "audio")
+    # The second of sound before the first frame is left out, and what comes after the last.
+    first = next(i for i, (time, _) in enumerate(original) if time >= 1.0)
+    assert [size for _, size in packets] == [s for _, s in original[first:][: len(packets)]]
+    assert packets[-1][0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_film_without_sound_and_a_disk_that_takes_nothing(walk: Path, tmp_path: Path) -> None:
+    assert copied(walk, tmp_path / "a:b.mp4").fault is None
+    with av.open(f"file:{tmp_path}/a:b.mp4") as container:
+        assert not container.streams.audio
+    (tmp_path / "dir.mp4").mkdir()
+    with (
+        pytest.raises(DataError, match="cannot be written"),
+        AnnotatedVideo(tmp_path / "dir.mp4", 10) as video,
+    ):
+        video.write(PictureResult(None, 64, 64, frame=0, time=0.0), np.zeros((64, 64, 3), np.uint8))

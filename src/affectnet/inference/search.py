@@ -24,7 +24,7 @@ Search = Literal["follow", "every"]
 INTERVAL: Final = 0.2
 """Seconds, at most, between two frames that are searched whole. A face that is in sight for less
 may be missed; films of up to five frames per second are searched in every frame."""
-_ROOM, _MORE_ROOM = 2.0, 3.0
+_ROOM, _MORE_ROOM = 1.75, 2.5
 _SAME_FACE = 0.5
 
 
