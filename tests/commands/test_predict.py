@@ -86,7 +86,7 @@ def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, c
     assert "3 images and 10 frames: 10 faces, 3 without a face; 3 unreadable" in output
     assert "empty.jpg: the file is empty" in " ".join(output.split())
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.*")) == [
-        "film.webm",
+        "film.mp4",
         "film_over_time.png",
         "one.jpg",
         "sub/one.jpg",
@@ -94,7 +94,7 @@ def test_a_folder_becomes_a_table_and_annotated_copies(model, album, tmp_path, c
     ]
     plain = np.asarray(Image.open(PHOTO).convert("RGB")).astype(int)
     assert np.abs(np.asarray(Image.open(drawn / "one.jpg")) - plain).mean() > 3
-    film = cv2.VideoCapture(str(drawn / "film.webm"))
+    film = cv2.VideoCapture(str(drawn / "film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 10
     (face,) = load(model).predict(PHOTO).faces
     row = by_source["one.jpg"].iloc[0]
