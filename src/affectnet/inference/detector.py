@@ -103,7 +103,7 @@ class FaceDetector:
         ]
 
     def _scale(self, image: Pixels) -> float:
-        long = max(image.shape[:2])
+        long: int = max(image.shape[:2])
         return min(self.size, max(MIN_SIDE, long)) / long
 
     def _search(self, image: Pixels, scale: float) -> list[Candidate]:
