@@ -5,9 +5,7 @@ decode the images while the source is being read; the result does not depend on 
 """
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -25,7 +23,7 @@ from affectnet.data.crop import (
     move_points,
     warp,
 )
-from affectnet.data.images import Pixels, count_pixels, decode_image, is_complete_jpeg
+from affectnet.data.images import Pixels, decode_image, is_complete_jpeg, one_large_at_a_time
 from affectnet.data.readers.annotations import Bad, as_unicode, is_plain_text
 from affectnet.data.readers.archive import FileImages, ImageStore, Progress, Spool, read_member
 from affectnet.data.readers.release_part import (
@@ -177,7 +175,6 @@ class Engine:
         self._edit = options.edit if options.align or not cropped else None
         self._only_header = options.check == "header"
         self._columns = columns
-        self._one_large = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -301,7 +298,7 @@ class Engine:
         if not len(data):
             raise Bad(Reason.UNDECODABLE, "an empty file")
         # Large images take a few hundred megabytes each: one at a time.
-        with self._one_large if count_pixels(data) > _LARGE else nullcontext():
+        with one_large_at_a_time(data, _LARGE):
             try:
                 pixels = decode_image(data)
             except DataError as error:
