@@ -127,6 +127,10 @@ class IngestConfig:
     """Seed of the split. The same seed gives the same split on every machine."""
     max_per_class: int | None = None
     """Maximum number of training and validation faces per class."""
+    group: Annotated[str, "COLUMN"] = "duplicates"
+    """Faces that stay together in training or validation. duplicates: the same image, exactly or
+    nearly; COLUMN: also faces with the same value in this column of the release, such as a person
+    or a video; none: no search for duplicates."""
     # Labels
     without_contempt: bool = False
     """Use the seven classes of AffectNet-7: drop faces with contempt, and rescale soft labels to
@@ -201,6 +205,9 @@ class TrainConfig:
     """Dataset folder written by `affectnet ingest`. Several are trained on together."""
     max_per_class: int | None = None
     """Maximum number of training faces per class; the same faces in every epoch."""
+    leaks: Literal["keep", "drop"] = "keep"
+    """Faces of which the test split of the dataset has a duplicate. drop: leave them out of
+    training and validation."""
     sampler: Literal["natural", "sqrt", "balanced"] = "natural"
     """How often each class is drawn. natural: as in the data; sqrt: by the square root of its
     count; balanced: equally often."""
@@ -581,8 +588,6 @@ class PredictConfig:
     resume: bool = False
     """Continue a prediction to the same --out that was stopped or killed, after the last finished
     input."""
-    escape_formulas: bool = False
-    """In a CSV file, put an apostrophe before texts that spreadsheets may run as formulas."""
     # Model
     model: Model = "cvnet"
     without_contempt: bool = False
@@ -678,11 +683,6 @@ class ServeConfig:
     """Address to listen on. 0.0.0.0 allows connections from other machines."""
     port: int = 7860
     """Port to listen on. 0 chooses a free port."""
-    allow_host: UseAppendAction[tuple[Name, ...]] = ()
-    """Further name under which the server answers, such as that of a reverse proxy. Repeatable."""
-    proxy: UseAppendAction[tuple[Annotated[str, "ADDRESS"], ...]] = ()
-    """Address of a reverse proxy, from which X-Forwarded-For and X-Forwarded-Proto are believed.
-    Repeatable."""
     password: Annotated[str, "PASSWORD"] | None = None
     """Password for the page and the API. Other users of this machine can see it in the list of
     processes."""

@@ -2,10 +2,8 @@
 
 import io
 import os
-import queue
 import struct
 import sys
-import threading
 import zlib
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from affectnet.data import images
 from affectnet.data.images import (
     INTERPOLATIONS,
     MAX_PIXELS,
@@ -23,10 +20,10 @@ from affectnet.data.images import (
     decode_image,
     decode_into,
     media_kind,
-    one_large_at_a_time,
     read_file,
     read_header,
 )
+from affectnet.data.images import orientation as stated_orientation
 from affectnet.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(5)
@@ -167,9 +164,13 @@ def test_exif_orientation_is_respected(photo: np.ndarray, orientation: int, kind
     stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](photo)))
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(stored, kind, exif=exif, quality=95, **lossless)
-    upright = decode_image(data, upright=True)
+    assert stated_orientation(data) == orientation
+    upright = decode_image(data)
     assert upright.shape == photo.shape
     assert np.abs(upright.astype(int) - photo).mean() < 3
+    target = np.empty((280, 280, 3), np.uint8)
+    decode_into(data, target)
+    np.testing.assert_array_equal(target, decode_image(data, 280))
     small, width, height = as_face(data, 32)
     assert small.shape == (32, 32, 3)
     assert (height, width) == photo.shape[:2]
@@ -179,10 +180,11 @@ def test_exif_orientation_is_respected(photo: np.ndarray, orientation: int, kind
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_pixels_are_those_that_training_reads(photo: np.ndarray, kind: str, size: int | None):
     data = encoded(Image.fromarray(photo), kind)
-    pixels = decode_image(data, size, upright=True)
-    np.testing.assert_array_equal(pixels, decode_image(data, size))
-    if size:
-        np.testing.assert_array_equal(as_face(data, size)[0], decode_image(data, size))
+    pixels = decode_image(data, size)
+    if size is None:
+        np.testing.assert_array_equal(as_pixels(data), pixels)
+    else:
+        np.testing.assert_array_equal(as_face(data, size)[0], pixels)
 
 
 def test_unusual_images_become_rgb(photo: np.ndarray) -> None:
@@ -200,15 +202,15 @@ def test_unusual_images_become_rgb(photo: np.ndarray) -> None:
         "ppm": encoded(image, "PPM"),
     }
     for name, data in kinds.items():
-        pixels = decode_image(data, upright=True)
+        pixels = decode_image(data)
         assert pixels.shape == photo.shape, name
         assert np.abs(pixels.astype(int) - photo).mean() < 8, name
     for kind in ("PNG", "TIFF"):
-        grey = decode_image(encoded(grey16, kind), upright=True)
+        grey = decode_image(encoded(grey16, kind))
         np.testing.assert_array_equal(grey[..., 0], photo[..., 0])
         np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
-    assert decode_image(encoded(image.convert("1"), "PNG"), upright=True).shape == photo.shape
-    assert decode_image(encoded(image.resize((1, 1)), "PNG"), upright=True).shape == (1, 1, 3)
+    assert decode_image(encoded(image.convert("1"), "PNG")).shape == photo.shape
+    assert decode_image(encoded(image.resize((1, 1)), "PNG")).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
@@ -216,22 +218,22 @@ def test_the_first_frame_of_an_animation_is_read(kind: str) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "green", "blue")]
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
-    np.testing.assert_array_equal(decode_image(data, upright=True)[5, 5], (255, 0, 0))
+    np.testing.assert_array_equal(decode_image(data)[5, 5], (255, 0, 0))
 
 
 @pytest.mark.filterwarnings("ignore:Image size:Warning")
 @pytest.mark.parametrize("width", [4_000, 20_000, 60_000, 2**31 - 1])
 def test_bombs_are_refused_from_the_header(width: int) -> None:
     with pytest.raises(DataError, match=f"at most {MAX_PIXELS:,}"):
-        decode_image(png_of_size(width, 20_000), upright=True)
+        decode_image(png_of_size(width, 20_000))
 
 
 def test_a_jpeg_of_too_many_scans_is_refused(photo: np.ndarray) -> None:
     data = encoded(Image.fromarray(photo).resize((4000, 4000)), "JPEG", progressive=True)
-    assert decode_image(data, upright=True).shape == (4000, 4000, 3)
+    assert decode_image(data).shape == (4000, 4000, 3)
     scan = data.index(b"\xff\xda")
     with pytest.raises(DataError, match="too many scans"):
-        decode_image(data[:scan] + data[scan : scan + 20] * 300 + data[scan:], upright=True)
+        as_pixels(data[:scan] + data[scan : scan + 20] * 300 + data[scan:])
 
 
 def with_second_image(first: bytes) -> bytes:
@@ -251,9 +253,7 @@ def test_a_jpeg_with_a_second_image_is_the_same_picture(photo: np.ndarray, orien
     double = with_second_image(plain)
     assert Image.open(io.BytesIO(double)).format == "MPO"
     assert read_header(double) == read_header(plain)
-    for upright in (False, True):
-        expected = decode_image(plain, upright=upright)
-        np.testing.assert_array_equal(decode_image(double, upright=upright), expected)
+    np.testing.assert_array_equal(decode_image(double), decode_image(plain))
     for got, wanted in zip(as_face(double, 48), as_face(plain, 48), strict=True):
         np.testing.assert_array_equal(got, wanted)
 
@@ -270,7 +270,7 @@ def test_the_scans_of_a_second_kind_of_jpeg_are_limited_too(photo: np.ndarray) -
 
 def test_a_large_tiff_of_random_bytes_has_no_scans() -> None:
     pixels = np.frombuffer(b"\xff\xda" * 6_000_000, np.uint8).reshape(2000, 2000, 3)
-    np.testing.assert_array_equal(decode_image(encoded(pixels, "TIFF"), upright=True), pixels)
+    np.testing.assert_array_equal(decode_image(encoded(pixels, "TIFF")), pixels)
 
 
 def test_floating_point_images_are_refused(photo: np.ndarray) -> None:
@@ -303,12 +303,12 @@ def test_avif_and_heic_are_read_upright(photo: np.ndarray, kind: str, orientatio
     stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](photo)))
     data = encoded(stored, kind, exif=exif.tobytes(), quality=95)
     assert media_kind(data[:200]) == "image"
-    upright = decode_image(data, upright=True)
+    upright = decode_image(data)
     assert upright.shape == photo.shape
     assert np.abs(upright.astype(int) - photo).mean() < 4
     assert as_face(data, 32)[1:] == (280, 330)
     with pytest.raises(DataError, match="cannot be"):
-        decode_image(data[: len(data) // 2], upright=True)
+        decode_image(data[: len(data) // 2])
 
 
 def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_is_not_an_image_is_refused_with_the_reason(data: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        decode_image(data, upright=True)
+        as_pixels(data)
 
 
 def test_files_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -446,9 +446,10 @@ def seed_images(photo: np.ndarray) -> list[bytes]:
 def test_mutated_images_are_read_or_refused(photo: np.ndarray, count: int, seed: int) -> None:
     read = 0
     for data in mutants(seed_images(photo), count, seed):
-        for upright in (False, True):
+        assert stated_orientation(data) in range(1, 9)
+        for decode in (decode_image, as_pixels):
             try:
-                pixels = decode_image(data, upright=upright)
+                pixels = decode(data)
             except DataError:
                 continue
             assert pixels.dtype == np.uint8
@@ -456,25 +457,3 @@ def test_mutated_images_are_read_or_refused(photo: np.ndarray, count: int, seed:
             assert pixels.shape[2] == 3
             read += 1
     assert 0 < read < 2 * count
-
-
-def test_only_one_large_image_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second one waits; small images, and the thread that works on the large one, do not."""
-    monkeypatch.setattr(images, "LARGE_PIXELS", 10_000)
-    buffers = {side: io.BytesIO() for side in (20, 200)}
-    for side, buffer in buffers.items():
-        Image.new("RGB", (side, side)).save(buffer, "PNG")
-    small, large = (buffers[side].getvalue() for side in (20, 200))
-    done: queue.Queue[int] = queue.Queue()
-
-    def decode(data: bytes) -> None:
-        done.put(len(decode_image(data)))
-
-    with one_large_at_a_time(large, 10_000):
-        assert len(decode_image(large)) == 200
-        threads = [threading.Thread(target=decode, args=(data,)) for data in (large, small)]
-        for thread in threads:
-            thread.start()
-        assert done.get(timeout=10) == 20
-        assert done.empty()
-    assert done.get(timeout=10) == 200

@@ -56,6 +56,52 @@ def test_split_refuses_impossible_fractions(fraction):
 
 
 @settings(deadline=None)
+@given(labellings, st.floats(0, 0.99), st.integers(-5, 5))
+def test_groups_of_one_change_nothing(labels, fraction, seed):
+    ids = [f"id{i}" for i in range(len(labels))]
+    alone = np.random.default_rng(0).permutation(len(ids)) * 3
+    np.testing.assert_array_equal(
+        stratified_split(ids, labels, fraction, seed, alone),
+        stratified_split(ids, labels, fraction, seed),
+    )
+
+
+@settings(deadline=None)
+@given(labellings, st.randoms())
+def test_groups_stay_together_in_any_order(labels, random):
+    ids = [str(i) for i in range(len(labels))]
+    groups = np.array([random.randrange(60) for _ in ids], int)
+    try:
+        chosen = stratified_split(ids, labels, 0.3, 42, groups)
+    except ConfigError:
+        assert len(ids) < 40
+        return
+    for group in set(groups.tolist()):
+        assert len(set(chosen[groups == group].tolist())) == 1
+    order = list(range(len(labels)))
+    random.shuffle(order)
+    renamed = np.random.default_rng(len(ids)).permutation(60)[groups[order]]
+    shuffled = stratified_split([ids[i] for i in order], labels[order], 0.3, 42, renamed)
+    np.testing.assert_array_equal(chosen[order], shuffled)
+
+
+def test_the_fractions_of_the_classes_hold_with_groups():
+    rng = np.random.default_rng(3)
+    labels = rng.choice(8, 4000, p=np.array([26, 47, 9, 5, 2, 1.5, 8, 1.5]) / 100)
+    ids = [str(i) for i in range(4000)]
+    groups = np.where(rng.random(4000) < 0.1, rng.integers(0, 150, 4000), 1000 + np.arange(4000))
+    chosen = stratified_split(ids, labels, 0.2, 42, groups)
+    wanted = np.round(np.bincount(labels) * 0.2)
+    assert np.abs(np.bincount(labels[chosen]) - wanted).max() <= 1
+
+
+def test_groups_that_are_too_large_are_refused():
+    labels = np.zeros(10, int)
+    with pytest.raises(ConfigError, match=r"each of the 2 groups .* 20%; give a larger"):
+        stratified_split(list("abcdefghij"), labels, 0.2, 0, np.arange(10) % 2)
+
+
+@settings(deadline=None)
 @given(labellings, st.integers(1, 60), st.integers(0, 60))
 def test_cap_keeps_at_most_so_many_and_nests(labels, cap, more):
     ids = [str(i) for i in range(len(labels))]

@@ -12,7 +12,7 @@ class Fixed:
     """A classifier with known answers."""
 
     classes = EXPRESSIONS
-    size, margin, alignment, interpolation = 8, 0.1, None, "bilinear"
+    size, margin, alignment, interpolation, face_size = 8, 0.1, None, "bilinear", None
 
     def __init__(self, probabilities):
         self.probabilities = np.array(probabilities, np.float32)

@@ -1,5 +1,6 @@
 """One predictor, every form of image, and the numbers of `affectnet evaluate`."""
 
+import io
 import json
 import math
 import subprocess
@@ -15,8 +16,11 @@ from PIL import Image
 
 import affectnet
 from affectnet.commands.evaluate import evaluate
-from affectnet.config import EvaluateConfig
+from affectnet.commands.ingest import ingest
+from affectnet.config import EvaluateConfig, IngestConfig
 from affectnet.data.crop import DEFAULT_MARGIN, crop_face
+from affectnet.data.images import decode_image, resize
+from affectnet.data.readers.engine import FaceRecord, ReadOptions
 from affectnet.data.store import open_split
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.inference.onnx_export import export_onnx
@@ -59,6 +63,74 @@ def test_crops_get_the_numbers_of_evaluate(
         given = [*face.probabilities, face.valence, face.arousal]
         np.testing.assert_allclose(given, expected, atol=1e-5)
         assert EXPRESSIONS.index(face.expression) == row["expression_pred"]
+
+
+def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    stored = np.rot90(pixels) if orientation == 6 else pixels
+    Image.fromarray(np.ascontiguousarray(stored)).save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_face_has_the_same_numbers_by_every_route(
+    flip: bool,
+    with_prior: Path,
+    exported_with_prior: Path,
+    photo: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    """A photo with a box, the face cut out, rows of datasets; PyTorch and ONNX; upright or not."""
+    box, size = (88, 63, 112, 112), 48
+    face = photo[63:175, 88:200]
+    given = {}
+    for model in (with_prior, exported_with_prior):
+        one = load(model, margin=0.0, flip=flip)
+        for orientation in (1, 6):
+            of_box = one.predict(png(photo, orientation), boxes=[box])
+            given[model.name, "box", orientation] = of_box
+            whole = one.predict(png(face, orientation), faces="none")
+            given[model.name, "whole", orientation] = whole
+    values = {
+        name: [*result.faces[0].probabilities, result.faces[0].valence, result.faces[0].arousal]
+        for name, result in given.items()
+    }
+    for i, orientation in enumerate((1, 6)):
+        (tmp_path / "faces" / "test" / "anger").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / "test" / "anger" / f"{i}.png").write_bytes(png(face, orientation))
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "a.png").write_bytes(png(photo, 6))
+    columns = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks"
+    row = ",".join(map(str, ["a.png", *box, "", 6, 0, 0]))
+    (tmp_path / "csv" / "validation.csv").write_text(f"{columns},expression,valence,arousal\n{row}")
+    for name, release in (("faces", "folder"), ("csv", "affectnet_csv")):
+        out, scores = tmp_path / f"{name}.data", tmp_path / f"{name}.scores"
+        ingest(IngestConfig((tmp_path / name,), out, release, margin=0.0, face_size=size))
+        evaluate(EvaluateConfig(runs=(with_prior,), data=out, out=scores, resamples=0, flip=flip))
+        table = pq.read_table(next(scores.rglob("predictions.parquet")))
+        columns = [*PROBABILITY_COLUMNS, "valence_pred", "arousal_pred"]
+        for row in table.to_pylist():
+            values[name, row["id"]] = [row[column] for column in columns]
+    assert len(values) == 8 + 2 + 1
+    expected = values.pop((with_prior.name, "box", 1))
+    stored = values.pop(("csv", "a.png"))  # encoded as a JPEG by ingest
+    for name, row in values.items():
+        np.testing.assert_allclose(row, expected, atol=2e-5, err_msg=str(name))
+    np.testing.assert_allclose(stored, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("size", [32, 48, 112])
+def test_a_box_is_cropped_as_ingest_crops_it(size: int, photo: np.ndarray, tmp_path: Path) -> None:
+    """The training reads faces of `face_size` pixels and resizes them to the model's size."""
+    box, exact = (88.4, 63.7, 91.3, 113.2), ReadOptions(tmp_path, "decode", print, 0.1, 64)
+    record = FaceRecord("train", "a", b"", box=box)
+    data, _ = exact.edit(photo, record)
+    training = decode_image(data, size)
+    prediction = crop_face(photo, box, size, margin=0.1, face_size=64)
+    assert np.abs(training.astype(int) - prediction).mean() < 2  # the JPEG of ingest
+    crop = crop_face(photo, box, 64, margin=0.1)
+    np.testing.assert_array_equal(prediction, resize(crop, size))
 
 
 PRIOR = (0.3, 0.4, 0.1, 0.1, 0.04, 0.03, 0.02, 0.01)

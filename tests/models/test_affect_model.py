@@ -153,6 +153,7 @@ def test_the_config_contains_all_that_prediction_needs(saved, cvnet):
         "crop_pct": 1.0,
         "margin": None,
         "alignment": None,
+        "face_size": None,
     }
     with safe_open(saved / "model.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["affectnet"]) == config

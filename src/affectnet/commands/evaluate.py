@@ -14,6 +14,7 @@ from affectnet.config import EvaluateConfig, settings_of
 from affectnet.data.store import (
     IMAGE_COLUMNS,
     SCHEMA,
+    SPLITS,
     DatasetInfo,
     Split,
     image_columns,
@@ -50,6 +51,8 @@ PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
 COMPARISON_NAME = "comparison.json"
 CARD_NAME = "README.md"
+DUPLICATES = "duplicates"
+"""Slices of the faces with and without a duplicate in an earlier split, where there are any."""
 _SCORE_SETTINGS = ("resamples", "seed", "stratified", "zero_rule", "without_contempt")
 _TRUTH_COLUMNS = ("id", "expression", "valence", "arousal")
 
@@ -116,9 +119,8 @@ def _evaluate(given: Sequence[Path], config: EvaluateConfig, leads: bool) -> lis
     settings = settings_of(config, *_SCORE_SETTINGS)
     found = []
     for one in sets:
-        scores = score(
-            one.truth, one.preds, interval=config.interval, slices=config.slices, **settings
-        )
+        slices = [*config.slices, *([DUPLICATES] if DUPLICATES in one.truth.extra else [])]
+        scores = score(one.truth, one.preds, interval=config.interval, slices=slices, **settings)
         console.print(f"\n[bold]{one.name}[/bold]", *tables(scores.metrics), sep="\n")
         where = _write(one, scores, config)
         if where:
@@ -362,6 +364,11 @@ def _truth_of_split(split: Split, slices: Sequence[str]) -> Truth:
     computed = [name for name in slices if name in IMAGE_COLUMNS and name not in split.schema.names]
     added = [name for name in split.schema.names if name not in SCHEMA.names]
     extra = {name: split.column(name).to_numpy() for name in added}
+    earlier = SPLITS[: SPLITS.index(split.path.stem)]
+    copied = split.copied_in(earlier)
+    if copied is not None and copied.any():
+        where = " or ".join(earlier)
+        extra[DUPLICATES] = np.where(copied, f"also in {where}", f"not in {where}").astype(object)
     return Truth(
         ids=split.ids,
         expression=split.expression.astype(np.int64),

@@ -10,35 +10,36 @@ from pathlib import Path
 from typing import Never
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from tqdm import tqdm
 
 from affectnet.config import IngestConfig, settings_of
+from affectnet.data.groups import Selection, find_duplicates, join_values, note_copies
 from affectnet.data.readers.classes import Classes
 from affectnet.data.readers.detect import read_release
 from affectnet.data.readers.engine import ReadOptions
-from affectnet.data.readers.release_part import Dropped, RawRelease, Reason, ReleasePart
+from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
 from affectnet.data.writer import write_splits
-from affectnet.errors import FULL_DISK, ConfigError, DataError, Faults, Limit, counted
+from affectnet.errors import FULL_DISK, ConfigError, DataError, Faults, Limit, counted, suggest
 from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
 from affectnet.run import locked, refuse_existing, write_beside
 from affectnet.seven import classes_for
 from affectnet.version import __version__
 
+_NO_COLUMN = frozenset({"duplicates", "none"})
 _LIMITS: tuple[Limit, ...] = (
     (("val_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
     (("max_per_class",), lambda value: value >= 1, "at least 1"),
     (("margin",), lambda value: -0.4 <= value <= 2, "-0.4 to 2"),
     (("face_size",), lambda value: 16 <= value <= 1024, "16 to 1024 pixels"),
 )
-
-Selection = dict[str, tuple[ReleasePart, NDArray[np.int64]]]
 
 
 def ingest(config: IngestConfig) -> DatasetInfo:
@@ -123,7 +124,10 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
             name: part.leave_out_contempt() if config.without_contempt else np.ones(len(part), bool)
             for name, part in release.parts.items()
         }
-        splits, left_out = _divide(config, release, left)
+        own, left_out = _select(config, release, left)
+        sets = None if config.group == "none" else find_duplicates(own, folder)
+        splits = _divide(config, own, sets)
+        copies = None if sets is None else note_copies(splits, own, sets)
         total = sum(len(rows) for _, rows in splits.values())
         with tqdm(total=total, unit="face", desc="writing", disable=None) as bar:
             content = write_splits(folder, splits, bar.update)
@@ -142,12 +146,13 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
         content_hash=content,
         version=__version__,
         settings={
-            **settings_of(config, "val_fraction", "seed", "max_per_class"),
+            **settings_of(config, "val_fraction", "seed", "max_per_class", "group"),
             "left_out_by_cap": left_out,
             **settings_of(config, "without_contempt", "check"),
             "soft": soft,
         }
         | release.settings,
+        copies=copies,
     )
     info.write(folder)
     return info, matches, other_files
@@ -163,12 +168,21 @@ def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
         "labels",
         "allow_empty_classes",
     )
-    options = ReadOptions(scratch=scratch, progress=bars.new, **settings_of(config, *names))
+    group = None if config.group in _NO_COLUMN else config.group
+    options = ReadOptions(
+        scratch=scratch, progress=bars.new, group=group, **settings_of(config, *names)
+    )
     return read_release(config.release, config.sources, options)
 
 
 def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
     """Refuse a setting that does not apply to this release: it was given in error."""
+    columns = {name for part in release.parts.values() for name in part.extra}
+    if config.group not in {*_NO_COLUMN, *columns}:
+        raise ConfigError(
+            f"--group {config.group}: {release.name} has no such column"
+            f"{suggest(config.group, columns)}; give {', '.join(sorted(columns | _NO_COLUMN))}"
+        )
     unused = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
         "--allow-empty-classes": config.allow_empty_classes and release.name != "folder",
@@ -181,35 +195,46 @@ def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
             )
 
 
-def _divide(
+def _select(
     config: IngestConfig, release: RawRelease, left: Mapping[str, NDArray[np.bool_]]
 ) -> tuple[Selection, int]:
-    """Choose the rows of each split from those `left` in each part.
+    """Choose the rows of the release's own splits from those `left` in each part.
 
     Also returns how many rows the class cap left out.
     """
-    splits: Selection = {}
-    left_out = 0
+    rows = {name: np.flatnonzero(left[part]) for name, part in release.splits.items()}
     own = {name: release.parts[part] for name, part in release.splits.items()}
-    train = own.get("train")
-    if train is not None:
-        allowed = left[release.splits["train"]]
+    left_out = 0
+    if "train" in own:
+        train = own["train"]
         capped = cap_per_class(train.ids, train.expression, config.max_per_class, config.seed)
-        chosen = np.flatnonzero(capped & allowed)
-        left_out = int(allowed.sum()) - len(chosen)
-        for_validation = stratified_split(
-            [train.ids[row] for row in chosen.tolist()],
-            train.expression[chosen],
-            0 if "val" in own else config.val_fraction,
-            config.seed,
-        )
-        splits["train"] = train, chosen[~for_validation]
-        if for_validation.any():
-            splits["val"] = train, chosen[for_validation]
-    for name in ("val", "test"):
-        if name in own:
-            splits[name] = own[name], np.flatnonzero(left[release.splits[name]])
-    return splits, left_out
+        left_out = int((~capped[rows["train"]]).sum())
+        rows["train"] = rows["train"][capped[rows["train"]]]
+    return {name: (own[name], rows[name]) for name in SPLITS if name in own}, left_out
+
+
+def _divide(config: IngestConfig, own: Selection, sets: NDArray[np.int64] | None) -> Selection:
+    """Take the validation split from the training part where the release has none."""
+    if "train" not in own or "val" in own:
+        return own
+    train, rows = own["train"]
+    groups = None if sets is None else sets[: len(rows)]
+    if groups is not None and config.group not in _NO_COLUMN:
+        values = train.extra[config.group].take(pa.array(rows)).to_pylist()
+        groups = join_values(groups, values)
+    for_validation = stratified_split(
+        [train.ids[row] for row in rows.tolist()],
+        train.expression[rows],
+        config.val_fraction,
+        config.seed,
+        groups,
+    )
+    divided = {"train": rows[~for_validation]}
+    if for_validation.any():
+        divided["val"] = rows[for_validation]
+    return {name: (train, chosen) for name, chosen in divided.items()} | {
+        name: pair for name, pair in own.items() if name != "train"
+    }
 
 
 def _count(labels: NDArray[np.int8], without_contempt: bool) -> dict[str, int]:
@@ -276,6 +301,17 @@ def _print(
     left_out = info.settings["left_out_by_cap"]
     if left_out:
         console.print(f"left out by --max-per-class {config.max_per_class}: {left_out:,} faces")
+    turned = info.settings["turned"]
+    if turned:
+        console.print(f"turned upright by their EXIF orientation: {counted(turned, 'image')}")
+    for name, n in (info.copies or {}).items():
+        if n:
+            total = sum(info.counts[name].values())
+            earlier = " or ".join(SPLITS[: SPLITS.index(name)])
+            console.print(
+                f"duplicates: {n:,} of {total:,} {name} faces are also in {earlier}, exactly or "
+                "nearly; `affectnet train --leaks drop` leaves them out of training"
+            )
     if other_files:
         console.print(f"skipped: {other_files:,} files that belong to no part of the release")
     for match in matches:

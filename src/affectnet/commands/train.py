@@ -30,7 +30,7 @@ from affectnet.commands.train_settings import (
 from affectnet.config import TrainConfig, settings_of
 from affectnet.data.augment import Mixing
 from affectnet.data.datamodule import AffectDataModule
-from affectnet.data.store import DatasetInfo
+from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import RunError, Stopped
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
@@ -159,9 +159,10 @@ def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
         image_size=model.preprocessing.size,
         interpolation=model.preprocessing.interpolation,
         **settings_of(config, "batch_size", "workers", "sampler", "seed", "cache"),
-        **settings_of(config, "max_per_class", "without_contempt"),
+        **settings_of(config, "max_per_class", "without_contempt", "leaks"),
     )
     data.setup("fit")
+    _describe_leaks(data)
     if config.without_contempt:
         left_out = [
             f"{len(split) - len(data.rows(name, capped=False)):,} of {len(split):,} {name} faces"
@@ -169,6 +170,24 @@ def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
         ]
         print(f"seven classes: without contempt, which leaves out {' and '.join(left_out)}")
     return data
+
+
+def _describe_leaks(data: AffectDataModule) -> None:
+    """State how many faces of the training data the test split contains, and what becomes of them.
+
+    Raises `DataError` where they are to be left out and ingest did not search for them.
+    """
+    for name, split in data.splits.items():
+        if data.leaks == "keep" and split.copied_in(()) is None:
+            return
+        leaking = int(data.leaking(name).sum())
+        if leaking:
+            later = " or ".join(SPLITS[SPLITS.index(name) + 1 :])
+            action = "left out" if data.leaks == "drop" else "kept; --leaks drop leaves them out"
+            print(
+                f"duplicates: {leaking:,} of {len(split):,} {name} faces are also in {later}, "
+                f"exactly or nearly: {action}"
+            )
 
 
 def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModule) -> AffectModule:

@@ -392,7 +392,7 @@ def _unequal(counts: Mapping[str, int]) -> bool:
 
 
 def crop_settings(datasets: list[DatasetInfo]) -> dict[str, Any]:
-    """Margin and alignment of the datasets' faces, which prediction has to use too.
+    """Margin, alignment and side of the datasets' faces, which prediction has to use too.
 
     Raises:
         ConfigError: some faces are aligned and some are not.
@@ -403,8 +403,8 @@ def crop_settings(datasets: list[DatasetInfo]) -> dict[str, Any]:
             "some of the datasets have aligned faces and some do not, so prediction could match "
             "only one of them; ingest all of them with --align, or none"
         )
-    margins = {info.settings.get("margin") for info in datasets}
-    return {
-        "alignment": alignments.pop(),
-        "margin": margins.pop() if len(margins) == 1 else None,
-    }
+    same = {}
+    for name in ("margin", "face_size"):
+        values = {info.settings.get(name) for info in datasets}
+        same[name] = values.pop() if len(values) == 1 else None
+    return {"alignment": alignments.pop(), **same}

@@ -1,7 +1,7 @@
 """Faces cropped from images: a square around a box, or the eyes in fixed places.
 
-Ingest crops with one similarity transform (`crop_transform` or `alignment`, then `warp`), which
-also moves landmarks; prediction crops with `crop_face`.
+Ingest and prediction both crop with `crop_face`. Ingest also moves the landmarks, by the transform
+of the same crop (`crop_transform` or `alignment`).
 """
 
 import math
@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from affectnet.data.images import Pixels, resize
+from affectnet.data.images import INTERPOLATIONS, Pixels, resize
 from affectnet.errors import DataError
 
 ALIGNMENT: Final = "eyes"
@@ -31,6 +32,8 @@ chin, so the chin of a frontal face is near 0.92 and the hairline near the top e
 
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 _MAX_SIDES = 4.0
+_DIGITS = 3  # decimals of a pixel; hides rounding errors, which would add a row of pixels
+_GAP = 4.0  # a square is averaged down to no fewer than this many times the size before resizing
 
 
 class Box(NamedTuple):
@@ -79,38 +82,46 @@ def _check_box(box: Sequence[float], image: Pixels) -> Box:
 
 def crop_face(
     image: Pixels,
-    box: Box,
+    box: Sequence[float] | None,
     size: int,
     *,
     margin: float = DEFAULT_MARGIN,
-    landmarks: Landmarks | None = None,
+    landmarks: Sequence[Sequence[float] | NDArray[Any]] | None = None,
     alignment: str | None = None,
     interpolation: str = "bilinear",
+    face_size: int | None = None,
 ) -> Pixels:
     """Crop a face as a square and resize it as training does.
 
     The side is the box's longer side plus `margin` of it on either end; the centre is the box's.
-    Where the square leaves the image, the image's border is repeated.
+    Where the square leaves the image, the image's border is repeated. Fractions of a pixel count.
 
     Args:
         image: RGB (height, width, 3).
-        box: around the face.
+        box: around the face; it may extend beyond the image. Not used with an alignment.
         size: side of the result in pixels.
         margin: fraction of the longer side added on each side, above -0.5.
-        landmarks: needed for an alignment.
+        landmarks: needed for an alignment: the eye on the viewer's left, the other eye, and more
+            points that are not used, as of `Landmarks`.
         alignment: None, or `ALIGNMENT` ("eyes"): both eyes are moved to `LEFT_EYE` and `RIGHT_EYE`
             and the box is not used. (YuNet's points follow a tilt only in part where a face is
             small: 24 of 30 degrees for a face of 300 pixels, 4 of 30 for one of 100.)
         interpolation: of the resizing, as in `decode_image`.
+        face_size: side of the faces that ingest stored for training, where it cropped them. The
+            face is cropped at this size and then resized to `size`, as in training.
 
     Returns:
         uint8 (size, size, 3).
 
     Raises:
         DataError: the box has no area, lies outside the image or is many times larger, or
-            landmarks are needed and missing.
+            landmarks are needed and missing or cannot be used.
     """
-    box = _check_box(box, image)
+    if face_size is not None:
+        face = crop_face(
+            image, box, face_size, margin=margin, landmarks=landmarks, alignment=alignment
+        )
+        return resize(face, size, interpolation)
     if alignment is not None:
         if alignment != ALIGNMENT:
             raise DataError(f"alignment {alignment!r} is not known; upgrade affectnet")
@@ -119,27 +130,44 @@ def crop_face(
                 "this model needs faces aligned by their eyes, and a box does not say where they "
                 "are; let the faces be detected, or give faces that are aligned already"
             )
-        # YuNet's first point is the person's right eye, on the viewer's left.
         return align(image, landmarks[0], landmarks[1], size)
-    side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
-    centre = (box.x + box.width / 2, box.y + box.height / 2)
-    return resize(_square(image, centre, side), size, interpolation)
+    if box is None:
+        raise DataError("no box")
+    left, top, side = _square(image, box, margin)
+    return _resized_square(image, left, top, side, size, interpolation)
 
 
-def _square(image: Pixels, centre: tuple[float, float], side: int) -> Pixels:
-    """Crop a square, repeating the border where it leaves the image."""
+def _square(image: Pixels, box: Sequence[float], margin: float) -> tuple[float, float, float]:
+    """Return the left edge, the top edge and the side of the square to crop, in pixels."""
+    x, y, width, height = _check_box(box, image)
+    side = max(1.0, round(max(width, height) * (1 + 2 * margin), _DIGITS))
+    left, top = x + width / 2 - side / 2, y + height / 2 - side / 2
+    return round(left, _DIGITS), round(top, _DIGITS), side
+
+
+def _resized_square(
+    image: Pixels, left: float, top: float, side: float, size: int, interpolation: str
+) -> Pixels:
+    """Resize a square of the image, of which only the pixels inside count, with antialiasing."""
     height, width = image.shape[:2]
-    left, top = round(centre[0] - side / 2), round(centre[1] - side / 2)
-    right, bottom = left + side, top + side
-    # A centre just outside still needs one row of the image to repeat.
-    x0, x1 = min(max(left, 0), width - 1), max(min(right, width), 1)
-    y0, y1 = min(max(top, 0), height - 1), max(min(bottom, height), 1)
-    inner = image[y0:y1, x0:x1]
-    before, after = (max(0, -top), max(0, -left)), (max(0, bottom - y1), max(0, right - x1))
-    if any(before) or any(after):
-        pads = ((before[0], after[0]), (before[1], after[1]), (0, 0))
-        inner = np.pad(inner, pads, mode="edge")[:side, :side]
-    return np.ascontiguousarray(inner)
+    x0, y0 = min(max(math.floor(left), 0), width - 1), min(max(math.floor(top), 0), height - 1)
+    x1, y1 = min(max(math.ceil(left + side), 1), width), min(max(math.ceil(top + side), 1), height)
+    inner = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    left, top = left - x0, top - y0
+    factor = int(side / (_GAP * size))
+    if factor > 1:  # averaging whole pixels first saves time and, before the padding, memory
+        inner = inner.reduce(factor)
+        left, top, side = left / factor, top / factor, side / factor
+    pads = [
+        (max(0, math.ceil(-start)), max(0, math.ceil(start + side - length)))
+        for start, length in ((top, inner.height), (left, inner.width))
+    ]
+    if any(map(any, pads)):
+        inner = Image.fromarray(np.pad(np.asarray(inner), [*pads, (0, 0)], mode="edge"))
+    left, top = left + pads[1][0], top + pads[0][0]
+    right, bottom = min(left + side, inner.width), min(top + side, inner.height)
+    method = INTERPOLATIONS[interpolation]
+    return np.asarray(inner.resize((size, size), method, box=(left, top, right, bottom)))
 
 
 def shrink(image: Pixels, largest: int) -> Pixels:
@@ -224,30 +252,15 @@ def alignment(
 def crop_transform(
     image: Pixels, box: Sequence[float], margin: float, size: int
 ) -> NDArray[np.float64]:
-    """Return the transform, (2, 3), that crops a square around a box.
-
-    The side is the box's longer side plus `margin` of it on either end; the centre is the box's.
-
-    Args:
-        image: RGB (height, width, 3).
-        box: x, y, width and height in pixels; it may extend beyond the image.
-        margin: fraction of the longer side, above -0.5.
-        size: side of the result in pixels.
+    """Return the transform, (2, 3), from places in the image to places in the face of `crop_face`.
 
     Raises:
-        DataError: the box has no area, lies outside the image, or is many times larger.
+        DataError: as `crop_face`.
     """
-    x, y, w, h = _check_box(box, image)
-    side = max(1.0, max(w, h) * (1 + 2 * margin))
+    left, top, side = _square(image, box, margin)
     scale = size / side
-    left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
     # A pixel's own middle is half a pixel from its corner, before and after.
-    return np.array(
-        [
-            [scale, 0, (0.5 - left) * scale - 0.5],
-            [0, scale, (0.5 - top) * scale - 0.5],
-        ]
-    )
+    return np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
 
 
 def move_points(points: NDArray[Any], transform: NDArray[np.float64]) -> NDArray[np.float32]:

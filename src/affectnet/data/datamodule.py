@@ -26,6 +26,7 @@ from affectnet.seven import CONTEMPT
 from affectnet.threads import cores, ordered_map
 
 Cache = Literal["auto", "none", "ram", "device"]
+Leaks = Literal["keep", "drop"]
 
 AUTO_BYTES = 1_000_000_000
 """`auto` caches a split in memory if its decoded faces take less than this."""
@@ -180,6 +181,8 @@ class AffectDataModule(L.LightningDataModule):
         max_per_class: largest number of training images per class, the same ones every time.
         without_contempt: leave the faces of contempt out of training, validation and test, but not
             out of `loader`.
+        leaks: 'drop' leaves out of training the faces with a duplicate in `val` or `test`, and out
+            of validation those with one in `test`; 'keep' does not.
         device: for cache 'device' without a Trainer, whose device is used otherwise.
 
     Raises:
@@ -200,6 +203,7 @@ class AffectDataModule(L.LightningDataModule):
         cache: Cache = "auto",
         max_per_class: int | None = None,
         without_contempt: bool = False,
+        leaks: Leaks = "keep",
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -213,6 +217,7 @@ class AffectDataModule(L.LightningDataModule):
         self.cache = cache
         self.max_per_class = max_per_class
         self.without_contempt = without_contempt
+        self.leaks = leaks
         self.device = None if device is None else torch.device(device)
         self.splits: dict[str, Split] = {}
         """The splits opened so far, by name."""
@@ -233,6 +238,7 @@ class AffectDataModule(L.LightningDataModule):
                 raise ConfigError(f"the {name} is {value}; it must be at least {least}")
         check_choice("sampler", self.sampler, get_args(Sampling))
         check_choice("cache", self.cache, get_args(Cache))
+        check_choice("leaks", self.leaks, get_args(Leaks))
 
     def setup(self, stage: str | None = None) -> None:
         """Open the splits of a stage: 'fit', 'validate', 'test', or all where None."""
@@ -310,7 +316,23 @@ class AffectDataModule(L.LightningDataModule):
         used = cap_per_class(split.ids, split.expression, cap, self.seed)
         if self.without_contempt:
             used &= split.expression != CONTEMPT
+        if self.leaks == "drop":
+            used &= ~self.leaking(name)
         return np.flatnonzero(used)
+
+    def leaking(self, name: str) -> NDArray[np.bool_]:
+        """Return which rows of an open split have a duplicate in a later split, bool (n,).
+
+        Raises:
+            DataError: ingest did not search for duplicates.
+        """
+        copied = self.splits[name].copied_in(SPLITS[SPLITS.index(name) + 1 :])
+        if copied is None:
+            raise DataError(
+                f"{' or '.join(map(str, self.folders))} does not record which faces have "
+                "duplicates in its test split; ingest the release again, without --group none"
+            )
+        return copied
 
     def _cached(self, name: str, rows: NDArray[np.int64], reread: bool) -> Tensor | None:
         copies = self._processes_here()

@@ -8,7 +8,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from affectnet.data.orientation import exif_of_jpeg, turn
 from affectnet.errors import DataError, check_choice
 
 Pixels = NDArray[np.uint8]
@@ -36,8 +37,8 @@ _SCAN_BYTES: Final = 10
 """Length of the shortest header of a scan."""
 
 LARGE_PIXELS: Final = 16_000_000
-"""Only one thread at a time decodes an image with more pixels than this."""
-_large_lock = threading.RLock()
+"""`one_large_at_a_time` lets only one thread work on images with more pixels than this."""
+_large_lock = threading.Lock()
 
 INTERPOLATIONS: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -60,6 +61,17 @@ _CMYK: Final = ("CMYK", "YCCK")
 """Colour spaces left to Pillow, which reads in an Adobe marker whether they are inverted."""
 
 _ORIENTATION: Final = 0x0112
+_EXIF_MARKS: Final = (
+    b"eXIf",
+    b"EXIF",
+    b"exif",
+    b"tiff:Or",
+    b"irot",
+    b"imir",
+    b"\x12\x01",
+    b"\x01\x12",
+)
+"""Bytes without one of which no image, JPEGs aside, states an orientation."""
 _IMAGE_STARTS: Final = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"),
 )
@@ -78,19 +90,11 @@ _VIDEO_STARTS: Final = (
 # higher number, only repeats it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# Pillow allocates large images in blocks. The C library returns blocks of more than 32 MB to the
-# system at once; smaller ones stay with the thread, so that many threads keep a gigabyte.
-Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
-
 
 def decode_image(
-    data: bytes | memoryview,
-    size: int | None = None,
-    interpolation: str = "bilinear",
-    *,
-    upright: bool = False,
+    data: bytes | memoryview, size: int | None = None, interpolation: str = "bilinear"
 ) -> Pixels:
-    """Decode an encoded image to RGB.
+    """Decode an encoded image to RGB, upright: turned as its EXIF orientation says.
 
     libjpeg-turbo decodes plain JPEG, Pillow everything else. Grey images get three equal channels,
     transparency is dropped, 16 bits become 8, and only the first frame of an animation is read.
@@ -102,18 +106,21 @@ def decode_image(
             JPEG of four times the side or more is first decoded at a half, quarter
             or eighth of its size, never below twice the side, which costs a fraction of the time.
         interpolation: of the resizing, one of `INTERPOLATIONS`.
-        upright: rotate and flip a plain JPEG as its EXIF orientation says, as prediction does.
-            Datasets are read without. Images that Pillow decodes are always upright.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        DataError: the bytes are not an image, are cut short, or hold over 64 million pixels; with
-            `upright` also when `read_header` raises it.
+        DataError: the bytes are not an image, are cut short, or hold over 64 million pixels.
     """
-    turn = upright and read_header(data).orientation > 1
-    return _decode(data, size, interpolation, turn)
+    pixels = _decode_jpeg(data, 2 * size if size else 0)
+    if pixels is None:
+        try:
+            with _open(data) as image:
+                pixels = _pixels_of_pillow(image, in_place=True)
+        except Exception as error:
+            raise _refusal("decoded", error, data) from error
+    return pixels if size is None else resize(pixels, size, interpolation)
 
 
 def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "bilinear") -> None:
@@ -126,7 +133,8 @@ def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "
     """
     size = len(target)
     header = jpeg_header(data)
-    if header is not None and header[:2] == (size, size) and header[2] not in _CMYK:
+    plain = header is not None and header[:2] == (size, size) and header[2] not in _CMYK
+    if plain and orientation(data) == 1:
         _check_scans(data, size * size)
         try:
             simplejpeg.decode_jpeg(data, "RGB", buffer=target)
@@ -149,19 +157,8 @@ def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), method))
 
 
-def _decode(data: bytes | memoryview, size: int | None, interpolation: str, turn: bool) -> Pixels:
-    pixels = None if turn else _decode_jpeg(data, 2 * size if size else 0)
-    if pixels is None:
-        try:
-            with _open(data) as image, _one_large(image.width * image.height):
-                pixels = _pixels_of_pillow(image, in_place=True)
-        except Exception as error:
-            raise _refusal("decoded", error, data) from error
-    return pixels if size is None else resize(pixels, size, interpolation)
-
-
 def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
-    """Return RGB pixels, or None where Pillow has to decode.
+    """Return upright RGB pixels, or None where Pillow has to decode.
 
     Above 0, `min_side` lets the decoder shrink the image while both sides stay at least as long.
     """
@@ -174,13 +171,30 @@ def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
     if colours in _CMYK:
         return None
     try:
-        with _one_large(width * height):
-            pixels: Pixels = simplejpeg.decode_jpeg(
-                data, "RGB", min_height=min_side, min_width=min_side
-            )
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=min_side, min_width=min_side
+        )
     except ValueError:  # also mere warnings, such as stray bytes between markers
         return None
-    return pixels
+    return turn(pixels, orientation(data))
+
+
+def orientation(data: bytes | memoryview) -> int:
+    """Return the EXIF orientation of an encoded image, 1 (upright) to 8; 1 where it has none.
+
+    Takes 2 microseconds for a JPEG without EXIF data. Damaged EXIF data count as none.
+    """
+    exif = Image.Exif()
+    try:
+        if bytes(data[:2]) == b"\xff\xd8":
+            exif.load(exif_of_jpeg(data))
+        elif any(mark in bytes(data) for mark in _EXIF_MARKS):
+            with _open(data) as image:
+                exif = image.getexif()
+        stated = exif.get(_ORIENTATION, 1)
+    except Exception:  # Pillow's parsers raise exceptions of any class; decoding reports damage
+        return 1
+    return stated if stated in range(2, 9) else 1
 
 
 def _pixels_of_pillow(image: Image.Image, *, in_place: bool) -> Pixels:
@@ -207,9 +221,11 @@ def _pixels_of_pillow(image: Image.Image, *, in_place: bool) -> Pixels:
 def _open(data: bytes | memoryview) -> Image.Image:
     """Open with Pillow, which reads only the header; the size and the scans are checked.
 
-    Raises `DataError` for too many pixels or scans, and for HEIC without pillow-heif; Pillow's own
-    errors are of any class.
+    Raises `DataError` for no bytes, too many pixels or scans, and for HEIC without pillow-heif;
+    Pillow's own errors are of any class.
     """
+    if len(data) == 0:
+        raise DataError("the file is empty")
     heif = _iso_format(bytes(data[:200])) == "HEIF"
     if heif:
         try:
@@ -267,7 +283,7 @@ class ImageHeader(NamedTuple):
     width: int
     height: int
     orientation: int
-    """EXIF orientation, 1 to 8; 1 for formats other than JPEG, which Pillow rotates itself."""
+    """EXIF orientation, 1 to 8; 1 for formats other than JPEG, where Pillow turns the pixels."""
     grey: bool
     """Whether one channel is stored, besides transparency."""
 
@@ -279,17 +295,14 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
         DataError: the bytes are not an image, it has over 64 million pixels, or it is a JPEG with
             too many scans.
     """
-    if len(data) == 0:
-        raise DataError("the file is empty")
     try:
         with _open(data) as image:
             jpeg = data[:2] == b"\xff\xd8"
             kind, (width, height) = "JPEG" if jpeg else str(image.format), image.size
-            turn = image.getexif().get(_ORIENTATION, 1) if jpeg and "exif" in image.info else 1
             grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F")
     except Exception as error:
         raise _refusal("read", error, data) from error
-    return ImageHeader(kind, width, height, turn if turn in range(2, 9) else 1, grey)
+    return ImageHeader(kind, width, height, orientation(data) if jpeg else 1, grey)
 
 
 def jpeg_header(data: bytes | memoryview) -> tuple[int, int, str] | None:
@@ -405,20 +418,16 @@ def read_file(path: Path) -> bytes:
 
 
 @contextmanager
-def one_large_at_a_time(image: Any, above: int | None = None) -> Iterator[None]:
-    """Let only one thread at a time work on an encoded image of more than `above` pixels.
+def one_large_at_a_time(image: Any) -> Iterator[None]:
+    """Let only one thread at a time work on a large encoded image.
 
-    Above `LARGE_PIXELS` where None. Decoders take several times the memory of the pixels; eight
-    threads with 64 million pixels each would take 4 GB. Decoding itself waits in any case; callers
-    use this where they keep the pixels.
+    Decoders take several times the memory of the pixels; eight threads with 64 million pixels each
+    would take 4 GB. Raises `DataError` as `read_header` does.
     """
-    encoded = isinstance(image, bytes | bytearray | memoryview)
-    with _one_large(count_pixels(memoryview(image)) if encoded else 0, above):
+    header = read_header(image) if isinstance(image, bytes) else None
+    large = header is not None and header.width * header.height > LARGE_PIXELS
+    with _large_lock if large else nullcontext():
         yield
-
-
-def _one_large(pixels: int, above: int | None = None) -> AbstractContextManager[object]:
-    return _large_lock if pixels > (above or LARGE_PIXELS) else nullcontext()
 
 
 def as_pixels(image: Any) -> Pixels:
@@ -435,7 +444,7 @@ def as_pixels(image: Any) -> Pixels:
     """
     data = _encoded(image)
     if data is not None:
-        return decode_image(data, upright=True)
+        return decode_image(data)
     if isinstance(image, Image.Image):
         try:  # a lazy image is decoded only now
             return _pixels_of_pillow(image, in_place=False)
@@ -462,10 +471,10 @@ def as_face(image: Any, size: int, interpolation: str = "bilinear") -> tuple[Pix
     header = None if data is None else read_header(data)
     if data is not None and header is not None and header.format == "JPEG":
         # Resized while decoding, as in training; the header states the original size.
-        pixels = _decode(data, size, interpolation, header.orientation > 1)
+        pixels = decode_image(data, size, interpolation)
         width, height = header.width, header.height
         return (pixels, height, width) if header.orientation >= 5 else (pixels, width, height)
-    whole = as_pixels(image) if data is None else _decode(data, None, interpolation, False)
+    whole = as_pixels(image) if data is None else decode_image(data)
     return resize(whole, size, interpolation), whole.shape[1], whole.shape[0]
 
 

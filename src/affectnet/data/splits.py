@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,31 +16,73 @@ Sampling = Literal["natural", "balanced", "sqrt"]
 
 
 def stratified_split(
-    ids: Sequence[str], labels: NDArray[np.integer], fraction: float, seed: int
+    ids: Sequence[str],
+    labels: NDArray[np.integer],
+    fraction: float,
+    seed: int,
+    groups: NDArray[np.integer] | None = None,
 ) -> NDArray[np.bool_]:
-    """Choose the validation rows, the same fraction of every class.
+    """Choose the validation rows, the same fraction of every class, whole groups at a time.
 
-    The n rows of a class are sorted by sha256("SEED:ID") and the first round(n * fraction) are
-    taken (Python's `round`: halves go to the even number). The result depends only on the seed, the
-    ids and the labels, not on a random generator or the order of the rows.
+    Of the n rows of a class, round(n * fraction) are wanted (Python's `round`: halves go to the
+    even number). The groups are sorted by the smallest sha256("SEED:ID") of their rows; each is
+    taken if that brings the numbers of rows, summed over the classes, closer to those wanted. So
+    rows without a group are the first of their class. The result depends only on the seed, the ids,
+    the labels and the groups, not on a random generator or the order of the rows.
 
     Args:
         ids: n unique ids.
         labels: integer (n,); every value is a stratum, including -1 (missing).
         fraction: of validation rows, in [0, 1).
         seed: any integer.
+        groups: integer (n,), equal for rows that stay together; None where each row is its own.
 
     Returns:
         bool (n,), True where the row is for validation.
 
     Raises:
-        ConfigError: the fraction is not in [0, 1).
+        ConfigError: the fraction is not in [0, 1), or every group is too large for it.
     """
     if not 0 <= fraction < 1:
         raise ConfigError(
             f"the validation fraction is {fraction}; it must be at least 0 and below 1"
         )
-    return _first_of_each_class(ids, labels, seed, lambda n: round(n * fraction))
+    if groups is None:
+        return _first_of_each_class(ids, labels, seed, lambda n: round(n * fraction))
+    labels = np.asarray(labels)
+    classes, label = np.unique(labels, return_inverse=True)
+    wanted = [round(n * fraction) for n in np.bincount(label, minlength=len(classes)).tolist()]
+    any_wanted = any(wanted)
+    order = _hash_order(ids, seed)
+    _, first, group = np.unique(groups[order], return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[group]  # groups by their first row in this order
+    order = order[np.lexsort((label[order], place))]
+    place = np.sort(place)
+    # Runs of rows with one group and one class.
+    starts = np.flatnonzero(
+        np.diff(place, prepend=-1).astype(bool) | np.diff(label[order], prepend=-1).astype(bool)
+    )
+    runs = zip(
+        place[starts].tolist(),
+        label[order][starts].tolist(),
+        np.diff(starts, append=len(order)).tolist(),
+        strict=True,
+    )
+    taken = np.zeros(len(first), bool)
+    for number, parts in groupby(runs, key=itemgetter(0)):
+        counts = [(c, n) for _, c, n in parts]
+        if sum(abs(wanted[c] - n) - abs(wanted[c]) for c, n in counts) < 0:
+            taken[number] = True
+            for c, n in counts:
+                wanted[c] -= n
+    if any_wanted and not taken.any():
+        raise ConfigError(
+            f"each of the {len(first):,} groups is too large for a validation split of "
+            f"{fraction:.0%}; give a larger --val-fraction, or another --group"
+        )
+    chosen = np.zeros(len(ids), bool)
+    chosen[order] = taken[place]
+    return chosen
 
 
 def cap_per_class(
@@ -72,15 +116,20 @@ def _first_of_each_class(
     labels = np.asarray(labels)
     if len(ids) != len(labels):
         raise ValueError(f"{len(ids)} ids but {len(labels)} labels")
-    # 16 of the 32 bytes: enough that no two of a million ids share them.
-    keys = b"".join(sha256(f"{prefix}:{i}".encode()).digest()[:16] for i in ids)
-    words = np.frombuffer(keys, ">u8").reshape(len(ids), 2)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = _hash_order(ids, prefix)
     chosen = np.zeros(len(ids), bool)
     for label in np.unique(labels):
         stratum = order[labels[order] == label]
         chosen[stratum[: take(len(stratum))]] = True
     return chosen
+
+
+def _hash_order(ids: Sequence[str], prefix: int | str) -> NDArray[np.int64]:
+    """Return the rows sorted by sha256("PREFIX:ID")."""
+    # 16 of the 32 bytes: enough that no two of a million ids share them.
+    keys = b"".join(sha256(f"{prefix}:{i}".encode()).digest()[:16] for i in ids)
+    words = np.frombuffer(keys, ">u8").reshape(len(ids), 2)
+    return np.lexsort((words[:, 1], words[:, 0]))
 
 
 def class_weights(counts: NDArray[np.number]) -> NDArray[np.float64]:

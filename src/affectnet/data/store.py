@@ -36,6 +36,10 @@ SCHEMA: Final = pa.schema(
 )
 """Columns of a split. Only `id` and `image` are never null."""
 
+COPIES: Final = "copies_in"
+"""Further column: the other splits that contain a duplicate of the face, such as `train val`, or
+`none`; only where ingest searched for duplicates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Face:
@@ -188,6 +192,17 @@ class Split:
             )
         return result
 
+    def copied_in(self, splits: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Return which rows have a duplicate in one of some splits of the dataset, bool (n,).
+
+        None where ingest did not search for duplicates.
+        """
+        if COPIES not in self.schema.names:
+            return None
+        words = self.column(COPIES).to_pylist()
+        copied = {word: bool({*word.split()} & {*splits}) for word in set(words)}
+        return np.array([copied[word] for word in words], bool)
+
     def _numbers(self, name: str, missing: float) -> NDArray[Any]:
         column = self.column(name)
         filled = column.fill_null(pa.scalar(missing, column.type))
@@ -228,6 +243,12 @@ class JoinedSplit(Split):
         """The id of each row."""
         return [f"{part.path.parent.name}/{name}" for part in self.parts for name in part.ids]
 
+    def copied_in(self, splits: Sequence[str]) -> NDArray[np.bool_] | None:
+        """As of `Split`; None where ingest did not search in one of the datasets."""
+        found = [part.copied_in(splits) for part in self.parts]
+        known = [rows for rows in found if rows is not None]
+        return np.concatenate(known) if len(known) == len(found) else None
+
 
 def _binary_buffers(
     column: pa.LargeBinaryArray,
@@ -247,7 +268,8 @@ class DatasetInfo:
     `counts` is split -> expression name -> faces, with 'unlabelled' for faces without expression;
     `dropped` is reason -> rows; `content_hash` is a SHA-256 over ids, labels and image bytes that
     does not depend on the order or packing of the source; `settings` are those of ingest, such as
-    seed and validation fraction.
+    seed and validation fraction; `copies` is split -> its faces that have a
+    duplicate in an earlier split, None where ingest did not search for duplicates.
     """
 
     source: list[str]
@@ -257,6 +279,7 @@ class DatasetInfo:
     content_hash: str
     version: str
     settings: dict[str, Any] = field(default_factory=dict)
+    copies: dict[str, int] | None = None
 
     @property
     def without_contempt(self) -> bool:

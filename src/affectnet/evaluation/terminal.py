@@ -199,7 +199,7 @@ def _notes(metrics: dict[str, Any]) -> Text:
             + (" within each class" if protocol["stratified"] else "")
         )
     for name, block in metrics.get("slices", {}).items():
-        if worst := block["worst"]:
+        if (worst := block["worst"]) and name != "duplicates":
             lines.append(
                 f"Worst slice by {name}: {worst['slice']} ({worst['n']:,} faces), "
                 f"{worst['by']} {worst['value']:.3f}"

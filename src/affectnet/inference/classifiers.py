@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from affectnet.errors import ConfigError, WeightsError, printable, shown
 from affectnet.inference.onnx_file import refused_content
 from affectnet.models.model_config import TARGETS, incomplete, parse_config
-from affectnet.models.prior import corrected
+from affectnet.models.prior import corrected, mean_of_logits
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
 
@@ -40,6 +40,8 @@ class ClassifierLike(Protocol):
         margin: fraction of the face box added on each side; None where it is not specified.
         alignment: how its faces are aligned; None where they are not.
         interpolation: how its faces are resized.
+        face_size: side in pixels at which faces are cropped before they are resized to `size`;
+            None where they are cropped at `size`.
     """
 
     classes: tuple[str, ...]
@@ -48,6 +50,7 @@ class ClassifierLike(Protocol):
     margin: float | None
     alignment: str | None
     interpolation: str
+    face_size: int | None
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
@@ -64,13 +67,13 @@ class _Wrapped:
         self.margin = classifier.margin
         self.alignment = classifier.alignment
         self.interpolation = classifier.interpolation
+        self.face_size = classifier.face_size
 
 
 class Mirrored(_Wrapped):
     """A classifier that returns the mean of the outputs for a face and for its mirror image.
 
-    It is more accurate and takes twice the time. The result is that of `affectnet evaluate --flip`
-    where there is no temperature; a temperature is applied here before the mean and there after it.
+    It is more accurate and takes twice the time. The result is that of `affectnet evaluate --flip`.
     """
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
@@ -78,7 +81,9 @@ class Mirrored(_Wrapped):
         plain = self._classifier(crops)
         mirrored = self._classifier(np.ascontiguousarray(crops[:, :, ::-1]))
         return ModelOutput(
-            *((a + b) * np.float32(0.5) for a, b in zip(plain, mirrored, strict=True))
+            mean_of_logits(plain.probabilities, mirrored.probabilities).astype(np.float32),
+            (plain.valence + mirrored.valence) / np.float32(2),
+            (plain.arousal + mirrored.arousal) / np.float32(2),
         )
 
 
@@ -176,6 +181,7 @@ class OnnxClassifier:
         self.margin = prep.margin
         self.alignment = prep.alignment
         self.interpolation = prep.interpolation
+        self.face_size = prep.face_size
         self._mean = np.array(prep.mean, np.float32)
         self._std = np.array(prep.std, np.float32)
 

@@ -131,6 +131,7 @@ class Pipeline:
             size=size,
             margin=self.margin,
             interpolation=self.classifier.interpolation,
+            face_size=self.classifier.face_size,
         )
         for crop, face in zip(crops, candidates, strict=True):
             points, alignment = face.landmarks, self.classifier.alignment

@@ -36,6 +36,7 @@ class TorchClassifier:
         self.margin = prep.margin
         self.alignment = prep.alignment
         self.interpolation = prep.interpolation
+        self.face_size = prep.face_size
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one pass; raises as `checked`."""

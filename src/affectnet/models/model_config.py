@@ -44,8 +44,9 @@ class Preprocessing:
     `interpolation`, scaled to [0, 1], and normalised by `mean` and `std`. `crop_pct` is 1.0: the
     border that ImageNet evaluation cuts off would be chin and brow here.
 
-    `margin` (fraction of the face box added on each side when a detector cropped the face) and
-    `alignment` (how the face was turned upright) are None where the data was already cropped.
+    `margin` (fraction of the face box added on each side when a detector cropped the face),
+    `alignment` (how the face was turned upright) and `face_size` (side of the faces that ingest
+    cropped, which training resized to `size`) are None where the data was already cropped.
     """
 
     size: int
@@ -55,6 +56,7 @@ class Preprocessing:
     crop_pct: float = 1.0
     margin: float | None = None
     alignment: str | None = None
+    face_size: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The entry `preprocessing` of `config.json`."""

@@ -140,6 +140,22 @@ def corrected(probabilities: npt.ArrayLike, ratios: Floats) -> Floats:
     return result
 
 
+def mean_of_logits(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
+    """Probabilities (n, K) of the mean of two logits, from the probabilities of each.
+
+    This is the mean for a face and its mirror image. Unlike a mean of probabilities, it is the same
+    before and after a temperature, a correction for class fractions, or a class that is left out.
+
+    >>> mean_of_logits([[0.9, 0.1]], [[0.1, 0.9]]).round(4).tolist()
+    [[0.5, 0.5]]
+    """
+    tiny = np.finfo(np.float64).tiny
+    first, second = (np.maximum(np.asarray(p, np.float64), tiny) for p in (first, second))
+    mean = np.sqrt(first) * np.sqrt(second)
+    result: Floats = mean / mean.sum(axis=1, keepdims=True)
+    return result
+
+
 def after_correction(prior: Fractions | None, ratios: Floats) -> Fractions:
     """The class fractions that probabilities assume after `corrected`, (K,)."""
     if prior is None:

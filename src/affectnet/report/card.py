@@ -279,7 +279,8 @@ def _agreement(run: EvaluatedRun) -> str:
 
 
 def _slices_sentence(results: Sequence[dict[str, Any]]) -> str:
-    columns = ", ".join(dict.fromkeys(name for result in results for name in result["slices"]))
+    names = [name for result in results for name in result["slices"] if name != "duplicates"]
+    columns = ", ".join(dict.fromkeys(names))
     measured = f"was measured only by these columns: {columns}; anything else was not measured"
     return measured if columns else "was not measured"
 

@@ -186,6 +186,8 @@ def card_findings(metrics: dict[str, Any]) -> list[str]:
         if mistakes:
             sentences.append(f"Most frequent errors: {', '.join(mistakes)}.")
     for column, found in mapping_of(metrics, "slices").items():
+        if column == "duplicates":  # its table states both
+            continue
         if slice_ := found.get("worst"):
             sentences.append(
                 f"By {column}, the worst slice is {slice_['slice']}: {slice_['by']} "

@@ -193,9 +193,26 @@ def _score_table(
     lower = lower_columns(columns)
     if len({run.classes for run in runs}) == 1:  # seven classes are easier than eight
         rows = mark_best(rows, lower)
+    rows += _rows_without_duplicates(runs, columns)
     if baselines:
         rows += _baseline_rows(runs, columns)
     return Table(title, "run", tuple(columns.values()), tuple(rows), lower)
+
+
+def _rows_without_duplicates(
+    runs: Sequence[EvaluatedRun], columns: Mapping[Keys, str]
+) -> list[Row]:
+    """The scores of each run on the faces without a duplicate in an earlier split, if known."""
+    rows = []
+    for run in runs:
+        slices = mapping_of(mapping_of(run.metrics, "slices"), "duplicates").get("slices") or []
+        for block in slices:
+            cells = tuple(score_cell(block, keys) for keys in columns)
+            if str(block["slice"]).startswith("not in") and any(c.value is not None for c in cells):
+                cells = tuple(Cell(DASH) if c.value is None else c for c in cells)
+                note = f"the {block['n']:,} faces {block['slice']}"
+                rows.append(Row(f"{run.name} without duplicates", cells, note, "baseline"))
+    return rows
 
 
 def _baseline_rows(runs: Sequence[EvaluatedRun], columns: Mapping[Keys, str]) -> list[Row]:

@@ -19,7 +19,7 @@ from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import untrained_note
-from affectnet.models.prior import corrected, log_ratios, target_prior
+from affectnet.models.prior import corrected, log_ratios, mean_of_logits, target_prior
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
 from affectnet.training.trainer import ctrl_c_raises, device_settings, quiet_lightning
@@ -177,7 +177,7 @@ def forward_split(
         model: backbone and heads.
         data: dataset folder.
         split: train, val or test.
-        flip: take the mean of each face and its mirror image.
+        flip: take the mean of each face and its mirror image: of logits, valence and arousal.
         batch_size: faces per forward pass.
         workers: loader processes; chosen automatically if None.
         accelerator: auto, cpu or gpu.
@@ -202,7 +202,8 @@ def forward_split(
             mirrored = predict(model, module.loader(split), **trainer)
         finally:
             hook.remove()
-        rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows}
+        both = mean_of_logits(rows["probabilities"], mirrored["probabilities"])
+        rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows} | {"probabilities": both}
     return faces, rows
 
 

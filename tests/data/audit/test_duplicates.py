@@ -1,7 +1,4 @@
-"""Planted duplicates are found within and across splits; distinct faces are not reported.
-
-The search for near hashes is compared with brute force.
-"""
+"""Planted duplicates are found within and across splits; distinct faces are not reported."""
 
 import io
 import tarfile
@@ -10,19 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import write_faces
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from affectnet.data.audit.duplicates import (
-    RADIUS,
-    DuplicateGroup,
-    distance,
-    find_duplicates,
-    hashes,
-    likeness,
-    near_pairs,
-)
+from affectnet.data.audit.duplicates import DuplicateGroup, find_duplicates
 from affectnet.data.audit.scan import DatasetRows, scan_images
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import Face, Split
@@ -163,80 +150,3 @@ def test_the_scan_reads_format_size_and_colour(tmp_path: Path) -> None:
     assert set(scan.width.tolist()) == {30}
     assert set(scan.height.tolist()) == {40}
     assert scan.size.tolist() == [len(image) for image in images]
-
-
-def test_likeness_is_one_for_equals_and_ignores_light() -> None:
-    rng = np.random.default_rng(0)
-    some = rng.integers(0, 200, (5, 32, 32), dtype=np.uint8)
-    assert likeness(some, some) == pytest.approx(np.ones(5), abs=1e-5)
-    assert likeness(some, some + 40) == pytest.approx(np.ones(5), abs=1e-5)
-    assert np.abs(likeness(some, some[::-1])[[0, 1, 3, 4]]).max() < 0.2
-
-
-def all_pairs(values: np.ndarray, radius: int) -> set[tuple[int, int]]:
-    return {
-        (i, j)
-        for i in range(len(values))
-        for j in range(i + 1, len(values))
-        if bin(int(values[i]) ^ int(values[j])).count("1") <= radius
-    }
-
-
-def found(values: np.ndarray, radius: int = RADIUS) -> set[tuple[int, int]]:
-    return {
-        (min(i, j), max(i, j))
-        for left, right in near_pairs(values, radius)
-        for i, j in zip(left.tolist(), right.tolist(), strict=True)
-    }
-
-
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1), st.integers(0, 2**64 - 1))
-def test_distance_counts_the_bits_that_differ(values: list[int], other: int) -> None:
-    given_ = np.array(values, np.uint64)
-    expected = [bin(value ^ other).count("1") for value in values]
-    assert distance(given_, np.full(len(values), other, np.uint64)).tolist() == expected
-
-
-@pytest.mark.parametrize("radius", [0, 3, 7])
-def test_the_search_finds_all_pairs_within_the_radius_and_no_others(radius: int) -> None:
-    rng = np.random.default_rng(radius)
-    seeds = rng.integers(0, 2**64, 60, dtype=np.uint64)
-    values = [*seeds.tolist()]
-    for seed in seeds.tolist():
-        for flips in range(0, 11):
-            bits = rng.choice(64, flips, replace=False)
-            values.append(seed ^ sum(1 << int(bit) for bit in bits))
-    shuffled = rng.permutation(np.array(values, np.uint64))
-    expected = all_pairs(shuffled, radius)
-    assert len(expected) >= 60
-    assert found(shuffled, radius) == expected
-
-
-@given(st.lists(st.sampled_from([0, 1, 3, 2**16, 2**63, 2**64 - 1, 2**64 - 2]), max_size=12))
-def test_the_search_accepts_equal_few_and_no_hashes(values: list[int]) -> None:
-    given_ = np.array(values, np.uint64)
-    assert found(given_) == all_pairs(given_, RADIUS)
-
-
-def test_a_radius_that_the_search_does_not_cover_is_refused() -> None:
-    with pytest.raises(ValueError, match="complete up to 7"):
-        next(near_pairs(np.zeros(2, np.uint64), 8))
-
-
-def test_hashes_ignore_brightness_and_distinguish_images() -> None:
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(40, 200, (50, 6, 6))
-    faces = np.kron(coarse, np.ones((6, 6), int))[:, 2:34, 2:34].astype(np.uint8)
-    both = hashes(np.concatenate([faces, faces + 30]))
-    assert distance(both[:50], both[50:]).max() <= 1
-    apart = distance(np.repeat(both[:50], 50), np.tile(both[:50], 50)).reshape(50, 50)
-    assert apart[~np.eye(50, dtype=bool)].min() > RADIUS
-
-
-def test_each_bit_halves_a_large_dataset() -> None:
-    rng = np.random.default_rng(1)
-    pattern = rng.integers(0, 100, (32, 32))
-    faces = (pattern + rng.integers(0, 100, (2000, 32, 32))).astype(np.uint8)
-    values = hashes(faces)
-    bits = np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1)
-    assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.02

@@ -70,7 +70,7 @@ def _png(pixels) -> bytes:
 def test_validation_is_the_test_split(kit):
     rows = [row(f"1/{i}.png", label=i % 8) for i in range(16)]
     files = {"lists/validation.csv": "\n".join([HEADER, row("1/0.png", label=3)])}
-    out, info = kit.ingest(source(kit, rows, files=files), val_fraction=0.5)
+    out, info = kit.ingest(source(kit, rows, files=files), val_fraction=0.5, group="none")
     assert sum(info.counts["train"].values()) == sum(info.counts["val"].values()) == 8
     assert kit.rows(out, "test")["1/0.png"].expression == 3
     assert info.settings["margin"] == 0.1

@@ -159,7 +159,7 @@ KINDS = {
     "optimised": jpeg(optimize=True),
     "restarts": jpeg(restart_marker_rows=1),
     "comment": jpeg(comment=b"\xff\xd9 no end" * 50),
-    "exif": jpeg(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(300)),
+    "profile": jpeg(icc_profile=bytes(300)),
     "4:2:0": jpeg(subsampling=2),
     "4:4:4": jpeg(subsampling=0),
 }
@@ -200,7 +200,9 @@ def test_other_formats_and_sizes_need_decoding():
     twice = KINDS["plain"][:frame] + KINDS["plain"][frame : frame + 19] * 2
     twice += KINDS["plain"][frame + 19 :]
     no_frame = KINDS["plain"][:frame] + KINDS["plain"][frame + 19 :]
+    exif = jpeg(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(300))  # may have to be turned
     bad = [
+        exif,
         png.getvalue(),
         bytes(huge),
         bytes(empty),
@@ -213,7 +215,7 @@ def test_other_formats_and_sizes_need_decoding():
 
 
 def test_every_cut_is_detected():
-    whole = KINDS["exif"]
+    whole = KINDS["profile"]
     assert not any(sound(*(whole[:cut] for cut in range(len(whole)))))
 
 

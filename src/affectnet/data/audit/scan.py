@@ -8,26 +8,15 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from affectnet.data.audit.counts import PublishedRelease
 from affectnet.data.audit.findings import Finding, Topic, percentage
-from affectnet.data.images import (
-    decode_image,
-    jpeg_header,
-    one_large_at_a_time,
-    read_header,
-)
+from affectnet.data.duplicate_search import THUMBNAIL, are_plain, thumbnail
+from affectnet.data.images import decode_image, jpeg_header, orientation, read_header
 from affectnet.data.store import Split
 from affectnet.errors import DataError, counted, megabytes
 from affectnet.threads import ordered_map
-
-THUMBNAIL = 32
-"""Side of the grey thumbnail from which duplicates are found."""
-
-PLAIN = 3.0
-"""Standard deviation of a thumbnail's grey values below which an image is plain."""
 
 _ROWS_AT_ONCE = 128
 
@@ -102,6 +91,7 @@ class Scan:
         size: encoded bytes.
         grey: whether all pixels are grey.
         stored_grey: whether the file has one channel.
+        turned: whether an EXIF orientation says to turn the stored pixels.
         file_hash: 16 bytes, of the encoded bytes.
         pixel_hash: 16 bytes, of the decoded pixels and their size.
         thumbnail: grey, uint8 (n, 32, 32).
@@ -114,6 +104,7 @@ class Scan:
     size: NDArray[np.int64]
     grey: NDArray[np.bool_]
     stored_grey: NDArray[np.bool_]
+    turned: NDArray[np.bool_]
     file_hash: NDArray[np.void]
     pixel_hash: NDArray[np.void]
     thumbnail: NDArray[np.uint8]
@@ -128,11 +119,7 @@ class Scan:
     @property
     def plain(self) -> NDArray[np.bool_]:
         """Whether the image of each row is one even tone, or nearly."""
-        flat = self.thumbnail.reshape(len(self.thumbnail), -1)
-        spread = np.empty(len(flat), np.float32)
-        for start in range(0, len(flat), 8192):
-            spread[start : start + 8192] = flat[start : start + 8192].std(axis=1, dtype=np.float32)
-        return self.readable & (spread < PLAIN)
+        return self.readable & are_plain(self.thumbnail)
 
 
 def scan_images(splits: Mapping[str, AnySplit]) -> Scan:
@@ -147,6 +134,7 @@ def scan_images(splits: Mapping[str, AnySplit]) -> Scan:
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),
         np.zeros(n, np.int64),
+        np.zeros(n, bool),
         np.zeros(n, bool),
         np.zeros(n, bool),
         np.zeros(n, "V16"),
@@ -164,9 +152,7 @@ def scan_images(splits: Mapping[str, AnySplit]) -> Scan:
         split, start, row = job
         rows = range(start, min(start + _ROWS_AT_ONCE, len(split)))
         for place, within in enumerate(rows, start=row):
-            data = split.image_bytes(within)
-            with one_large_at_a_time(data):
-                _scan_image(data, scan, place)
+            _scan_image(split.image_bytes(within), scan, place)
         return len(rows)
 
     with tqdm(total=n, desc="scanning images", unit=" faces", disable=None, leave=False) as bar:
@@ -188,11 +174,8 @@ def _scan_image(data: memoryview, scan: Scan, row: int) -> None:
     scan.pixel_hash[row] = _digest(pixels.data, pixels.shape)
     scan.grey[row] = stored_grey or _is_grey(pixels)
     scan.stored_grey[row] = stored_grey
-    small = Image.fromarray(pixels)
-    # Averaging whole pixels first makes the next two steps cheap.
-    small = small.reduce(max(1, min(small.size) // (2 * THUMBNAIL))).convert("L")
-    small = small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    scan.thumbnail[row] = np.asarray(small)
+    scan.turned[row] = orientation(data) > 1
+    scan.thumbnail[row] = thumbnail(data)
     scan.kind[row] = kind
 
 
@@ -232,6 +215,7 @@ class ImageSummary:
         sizes: (width, height) in pixels -> images, most frequent first.
         grey: images with only grey pixels.
         stored_grey: images with one channel.
+        turned: images that an EXIF orientation says to turn.
         total_bytes: encoded.
         median_bytes: of one image.
         largest_bytes: of one image.
@@ -244,6 +228,7 @@ class ImageSummary:
     sizes: dict[tuple[int, int], int]
     grey: int
     stored_grey: int
+    turned: int
     total_bytes: int
     median_bytes: int
     largest_bytes: int
@@ -261,6 +246,7 @@ def summarise_images(scan: Scan) -> ImageSummary:
         dict(sizes.most_common()),
         int(scan.grey.sum()),
         int(scan.stored_grey.sum()),
+        int(scan.turned.sum()),
         int(scan.size.sum()),
         int(np.median(scan.size)) if len(good) else 0,
         int(scan.size.max(initial=0)),
@@ -277,6 +263,12 @@ def judge_images(images: ImageSummary, release: PublishedRelease | None) -> Iter
     if images.plain:
         yield TOPIC.warning(
             f"{counted(len(images.plain), 'image')} of one even tone, which show no face"
+        )
+    if images.turned:
+        yield TOPIC.warning(
+            f"{counted(images.turned, 'image')} not stored upright (EXIF orientation): affectnet "
+            "turns them, but their landmarks are in stored pixels, and earlier versions trained on "
+            "them unturned; ingest the release again, which stores them upright"
         )
     readable = sum(images.sizes.values())
     if release and (side := release.side):

@@ -21,8 +21,9 @@ _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _FRAMES = np.zeros(256, bool)
 _FRAMES[[0xC0, 0xC1, 0xC2]] = True  # baseline, extended and progressive, Huffman-coded
 _SKIPPED = np.zeros(256, bool)
-_SKIPPED[[0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)]] = True
-"""Tables, restart interval, comments and application data: skipped by their length."""
+_SKIPPED[[0xC4, 0xDB, 0xDD, 0xFE, 0xE0, *range(0xE2, 0xF0)]] = True
+"""Tables, restart interval, comments and application data, skipped by their length; EXIF data
+(0xE1) may state an orientation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _as_npy(array: NDArray[np.generic]) -> bytes:
 def have_sound_headers(
     data: memoryview, starts: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Find the images that are JPEGs with a sound header and their end marker.
+    """Find the images that are JPEGs without EXIF data, with a sound header and their end marker.
 
     A header is sound when its segments follow one another by their lengths up to the first scan,
     with one frame header that gives 1, 3 or 4 components and a size of 1 to 64 million pixels.

@@ -5,8 +5,11 @@ decode the images while the source is being read; the result does not depend on 
 """
 
 import hashlib
+import io
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -14,16 +17,24 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 from affectnet.data.crop import (
     ALIGNMENT,
     alignment,
+    crop_face,
     crop_transform,
     eye_centres,
     move_points,
-    warp,
 )
-from affectnet.data.images import Pixels, decode_image, is_complete_jpeg, one_large_at_a_time
+from affectnet.data.images import (
+    Pixels,
+    count_pixels,
+    decode_image,
+    is_complete_jpeg,
+    orientation,
+)
+from affectnet.data.orientation import upright_annotations
 from affectnet.data.readers.annotations import Bad, as_unicode, is_plain_text
 from affectnet.data.readers.archive import FileImages, ImageStore, Progress, Spool, read_member
 from affectnet.data.readers.release_part import (
@@ -50,7 +61,7 @@ _FACES_AHEAD = 256
 _BYTES_AHEAD = 64 << 20
 _BYTES_PER_TASK = 1 << 20
 _ROWS_AT_ONCE = 16
-_QUALITY = 95
+_QUALITY, _TURNED_QUALITY = 95, 100
 _FILES, _SPOOL = 0, 1  # the first two image stores of every engine
 
 
@@ -84,7 +95,8 @@ class ReadOptions:
     that is added on each side where faces are cropped; `face_size` the side in pixels of faces that
     are cropped or aligned; `align` places the eyes at fixed positions; `class_order` states what
     labels mean (see `Classes`); `labels` how votes become labels (see `read_ferplus`);
-    `allow_empty_classes` whether a class folder may be without images (see `read_folder`).
+    `allow_empty_classes` whether a class folder may be without images (see `read_folder`);
+    `group` is a further column to read, of releases that may have any column.
     """
 
     scratch: Path
@@ -96,6 +108,7 @@ class ReadOptions:
     class_order: tuple[str, ...] = ()
     labels: Labels = "majority"
     allow_empty_classes: bool = False
+    group: str | None = None
 
     def settings(self, cropped: bool) -> dict[str, Any]:
         """Return what `dataset.json` records; `cropped` states that the images are faces already.
@@ -116,22 +129,23 @@ class ReadOptions:
         Raises:
             Bad: there are no landmarks or no box, or they cannot be used.
         """
-        points, box = face.landmarks, face.box
+        points, box, size = face.landmarks, face.box, self.face_size
         try:
             if self.align:
                 if points is None:
                     raise DataError("no landmarks")
-                transform = alignment(pixels, *eye_centres(points), self.face_size)
+                eyes = eye_centres(points)
+                transform = alignment(pixels, *eyes, size)
+                crop = crop_face(pixels, None, size, landmarks=eyes, alignment=ALIGNMENT)
             else:
                 if box is None:
                     raise DataError("no box")
-                transform = crop_transform(pixels, box, self.margin, self.face_size)
+                transform = crop_transform(pixels, box, self.margin, size)
+                crop = crop_face(pixels, box, size, margin=self.margin)
         except DataError as error:
             raise Bad(Reason.NO_EYES if self.align else Reason.BAD_BOX, str(error)) from error
         moved = None if points is None else move_points(points, transform)
-        aligned = np.ascontiguousarray(warp(pixels, transform, self.face_size))
-        encoded: bytes = simplejpeg.encode_jpeg(aligned, _QUALITY, "RGB", colorsubsampling="444")
-        return encoded, moved
+        return _as_jpeg(crop, _QUALITY), moved
 
 
 ImageRow = tuple[int, FaceTable, int]
@@ -155,6 +169,17 @@ class _Checked(NamedTuple):
     size: int = 0
     digest: bytes = b""
     landmarks: Points | None = None
+    turned: bool = False
+
+
+class Edited(NamedTuple):
+    """An image that is stored in another form than in the source."""
+
+    data: bytes
+    landmarks: Points | None
+    orientation: int
+    upright: tuple[int, int]
+    """Width and height of the image, turned as its EXIF orientation says."""
 
 
 class Engine:
@@ -175,6 +200,7 @@ class Engine:
         self._edit = options.edit if options.align or not cropped else None
         self._only_header = options.check == "header"
         self._columns = columns
+        self._one_large = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +229,8 @@ class Engine:
                 row = table.admit(face.id, checked.digest, face.soft, face.extra)
                 if row is not None:
                     table.rows[row] = self._row(face, checked)
+                    if checked.turned:
+                        table.turned.add(row)
 
     def _row(self, face: FaceRecord, checked: _Checked) -> tuple[float, ...]:
         """Store the image and the landmarks of a face; return its row in `FaceTable.rows`."""
@@ -227,11 +255,15 @@ class Engine:
 
     def check_images(self, groups: Iterable[BlockImages]) -> None:
         """Decode images of blocks of files; release each block once that is done."""
-        for group, faults in ordered_map(
+        for group, found in ordered_map(
             self._check_group, groups, cores(), HELD, lambda group: group.last
         ):
-            for table, row, fault in faults:
-                table.fault(row, *fault)
+            for table, row, result in found:
+                if isinstance(result, Edited):
+                    image = _SPOOL, self._spool.append(result.data), len(result.data)
+                    table.turn(row, image, result.orientation, result.upright)
+                else:
+                    table.fault(row, *result)
             if group.last:
                 group.block.release()
 
@@ -253,20 +285,25 @@ class Engine:
             for part, table in self.tables.items()
             if table.index
         }
-        settings = self._settings | settings
+        turned = sum(part.turned for part in parts.values())
+        settings = self._settings | {"turned": turned} | settings
         return RawRelease(name, parts, splits, self.sources, self.landmarks, other_files, settings)
 
     def _check_group(
         self, group: BlockImages
-    ) -> tuple[BlockImages, list[tuple[FaceTable, int, Fault]]]:
-        block, faults = group.block, []
+    ) -> tuple[BlockImages, list[tuple[FaceTable, int, Fault | Edited]]]:
+        block = group.block
+        found: list[tuple[FaceTable, int, Fault | Edited]] = []
         for i, table, row in group.images:
             start = block.starts[i]
             try:
-                self._decode(block.data[start : start + block.sizes[i]])
+                edited = self._decode(block.data[start : start + block.sizes[i]])
             except Bad as bad:
-                faults.append((table, row, bad.fault))
-        return group, faults
+                found.append((table, row, bad.fault))
+                continue
+            if edited is not None:
+                found.append((table, row, edited))
+        return group, found
 
     def _check_face(self, face: FaceRecord | Dropped) -> _Checked:
         """Read and check one image, and crop or align it if required."""
@@ -278,19 +315,24 @@ class Engine:
         edited = None
         try:
             data = _read_image(face.image)
-            if self._edit or not (self._only_header and is_complete_jpeg(memoryview(data))):
+            sound = self._only_header and is_complete_jpeg(memoryview(data))
+            if self._edit or not sound or orientation(data) > 1:
                 edited = self._decode(memoryview(data), face)
         except Bad as bad:
             return _Checked(face, bad.fault)
-        as_read = (None if isinstance(face.image, Path) else data), face.landmarks
-        stored, points = edited or as_read
-        size = len(data if stored is None else stored)
-        return _Checked(face, None, stored, size, _digest(face, data), points)
+        digest = _digest(face, data)
+        if edited is None:
+            stored = None if isinstance(face.image, Path) else data
+            return _Checked(face, None, stored, len(data), digest, face.landmarks)
+        new, points, turned, _ = edited
+        return _Checked(face, None, new, len(new), digest, points, turned > 1)
 
-    def _decode(
-        self, data: memoryview, face: FaceRecord | None = None
-    ) -> tuple[bytes, Points | None] | None:
-        """Decode an image; return its face as `ReadOptions.edit` does, if that is required.
+    def _decode(self, data: memoryview, face: FaceRecord | None = None) -> Edited | None:
+        """Decode an image; return its face as it has to be stored, None if that is as it is.
+
+        Faces are cropped or aligned if that is required, and images with an EXIF orientation are
+        turned upright, with the landmarks and the box of the face: as a JPEG of quality 100, or as
+        a PNG where the image is not a JPEG.
 
         Raises:
             Bad: it does not decode, or the face cannot be used.
@@ -298,14 +340,24 @@ class Engine:
         if not len(data):
             raise Bad(Reason.UNDECODABLE, "an empty file")
         # Large images take a few hundred megabytes each: one at a time.
-        with one_large_at_a_time(data, _LARGE):
+        with self._one_large if count_pixels(data) > _LARGE else nullcontext():
             try:
                 pixels = decode_image(data)
             except DataError as error:
                 detail = str(error).removeprefix("the image cannot be decoded: ")
                 reason = Reason.TRUNCATED if _ends_early(data) else Reason.UNDECODABLE
                 raise Bad(reason, detail) from error
-            return self._edit(pixels, face) if self._edit and face else None
+            turned, upright = orientation(data), (pixels.shape[1], pixels.shape[0])
+            points = None
+            if face is not None:
+                points, box = upright_annotations(face.landmarks, face.box, turned, upright)
+                if self._edit:
+                    face = replace(face, landmarks=points, box=box)
+                    return Edited(*self._edit(pixels, face), turned, upright)
+            if turned == 1:
+                return None
+            encode = _as_jpeg if bytes(data[:2]) == b"\xff\xd8" else _as_png
+            return Edited(encode(pixels), points, turned, upright)
 
 
 def split_block(block: FileBlock, images: Sequence[ImageRow]) -> Iterator[BlockImages]:
@@ -352,6 +404,20 @@ def _stored_faces(part: ReleasePart, progress: Progress) -> Iterator[FaceRecord]
                 float(part.arousal[row]),
                 None if absent[i] else landmarks[i].reshape(N_LANDMARKS, 2),
             )
+
+
+def _as_jpeg(pixels: Pixels, quality: int = _TURNED_QUALITY) -> bytes:
+    """Encode as a JPEG without colour subsampling."""
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality, "RGB", colorsubsampling="444"
+    )
+    return encoded
+
+
+def _as_png(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _cost(face: FaceRecord | Dropped) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from affectnet.data.orientation import upright_annotations
 from affectnet.data.readers.archive import ImageStore, Spool
 from affectnet.data.store import N_LANDMARKS
 from affectnet.errors import DataError
@@ -86,7 +87,8 @@ class ReleasePart:
     `expression` is int8 (n,), -1 where missing; `valence` and `arousal` float32 (n,), NaN where
     missing; `soft` float32 (n, 8), NaN where missing, or None. Image i is in `sources[source[i]]`
     at `place[i]` and has `size[i]` bytes. `landmark_place` points into `landmark_file`, -1 where
-    there are none. `extra` holds further columns, one value per face.
+    there are none. `extra` holds further columns, one value per face. `turned` counts the images
+    that were turned upright.
     """
 
     name: str
@@ -103,6 +105,7 @@ class ReleasePart:
     dropped: list[Dropped]
     soft: NDArray[np.float32] | None = None
     extra: Mapping[str, pa.Array] = field(default_factory=dict)
+    turned: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -205,6 +208,9 @@ class FaceTable:
         self.dropped: list[Dropped] = []
         self.images_again: list[tuple[int, int, int, int]] = []
         """Row, source, place and size of images that came twice, to be compared at the end."""
+        self.turned: set[int] = set()
+        """Rows whose image was turned upright."""
+        self._turns: dict[int, tuple[tuple[int, int, int], int, tuple[int, int]]] = {}
         self._faults: dict[int, list[Fault]] = {}
         self._repeats: dict[int, set[str]] = {}  # differing pieces; "" stands for the same content
         self._unusable: set[int] = set()
@@ -232,6 +238,15 @@ class FaceTable:
     def fault(self, row: int, reason: Reason, detail: str) -> None:
         """Note that a face cannot be used."""
         self._faults.setdefault(row, []).append((reason, detail))
+
+    def turn(
+        self, row: int, image: tuple[int, int, int], orientation: int, upright: tuple[int, int]
+    ) -> None:
+        """Note that an image was turned: its new source, place and size, and how.
+
+        The landmarks, which may not be known yet, are turned at the end; see `upright_annotations`.
+        """
+        self._turns[row] = image, orientation, upright
 
     def repeat(self, row: int, piece: int, same: bool) -> None:
         """Note that a piece of a face came again."""
@@ -291,6 +306,7 @@ class FaceTable:
             DataError: no face is usable.
         """
         self._compare_images(sources)
+        self._use_turned(landmark_file)
         names = [_readable(key) for key in self.index]
         self._judge_pieces(names)
         good = [
@@ -323,7 +339,21 @@ class FaceTable:
                 kind.name: pa.array(values, kind.type).take(pa.array(order))
                 for kind, values in zip(self._columns, self._extra, strict=True)
             },
+            turned=sum(row in self.turned for _, _, row in good),
         )
+
+    def _use_turned(self, landmark_file: Spool) -> None:
+        """Replace turned images and their landmarks."""
+        for row, (image, orientation, upright) in self._turns.items():
+            self.turned.add(row)
+            for column, value in zip(("source", "place", "size"), image, strict=True):
+                self.rows[column][row] = value
+            place = int(self.rows["landmarks"][row])
+            if place >= 0:
+                read = np.frombuffer(landmark_file.read(place, LANDMARK_BYTES), "<f4")
+                points, _ = upright_annotations(read.reshape(-1, 2), None, orientation, upright)
+                new = np.asarray(points, "<f4").tobytes()
+                self.rows["landmarks"][row] = landmark_file.append(new)
 
     def _compare_images(self, sources: Sequence[ImageStore]) -> None:
         """Find out whether the images that came twice are the same."""

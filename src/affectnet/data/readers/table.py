@@ -16,7 +16,7 @@ from affectnet.data.readers.classes import Classes, find_class
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
 from affectnet.data.readers.folder import SPLIT_WORDS, split_of
 from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
-from affectnet.errors import DataError
+from affectnet.errors import DataError, suggest
 
 EXPRESSION_NAMES: Final = ("expression", "emotion", "label")
 IMAGE_NAMES: Final = ("image", "path", "pth", "image_path", "filepath", "filename", "file_name")
@@ -36,6 +36,7 @@ class _Table:
     others: frozenset[str]
     class_names: tuple[str, ...]
     split: str | None
+    columns: tuple[str, ...]
 
 
 def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
@@ -43,8 +44,8 @@ def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
 
     Columns: `image` (encoded bytes, a struct of `bytes` and `path` as Hugging Face writes it, or a
     path) or `path`; `expression` (or `emotion`, or `label`), `valence`, `arousal`, `split`, `id`
-    and `landmarks`, as far as they are there. `pth`, `image_path`, `filepath`, `filename` and
-    `file_name` mean `path`. Paths start at the folder of the table. Words for
+    and `landmarks`, as far as they are there, and `options.group`. `pth`, `image_path`, `filepath`,
+    `filename` and `file_name` mean `path`. Paths start at the folder of the table. Words for
     expressions are understood; numbers need the names that a Hugging Face export contains, or
     `options.class_order`. The split is stated by the column, or else by the names of the files.
 
@@ -60,9 +61,17 @@ def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     classes = Classes(options.class_order)
     tables = [_open(file) for file in files]
     _check_splits(tables)
-    with Engine(options) as engine:
+    group: tuple[str, ...] = () if options.group is None else (options.group,)
+    for table in tables:
+        if not set(group) <= set(table.columns):
+            raise DataError(
+                f"{table.path} has no column '{group[0]}'{suggest(group[0], table.columns)}; it "
+                f"has {', '.join(table.columns)[:_SHOWN]}"
+            )
+    columns = pa.schema([pa.field(name, pa.string()) for name in group])
+    with Engine(options, columns=columns) as engine:
         for table in tables:
-            reader = _TableReader(table, classes, several=len(tables) > 1)
+            reader = _TableReader(table, classes, several=len(tables) > 1, group=group)
             engine.read(reader.faces(options.progress(str(table.path))))
         return engine.release(
             "table", {split: split for split in engine.tables}, class_order=classes.given or None
@@ -134,6 +143,7 @@ def _open(path: Path) -> _Table:
         frozenset(n for n in (*_OTHERS, "path") if n in columns and n != image[0]),
         names,
         split_of(path.stem),
+        tuple(columns),
     )
 
 
@@ -154,12 +164,13 @@ class _TableReader:
     table: _Table
     classes: Classes
     several: bool
+    group: tuple[str, ...] = ()
 
     def faces(self, progress: Progress) -> Iterator[FaceRecord | Dropped]:
         """Yield all rows."""
         table = self.table
         rows = _parquet_rows if _is_parquet(table.path) else _csv_rows
-        wanted = [table.image, *sorted(table.others)]
+        wanted = [table.image, *sorted(table.others), *self.group]
         wanted += [table.expression] if table.expression else []
         for place, row in rows(table.path, wanted, progress):
             yield self._face(place, row)
@@ -183,7 +194,8 @@ class _TableReader:
             image, landmarks = self._image(row), points(row.get("landmarks"))
         except Bad as bad:
             return Dropped(split, name, *bad.fault)
-        return FaceRecord(split, name, image, label, valence, arousal, landmarks)
+        groups = tuple(as_text(row[name]) for name in self.group)
+        return FaceRecord(split, name, image, label, valence, arousal, landmarks, extra=groups)
 
     def _name(self, place: int, row: Mapping[str, Any]) -> str:
         if "id" in self.table.others:
