@@ -69,6 +69,11 @@ def test_times_are_those_of_the_stream(write_video, tmp_path: Path, name: str) -
         assert reader.start == pytest.approx(late[0])
 
 
+def test_an_avi_with_frames_out_of_order_starts_at_0(write_video, tmp_path: Path) -> None:
+    frames = read(write_video(tmp_path / "a.avi", levels(20), 25, "mpeg4", bf="2"))
+    np.testing.assert_allclose(times(frames), np.arange(20) / 25, atol=1e-3)
+
+
 def test_a_variable_frame_rate_whose_count_is_an_estimate() -> None:
     frames = read(case("vfr.webm"))
     expected = [round(i / 60, 3) for i in range(60)] + [1 + i / 5 for i in range(45)]

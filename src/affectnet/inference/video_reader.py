@@ -112,8 +112,8 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self._start: float | None = None
-        self._since_start(self._stream.start_time)
+        self._start = self._place(self._stream.start_time or 0)
+        self._whole = True  # nothing is lost before the first frame
         self.packets = 0
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self.info = VideoInfo(
@@ -203,25 +203,26 @@ class VideoReader:
             frames = packet.decode()
         except (av.FFmpegError, ValueError):
             if packet.size and not packet.is_discard:  # not one before the start of a trim
-                place = packet.pts if packet.pts is not None else packet.dts
-                yield self._since_start(place), None
+                self._whole = False
+                yield self._since_start(packet.dts if packet.pts is None else packet.pts), None
             return
         for frame in frames:
             broken = frame.is_corrupt or frame.width * frame.height > MAX_FRAME_PIXELS
+            if self._whole and not broken and frame.pts is not None:
+                self._start = self._place(frame.pts)  # where the header is not exact
+            self._whole = False
             yield self._since_start(frame.pts), None if broken else frame
 
-    def _since_start(self, place: int | None) -> float | None:
-        if place is None or self._stream.time_base is None:
-            return None
-        time = float(place * self._stream.time_base)
-        if self._start is None:  # the header does not state it
-            self._start = time
-        return max(0.0, time - self._start)
+    def _since_start(self, pts: int | None) -> float | None:
+        return None if pts is None else max(0.0, self._place(pts) - self._start)
+
+    def _place(self, pts: int) -> float:
+        return float(pts * (self._stream.time_base or 0))
 
     @property
     def start(self) -> float:
         """Time in the file of the first frame, in seconds; `Frame.time` counts from it."""
-        return self._start or 0.0
+        return self._start
 
 
 def open_media(path: str | Path) -> Any:
