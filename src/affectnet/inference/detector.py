@@ -112,8 +112,9 @@ class FaceDetector:
         small = (max(8, round(width * scale)), max(8, round(height * scale)))
         resized: Any = image
         if small != (width, height):
-            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            resized = cv2.resize(resized, small, interpolation=interpolation)
+            # Above half the size, averaging over areas changes little and takes ten times as long.
+            way = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+            resized = cv2.resize(resized, small, interpolation=way)
         below, right = (max(_MIN_INPUT, -(-side // _CELL) * _CELL) - side for side in small[::-1])
         if below or right:
             resized = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_CONSTANT)
