@@ -36,12 +36,13 @@ CONFIG = {
         "crop_pct": 1.0,
         "margin": 0.1,
         "alignment": "eyes",
+        "face_size": 112,
     },
 }
 ODD = (True, -5, 10**9, 10**400, 48.5, float("nan"), float("inf"), "x", "5", [], [1], {}, {"a": 1})
 """Values of which each entry takes at most those given in `FINE`."""
 FINE = {"dropout": (), "temperature": (48.5,), "size": (), "margin": (), "backbone": ("x", "5")}
-FINE |= {"architecture": FINE["backbone"], "affectnet_version": ("x", "5")}
+FINE |= {"face_size": (), "architecture": FINE["backbone"], "affectnet_version": ("x", "5")}
 NULLABLE = (
     "targets",
     "affectnet_version",
@@ -53,6 +54,7 @@ NULLABLE = (
     "crop_pct",
     "margin",
     "alignment",
+    "face_size",
 )
 
 
@@ -158,6 +160,7 @@ def test_every_entry_is_bounded(name: str) -> None:
         *(("dropout", value) for value in (-0.1, 1, 1.5)),
         *(("temperature", value) for value in (0, -1, 1e-9, 1e9)),
         *(("size", value) for value in (0, 100_000, 224.0)),
+        *(("face_size", value) for value in (0, 100_000, 224.0)),
         *(("margin", value) for value in (-1, 200)),
         *(("mean", value) for value in ([0, 0], [0, 0, "0"], [0, 0, 1e30], [0, 0, None])),
         *(("std", value) for value in ([0, 1, 1], [1, 1, -1], [1, 1, 1, 1], 1)),

@@ -160,7 +160,7 @@ _LIMITS: Final[Sequence[Limit]] = (
 _PREPROCESSING_LIMITS: Final[Sequence[Limit]] = (
     (("colour_order",), lambda value: value == "RGB", "RGB"),
     (
-        ("size",),
+        ("size", "face_size"),
         lambda value: _within(1, MAX_SIZE)(value) and isinstance(value, int),
         f"a whole number from 1 to {MAX_SIZE}",
     ),

@@ -140,6 +140,7 @@ class Audit:
                 "kinds": self.images.kinds,
                 "sizes": {f"{w}x{h}": n for (w, h), n in self.images.sizes.items()},
                 "grey": self.images.grey,
+                "turned": self.images.turned,
                 "bytes": self.images.total_bytes,
                 "plain": [self.name(row) for row in self.images.plain],
                 "broken": {self.name(row): why for row, why in self.images.broken.items()},
