@@ -5,14 +5,21 @@ import pytest
 import scipy.stats
 
 from affectnet.evaluation.bootstrap import (
+    BootstrapSettings,
     bca_interval,
     bootstrap,
     draw_counts,
     jackknife,
     percentile_interval,
     point,
+    scored,
 )
-from affectnet.evaluation.metric_vectors import AffectVector, ExpressionVector, FractionVector
+from affectnet.evaluation.metric_vectors import (
+    AffectVector,
+    ExpressionVector,
+    FractionVector,
+    MetricGroup,
+)
 from affectnet.labels import EXPRESSIONS
 
 
@@ -171,6 +178,44 @@ def test_intervals_cover_the_truth():
     found = coverage(n=400, trials=120, resamples=200)
     assert (found >= 0.88).all()
     assert found.mean() < 0.995
+
+
+def coverage_of_a_rare_class(faces, trials=2000, n=600):
+    """How often intervals of recall, precision and F1 of one class hold the truth, if they exist.
+
+    The class has `faces` of n faces on average, recall 0.7 and precision 0.7.
+    """
+    share = faces / n
+    law = np.array([[1 - 1.3 * share, 0.3 * share], [0.3 * share, 0.7 * share]])
+    rng = np.random.default_rng(11)
+    inside, given = np.zeros(3), np.zeros(3)
+    for trial in range(trials):
+        cell = rng.choice(4, n, p=law.ravel())
+        vector = ExpressionVector(cell // 2, cell % 2, None, ("other", "rare"), with_skew=False)
+        group = MetricGroup("expression", vector, np.ones(n, bool))
+        settings = BootstrapSettings(300, trial, "percentile", False)
+        ((_, entries),) = scored([group], settings, cell // 2)
+        for i, name in enumerate(("recall", "precision", "f1")):
+            entry = entries[f"per_class/rare/{name}"]
+            if entry["low"] is not None:
+                assert entry["low"] < entry["high"]
+                given[i] += 1
+                inside[i] += entry["low"] <= 0.7 <= entry["high"]
+    return inside / given, given / trials
+
+
+def test_intervals_of_a_rare_class_exist_and_cover():
+    found, given = coverage_of_a_rare_class(8, trials=150)
+    assert (given[:2] > 0.98).all()  # recall and precision, unless there is no face at all
+    assert (found > 0.75).all()
+
+
+@pytest.mark.slow
+def test_coverage_of_rare_classes():
+    for faces in (5, 10, 20, 30, 60):
+        found, given = coverage_of_a_rare_class(faces)
+        print(f"{faces} faces: coverage of recall, precision, F1 {found}, intervals {given}")
+        assert (found > (0.93 if faces >= 30 else 0.80)).all()
 
 
 @pytest.mark.slow

@@ -55,7 +55,8 @@ def test_equal_predictions(faces):
     assert "equally accurate" in found.verdict
     assert found.metrics["mcnemar"]["p_exact"] == 1.0
     assert found.metrics["mcnemar"]["chi2"] is None
-    assert found.metrics["expression"]["accuracy"]["low"] == 0.0
+    assert found.metrics["expression"]["accuracy"]["difference"] == 0.0
+    assert found.metrics["expression"]["accuracy"]["low"] is None
 
 
 def test_pairing_makes_the_interval_narrower(faces):

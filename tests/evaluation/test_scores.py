@@ -1,6 +1,7 @@
 """metrics.json: its layout, its metrics against the reference, and what is undefined."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -208,10 +209,11 @@ def test_one_face():
     metrics = scores.to_dict()
     assert metrics["expression"]["accuracy"] == {
         "value": 1.0,
-        "low": None,
-        "high": None,
-        "reason": "one face gives no interval",
+        "low": pytest.approx(0.2065, abs=1e-4),
+        "high": 1.0,
+        "interval": "wilson",
     }
+    assert metrics["valence"]["rmse"]["reason"] == "one face gives no interval"
     assert metrics["valence"]["corr"]["reason"] == "one face has no spread"
     assert metrics["valence"]["rmse"]["value"] == pytest.approx(0.1)
     assert "every face is surprise" in metrics["expression"]["cohen_kappa"]["reason"]
@@ -221,14 +223,70 @@ def test_one_face():
     assert scores.table()
 
 
-def test_a_rare_class_has_no_interval(faces):
+def wilson(successes, trials):
+    """Wilson's interval by its formula (Wilson 1927; Agresti and Coull 1998, eq. 2)."""
+    p, z = successes / trials, 1.959963984540054
+    centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * np.sqrt((p * (1 - p) + z**2 / (4 * trials)) / trials) / (1 + z**2 / trials)
+    return pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
+
+
+def bounds(entry):
+    assert entry["interval"] == "wilson"
+    return entry["low"], entry["high"]
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("interval", ["percentile", "bca"])
+def test_no_interval_has_zero_width(stratified, interval):
+    """All right, all wrong, and each class on its own."""
+    settings = {"resamples": 100, "stratified": stratified, "interval": interval}
+    y = np.repeat(np.arange(8), 12)
+    v = np.linspace(-1, 1, 96)
+    perfect = evaluate(
+        {"expression": y, "valence": v}, {"expression_pred": y, "valence_pred": v}, **settings
+    )
+    found = perfect["expression"]
+    assert bounds(found["accuracy"]) == wilson(96, 96)
+    assert bounds(found["per_class"]["fear"]["recall"]) == wilson(12, 12)
+    assert bounds(found["per_class"]["fear"]["precision"]) == wilson(12, 12)
+    assert bounds(perfect["valence"]["sagr"]) == wilson(96, 96)
+    for entry in (found["f1_macro"], found["cohen_kappa"], perfect["valence"]["ccc"]):
+        assert entry["low"] is None
+        assert entry["reason"] == "the same value in every resample, so no interval"
+    assert "Wilson's interval, where the bootstrap gives none: accuracy of" in perfect.table()
+    # One face of fear right, the rest called neutral.
+    preds = np.zeros(96, int)
+    preds[48] = 4
+    found = evaluate({"expression": y}, {"expression_pred": preds}, **settings)["expression"]
+    assert bounds(found["per_class"]["anger"]["recall"]) == wilson(0, 12)
+    assert bounds(found["per_class"]["neutral"]["recall"]) == wilson(12, 12)
+    assert bounds(found["per_class"]["fear"]["precision"]) == wilson(1, 1)
+    assert found["accuracy"]["low"] < found["accuracy"]["high"]
+    assert "interval" not in found["accuracy"]
+
+
+def test_classes_with_few_faces_are_marked(faces):
+    y = np.where(faces.expression == 7, 0, faces.expression)
+    y[:12] = 7
+    scores = evaluate({"expression": y}, {"probabilities": faces.probabilities}, resamples=0)
+    (note,) = [note for note in scores["protocol"]["notes"] if "fewer than 30" in note]
+    assert note.endswith("contempt (12)")
+    table = scores.table()
+    assert "Each class (* fewer than 30 faces)" in table
+    assert re.search(r"contempt +12 \*", table)
+    assert not re.search(r"neutral +[\d,]+ \*", table)
+
+
+def test_a_rare_class_has_only_intervals_of_fractions(faces):
     y = np.where(faces.expression == 7, 0, faces.expression)
     y[0] = 7
     scores = evaluate({"expression": y}, {"probabilities": faces.probabilities}, resamples=100)
     recall = scores["expression"]["per_class"]["contempt"]["recall"]
-    assert recall["value"] is not None
-    assert recall["low"] is None
-    assert "undefined in" in recall["reason"]
+    assert bounds(recall) == wilson(recall["value"], 1)
+    area = scores["expression"]["per_class"]["contempt"]["auc_roc"]
+    assert area["low"] is None
+    assert "undefined in" in area["reason"]
 
 
 def test_an_absent_class_is_noted(faces):

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest
 from tqdm import tqdm
 
 from affectnet.evaluation.metric_vectors import MetricGroup
@@ -187,7 +188,10 @@ class BootstrapSettings:
 def scored(
     groups: Sequence[MetricGroup], settings: BootstrapSettings, strata: Ints
 ) -> Iterator[tuple[MetricGroup, dict[str, dict[str, Any]]]]:
-    """Yield each group with {metric name: {value, low, high, and reason where undefined}}.
+    """Yield each group with {metric name: {value, low, high}}.
+
+    An entry also has the `reason` where value or interval is missing, and `interval` where it is
+    Wilson's instead of the bootstrap's.
 
     Groups over the same faces share their resamples.
 
@@ -213,7 +217,7 @@ def scored(
                 columns = list(found.T[start : start + len(names)])
                 start += len(names)
             pairs = zip(names, columns, strict=True)
-            yield group, {name: _entry(group, name, n, column) for name, column in pairs}
+            yield group, {name: _entry(group, name, n, column, settings) for name, column in pairs}
 
 
 def _intervals(
@@ -237,22 +241,43 @@ def _intervals(
     else:
         low, high = percentile_interval(samples)
     undefined = undefined_fraction(samples)
-    hidden = undefined > MAX_UNDEFINED
+    # The same value in every resample says nothing about other faces: no interval of zero width.
+    hidden = (undefined > MAX_UNDEFINED) | (low == high)
     return np.stack([values, *np.where(hidden, np.nan, [low, high]), undefined])
 
 
-def _entry(group: MetricGroup, name: str, n: int, found: Floats) -> dict[str, Any]:
-    """One entry of metrics.json from value, low, high and fraction undefined."""
+def _entry(
+    group: MetricGroup, name: str, n: int, found: Floats, settings: BootstrapSettings
+) -> dict[str, Any]:
+    """One entry of metrics.json from value, low, high and fraction undefined.
+
+    A fraction of faces for which the bootstrap gives no interval gets Wilson's.
+    """
     value, low, high = map(none_if_undefined, found[:3])
     entry: dict[str, Any] = {"value": value, "low": low, "high": high}
     if value is None:
         return entry | {"reason": group.refused or group.metrics.why(name)}
+    if low is not None or settings.resamples == 0:
+        return entry
+    if trials := group.metrics.trials(name):
+        bounds = wilson_interval(round(value * trials), trials)
+        return entry | {"low": bounds[0], "high": bounds[1], "interval": "wilson"}
+    reason = "the same value in every resample, so no interval"
     if n == 1:
-        return entry | {"reason": "one face gives no interval"}
-    if found[3] > MAX_UNDEFINED:
+        reason = "one face gives no interval"
+    elif found[3] > MAX_UNDEFINED:
         reason = f"undefined in {found[3]:.0%} of the resamples, so no interval"
-        return entry | {"reason": reason}
-    return entry
+    return entry | {"reason": reason}
+
+
+def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of a fraction (1927), which is never of zero width.
+
+    >>> wilson_interval(10, 10)
+    (0.7224672001371107, 1.0)
+    """
+    bounds = binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def nested(key: str, entries: dict[str, dict[str, Any]], into: dict[str, Any]) -> None:

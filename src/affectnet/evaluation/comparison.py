@@ -185,8 +185,9 @@ def _differences(
     if resamples and n > 1:
         samples = bootstrap(both, n, resamples, seed, strata).reshape(2, len(compared), -1)
         apart = samples[1] - samples[0]
-        hidden = undefined_fraction(apart) > MAX_UNDEFINED
-        low, high = np.where(hidden, np.nan, percentile_interval(apart))
+        low, high = percentile_interval(apart)
+        hidden = (undefined_fraction(apart) > MAX_UNDEFINED) | (low == high)
+        low, high = np.where(hidden, np.nan, [low, high])
     found: dict[str, Any] = {"n": n}
     columns = {"a": a, "b": b, "difference": b - a, "low": low, "high": high}
     for i, f in enumerate(compared):

@@ -60,6 +60,8 @@ class MetricVector(Protocol):
 
     def __call__(self, weights: Floats) -> Floats: ...
 
+    def trials(self, name: str) -> int: ...
+
     def why(self, name: str) -> str: ...
 
 
@@ -155,6 +157,19 @@ class ExpressionVector:
         equal *= weights
         return np.asarray(equal)
 
+    def trials(self, name: str) -> int:
+        """The number of faces of which the metric `name` is a fraction; 0 if it is not one."""
+        *scope, metric = name.split("/")
+        if not scope:
+            return len(self._truth) if metric in ("accuracy", "top2_accuracy") else 0
+        totals = {
+            "recall": self.support(),
+            "precision": self._cells.sum(axis=1).reshape(len(self.classes), -1).sum(axis=0),
+        }
+        if scope[0] != "per_class" or metric not in totals:
+            return 0
+        return int(totals[metric][self.classes.index(scope[1])])
+
     def why(self, name: str) -> str:
         """The reason why the metric `name` is undefined for these faces."""
         if len(self._truth) == 0:
@@ -190,6 +205,10 @@ class AffectVector(Moments):
         super().__init__(truth, preds, zero_rule)
         self._dimension = dimension
 
+    def trials(self, name: str) -> int:
+        """The number of faces of which the metric `name` is a fraction; 0 if it is not one."""
+        return self.counted if name == "sagr" else 0
+
     def why(self, name: str) -> str:
         """The reason why the metric `name` is undefined for these faces."""
         if len(self.truth) == 0:
@@ -217,6 +236,11 @@ class FractionVector:
     def __call__(self, weights: Floats) -> Floats:
         """Return (1, B) fractions for `weights` (n, B)."""
         return ratio(self._holds @ weights, weights.sum(axis=0))[None]
+
+    def trials(self, name: str) -> int:
+        """The number of faces of which the metric is a fraction."""
+        del name
+        return len(self._holds)
 
     def why(self, name: str) -> str:
         """The reason why the fraction is undefined: there are no faces."""

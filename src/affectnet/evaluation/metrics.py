@@ -192,6 +192,8 @@ class Moments:
         self._shift = float(truth.mean() - preds.mean()) if len(truth) else 0.0
         x, y, error = _centred(truth), _centred(preds), preds - truth
         agree, counts = same_sign(truth, preds, zero_rule)
+        self.counted = int(counts.sum())
+        """Faces that SAGR is over."""
         self._rows = np.stack(
             [np.ones(len(x)), x, y, x * x, y * y, x * y, error * error, abs(error), agree, counts]
         )

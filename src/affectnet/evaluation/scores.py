@@ -32,7 +32,7 @@ from affectnet.evaluation.metric_vectors import (
 from affectnet.evaluation.metrics import ECE_BINS, ZERO_RULES, ZeroRule
 from affectnet.evaluation.prediction_files import predictions_of, truth_of
 from affectnet.evaluation.predictions import Joined, Predictions, Truth, join, scored_faces
-from affectnet.evaluation.slices import score_slices
+from affectnet.evaluation.slices import FEWEST_FACES, classes_with_few_faces, score_slices
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.run import write_beside
 from affectnet.seven import lacks_contempt
@@ -138,6 +138,12 @@ def evaluate(
         found["slices"] = score_slices(faces, answers, list(slices), settings, zero_rule)
     left_out = len(joined.truth) - len(faces)
     found["protocol"] = _protocol(joined, settings, zero_rule, classes, left_out)
+    if few := classes_with_few_faces(found["expression"]):
+        counts = (f"{name} ({found['expression']['per_class'][name]['n']})" for name in few)
+        found["protocol"]["notes"].append(
+            f"metrics of classes with fewer than {FEWEST_FACES} faces are uncertain, and so are "
+            f"means over the classes: {', '.join(counts)}"
+        )
     return Scores(found)
 
 

@@ -1,6 +1,6 @@
 """Scores for each value of a column, and the worst slice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from affectnet.evaluation.predictions import Predictions, Truth
 MOST_VALUES: Final = 12
 """A column of numbers with more distinct values than this is split into quarters."""
 FEWEST_FACES: Final = 30
-"""The worst slice is chosen from slices of at least this many faces."""
+"""The worst slice is chosen from slices of this many faces, and classes with fewer are marked."""
+FEW: Final = f"* fewer than {FEWEST_FACES} faces"
+"""The mark of classes whose metrics are uncertain, as headings explain it."""
 SLICE_METRICS: Final = {
     "expression": ("accuracy", "f1_macro"),
     "valence": ("rmse", "ccc"),
@@ -76,6 +78,12 @@ def slice_masks(name: str, values: npt.NDArray[Any]) -> dict[str, Bools]:
             )
         masks = {word: words == word for word in names}
     return masks | ({"(missing)": missing} if missing.any() else {})
+
+
+def classes_with_few_faces(expression: Mapping[str, Any]) -> list[str]:
+    """The classes of the block `expression` of metrics.json with 1 to `FEWEST_FACES` - 1 faces."""
+    per_class = expression.get("per_class") or {}
+    return [name for name, one in per_class.items() if 0 < (one.get("n") or 0) < FEWEST_FACES]
 
 
 def _is_missing(value: object) -> bool:

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from affectnet.evaluation.slices import FEW, classes_with_few_faces
 from affectnet.labels import EXPRESSIONS
 from affectnet.seven import lacks_contempt
 
@@ -127,13 +128,15 @@ def _expression(metrics: dict[str, Any]) -> Table:
 
 
 def _classes(block: dict[str, Any]) -> Table:
-    table = grid("Each class", ["class", "faces", *CLASS_COLUMNS.values()])
+    few = classes_with_few_faces(block)
+    title = f"Each class ({FEW})" if few else "Each class"
+    table = grid(title, ["class", "faces", *CLASS_COLUMNS.values()])
     for name, entries in block["per_class"].items():
         cells = (
             cell(entries[column], 2, interval=not column.startswith("auc"))
             for column in CLASS_COLUMNS
         )
-        table.add_row(name, f"{entries['n']:,}", *cells)
+        table.add_row(name, f"{entries['n']:,}" + " *" * (name in few), *cells)
     return table
 
 
@@ -213,7 +216,22 @@ def _notes(metrics: dict[str, Any]) -> Text:
                 name = "seven classes" if group == "expression_7" else key
                 names += [name] if name not in names else []
     lines += [f"No value or interval, {', '.join(names)}: {why}" for why, names in reasons.items()]
+    if wilson := _wilson(metrics):
+        lines.append(f"Wilson's interval, where the bootstrap gives none: {', '.join(wilson)}")
     return Text("\n".join(lines))
+
+
+def _wilson(metrics: dict[str, Any]) -> list[str]:
+    """The metrics with an interval that is not the bootstrap's."""
+    found = []
+    for group in ("expression", "valence", "arousal"):
+        for name, block in [(group, metrics[group]), *metrics[group].get("per_class", {}).items()]:
+            found += [
+                f"{metric} of {name}"
+                for metric, entry in block.items()
+                if isinstance(entry, dict) and entry.get("interval") == "wilson"
+            ]
+    return found
 
 
 def grid(title: str, columns: Sequence[str], numbers: int | None = None) -> Table:

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from affectnet.data.store import SPLITS, DatasetInfo
 from affectnet.errors import DataError, RunError
+from affectnet.evaluation.slices import FEW, classes_with_few_faces
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.model_config import read_config, untrained_note
 from affectnet.report.html import template
@@ -338,13 +339,16 @@ def _baseline_table(title: str, metrics: dict[str, Any], wanted: Mapping[Keys, s
 
 def _class_table(metrics: dict[str, Any]) -> Table:
     rows = []
+    few = classes_with_few_faces(mapping_of(metrics, "expression"))
     for name in EXPRESSIONS:
         known = [("expression", "per_class", name, metric) for metric in CLASS_METRICS]
         texts = [_value_and_interval(metrics, keys)[0] for keys in known]
         if any(texts):
             n = metric_of(metrics, "expression", "per_class", name, "n")[0]
-            rows.append([name, "" if n is None else f"{int(n):,}", *texts])
-    return text_table("By expression", ["Expression", "Faces", *CLASS_METRICS.values()], rows)
+            faces = "" if n is None else f"{int(n):,}" + " *" * (name in few)
+            rows.append([name, faces, *texts])
+    title = "By expression" + f" ({FEW})" * bool(few)
+    return text_table(title, ["Expression", "Faces", *CLASS_METRICS.values()], rows)
 
 
 def _slice_tables(metrics: dict[str, Any]) -> Iterator[Table]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from affectnet.evaluation.slices import FEW, classes_with_few_faces
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import EvaluatedRun, baselines_of, mapping_of, metric_of, reason_of
 from affectnet.seven import lacks_contempt
@@ -156,12 +157,18 @@ def continuous_table(runs: Sequence[EvaluatedRun]) -> Table:
 
 def per_class_table(runs: Sequence[EvaluatedRun]) -> Table:
     """F1 of each expression (columns) for every run (rows)."""
+    few = {
+        name
+        for run in runs
+        for name in classes_with_few_faces(mapping_of(run.metrics, "expression"))
+    }
     keys: dict[Keys, str] = {
-        ("expression", "per_class", name, "f1"): name
+        ("expression", "per_class", name, "f1"): name + " *" * (name in few)
         for name in EXPRESSIONS
         if any(name in run.classes for run in runs)
     }
-    return _score_table("F1 of each expression", runs, keys, baselines=False)
+    title = "F1 of each expression" + f" ({FEW})" * bool(few)
+    return _score_table(title, runs, keys, baselines=False)
 
 
 def published_table(runs: Sequence[EvaluatedRun]) -> Table:
