@@ -28,14 +28,10 @@ def test_the_summary_states_the_metrics(runs):
     assert f"{100 * accuracy['low']:.1f}% to {100 * accuracy['high']:.1f}%" in said[0]
     assert "always predicting the most frequent expression scores 12.5%" in said[0]
     assert said[1].startswith("The second best run is poor")
-    mine, theirs = (run.predictions.right for run in runs)
-    only_mine, only_theirs = (mine & ~theirs).sum(), (theirs & ~mine).sum()
-    assert (
-        f"{only_mine} faces are predicted correctly by good only, {only_theirs} by poor only"
-        in said[1]
-    )
-    assert "the difference is significant" in said[1]
-    assert "p < 0.001" in said[1]
+    assert "good is better than poor by more than chance: poor minus good, 112 faces" in said[1]
+    apart = runs[1].metrics["expression"]["accuracy"]["value"] - accuracy["value"]
+    assert f"accuracy {apart:+.3f} (95% interval" in said[1]
+    assert "McNemar p < 0.001" in said[1]
     text = " ".join(said)
     rmse = runs[0].metrics["valence"]["rmse"]["value"]
     assert f"The RMSE of valence is {rmse:.2f}" in text
@@ -49,9 +45,8 @@ def test_a_small_lead_is_not_significant(runs):
     preds[np.flatnonzero(p.right)[:2]] += 1
     nearly = replace(runs[0], name="nearly", predictions=replace(p, expression_pred=preds % 8))
     (_, second, *_) = summary_sentences([runs[0], nearly])
-    assert "2 faces are predicted correctly by good only, 0 by nearly only" in second
-    assert "not significant" in second
-    assert "p = 0.500" in second
+    assert "good and nearly differ by no more than chance: nearly minus good" in second
+    assert "McNemar p = 0.500" in second
 
 
 def test_the_order_of_the_rows_does_not_matter(runs):
@@ -67,7 +62,7 @@ def test_the_order_of_the_rows_does_not_matter(runs):
 
 def test_two_that_are_right_on_the_same_faces(runs):
     (_, second, *_) = summary_sentences([runs[0], replace(runs[0], name="twin")])
-    assert "both are right on the same faces" in second
+    assert "good and twin are equally good" in second
 
 
 def test_runs_on_other_faces_are_not_compared(runs):

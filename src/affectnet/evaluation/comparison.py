@@ -72,7 +72,7 @@ def compare(
 
     Both are scored on the same resamples of faces (paired bootstrap), and the percentile interval
     is that of the difference. McNemar's test uses the faces that exactly one of them predicts
-    correctly.
+    correctly. The verdict goes by accuracy and macro F1 together.
 
     Args:
         truth, a, b: as for `evaluate`.
@@ -206,30 +206,10 @@ def _better(entry: dict[str, Any], metric: str, names: tuple[str, str]) -> str |
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    """One sentence, by accuracy and McNemar's exact test, or without expression by the CCC."""
+    """One sentence, by accuracy and macro F1, or without expression by the CCC."""
     a, b = found["names"]
-    accuracy = found["expression"].get("accuracy") if found["expression"] else None
-    if accuracy and found["mcnemar"]:
-        apart, p = accuracy["difference"], found["mcnemar"]["p_exact"]
-        better, worse = (b, a) if apart >= 0 else (a, b)
-        sign = 1 if apart >= 0 else -1
-        bounds = sorted(
-            sign * bound for bound in (accuracy["low"], accuracy["high"]) if bound is not None
-        )
-        interval = (
-            f"{LEVEL:.0%} interval {_points(bounds[0])} to {_points(bounds[1])}, "
-            if len(bounds) == 2
-            else ""
-        )
-        measured = (
-            f"{_points(abs(apart))} points of accuracy on {found['expression']['n']:,} faces "
-            f"({interval}McNemar p {_p(p)})"
-        )
-        if apart == 0:
-            return f"{a} and {b} are equally accurate: {measured}."
-        if p < 1 - LEVEL:
-            return f"{better} is better than {worse} by more than chance: {measured}."
-        return f"{better} is ahead of {worse}, but by no more than chance: {measured}."
+    if found["expression"] and found["mcnemar"]:
+        return _expression_verdict(a, b, found["expression"], found["mcnemar"]["p_exact"])
     parts = []
     for dimension in ("valence", "arousal"):
         entry = found[dimension].get("ccc") if found[dimension] else None
@@ -246,8 +226,47 @@ def _verdict(found: dict[str, Any]) -> str:
     return f"{b} against {a}, {'; '.join(parts) or 'no metric is defined for both'}."
 
 
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f}".replace("-0.0", "0.0")
+def _expression_verdict(a: str, b: str, found: dict[str, Any], p: float) -> str:
+    """The sentence by accuracy (McNemar's exact test) and macro F1 (paired bootstrap).
+
+    One alone is not enough: a model that always predicts the most frequent class may be more
+    accurate, and one that guesses rare classes may have the higher macro F1.
+    """
+    accuracy, f1 = found["accuracy"], found["f1_macro"]
+    apart = accuracy["difference"]
+    measured = (
+        f"{b} minus {a}, {found['n']:,} faces: accuracy {_signed(accuracy)}, McNemar p {_p(p)}; "
+        f"macro F1 {_signed(f1)}"
+    )
+    if apart == 0 and f1["difference"] == 0:
+        return f"{a} and {b} are equally good: {measured}."
+    better = {
+        "accuracy": (b if apart > 0 else a) if p < 1 - LEVEL else None,
+        "macro F1": f1["better"],
+    }
+    ahead = {name for name in better.values() if name}
+    if len(ahead) == 2:
+        return (
+            f"{better['accuracy']} has the higher accuracy and {better['macro F1']} the higher "
+            f"macro F1, both by more than chance, so neither is better: {measured}."
+        )
+    if not ahead:
+        return f"{a} and {b} differ by no more than chance: {measured}."
+    winner = ahead.pop()
+    loser = a if winner == b else b
+    if all(better.values()):
+        return f"{winner} is better than {loser} by more than chance: {measured}."
+    one, other = sorted(better, key=lambda metric: better[metric] is None)
+    ahead_in = f"{winner} is ahead of {loser} by more than chance in {one}, but not in {other}"
+    return f"{ahead_in}: {measured}."
+
+
+def _signed(entry: dict[str, Any]) -> str:
+    """`+0.012 (95% interval -0.003 to +0.027)`."""
+    text = f"{entry['difference']:+.3f}"
+    if entry["low"] is None:
+        return text
+    return f"{text} ({LEVEL:.0%} interval {entry['low']:+.3f} to {entry['high']:+.3f})"
 
 
 def _p(p: float) -> str:

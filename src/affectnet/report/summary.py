@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.evaluation.comparison import mcnemar
+from affectnet.evaluation.comparison import compare
 from affectnet.figures import confusion_counts
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import EvaluatedRun, ScoredFaces, baselines_of, mapping_of, metric_of
@@ -55,30 +55,28 @@ def _accuracy(run: EvaluatedRun, alone: bool) -> str:
 
 
 def _comparison(runs: Sequence[EvaluatedRun], best: EvaluatedRun) -> str:
-    """Whether the best run is better than the second, by McNemar's test on the same faces."""
+    """Whether the best run is better than the second on the same faces: `compare`'s verdict."""
     scored = [(metric_of(run.metrics, *ACCURACY)[0], run) for run in runs if run is not best]
     others = [(value, run) for value, run in scored if value is not None]
     if not others:
         return ""
     value, second = max(others, key=lambda pair: pair[0])
     text = f"The second best run is {second.name} with {percent(value)}"
-    first, other = _right_by_id(best.predictions), _right_by_id(second.predictions)
-    if first.keys() != other.keys():
+    first, other = _labelled(best.predictions), _labelled(second.predictions)
+    if set(first["id"]) != set(other["id"]):
         return f"{text}, but on other faces, so the two cannot be compared."
-    test = mcnemar(np.array(list(first.values())), np.array([other[face] for face in first]))
-    if test is None or test["only_a"] + test["only_b"] == 0:
-        return f"{text}; both are right on the same faces."
-    p = test["p_exact"]
-    verdict = "significant" if p < 0.05 else "not significant, so neither is shown to be better"
-    return (
-        f"{text}. {test['only_a']:,} faces are predicted correctly by {best.name} only, "
-        f"{test['only_b']:,} by {second.name} only: the difference is {verdict} "
-        f"(McNemar's test, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
-    )
+    names = (best.name, second.name)
+    return f"{text}. {compare(first, first, other, names=names).verdict}"
 
 
-def _right_by_id(preds: ScoredFaces) -> dict[str, bool]:
-    return {preds.ids[row]: bool(preds.right[row]) for row in np.flatnonzero(preds.labelled)}
+def _labelled(preds: ScoredFaces) -> dict[str, Any]:
+    """True and predicted expression of the faces that have both, for `compare`."""
+    rows = np.flatnonzero(preds.labelled)
+    return {
+        "id": [preds.ids[row] for row in rows],
+        "expression": preds.expression[rows],
+        "expression_pred": preds.expression_pred[rows],
+    }
 
 
 def class_scores(metrics: dict[str, Any], metric: str) -> dict[str, float]:
