@@ -8,6 +8,7 @@ import fcntl
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,8 @@ from affectnet.commands.benchmark import Job, benchmark, list_jobs, recipe_flags
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, RunError
+from affectnet.evaluation.prediction_files import write_predictions
+from affectnet.evaluation.predictions import predictions_table
 from affectnet.models.backbones import BASELINES
 
 
@@ -127,6 +130,36 @@ def test_the_leaderboard_includes_scores_of_earlier_calls(drawn: Path, tmp_path:
     assert "| cvnet | 0.500 ± 0.000 |" in text
     assert r"| resnet18.a1_in1k | 0.500 \[0.400, 0.600\] |" in text
     assert "Not tried yet" not in text
+
+
+def test_models_are_compared_over_seeds_and_faces(drawn: Path, tmp_path: Path) -> None:
+    """A model that is right on 4 of 5 faces, one on 2 of 5, and one without predictions."""
+    jobs = [Job(name, seed) for seed in (0, 1) for name in ("cvnet", "resnet18")]
+    finish(tmp_path, *jobs, Job("vgg19", 0))
+    rng = np.random.default_rng(0)
+    y, blank = np.arange(400) % 8, np.full(400, np.nan)
+    for job in jobs:
+        right = rng.random(400) < (0.8 if job.backbone == "resnet18" else 0.4)
+        table = predictions_table(
+            [str(i) for i in range(400)],
+            *(y, blank, blank, np.full((400, 8), np.nan), blank, blank),
+            expression_pred=np.where(right, y, (y + 1) % 8),
+        )
+        folder = job.run(tmp_path).evaluation("test")
+        write_predictions(table, folder / "predictions.parquet")
+        scores = {"expression": {"accuracy": {"value": right.mean(), "low": None, "high": None}}}
+        (folder / "metrics.json").write_text(json.dumps(scores))
+    config = BenchmarkConfig(
+        data=(drawn,), out=tmp_path, backbones=("cvnet,resnet18",), seeds=("0,1",)
+    )
+    assert benchmark(config) == 0
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "## Compared with resnet18" in text
+    (row,) = [line for line in text.splitlines() if "(2 seeds, 400 faces)" in line]
+    assert row.startswith("| cvnet")
+    assert "−0." in row
+    assert row.endswith("| lower accuracy, lower macro F1 |")
+    assert "Compared with resnet18" in (tmp_path / "leaderboard.html").read_text()
 
 
 def test_a_benchmark_older_than_a_setting_is_continued(drawn: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_rel
 
 from affectnet.errors import DataError
 from affectnet.evaluation import compare, evaluate
-from affectnet.evaluation.comparison import mcnemar
+from affectnet.evaluation.comparison import compare_seeds, holm, mcnemar
+from affectnet.evaluation.prediction_files import predictions_of, truth_of
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,72 @@ def test_nothing_to_compare():
         compare(
             {"expression": [1], "valence": [0.1]}, {"expression_pred": [1]}, {"valence_pred": [0.1]}
         )
+
+
+def trained(rng, y, quality, wanders):
+    """Predictions of three trainings whose accuracy varies around `quality`."""
+    made = []
+    for _ in range(3):
+        right = rng.random(len(y)) < quality + rng.normal(0, wanders)
+        labels = np.where(right, y, (y + rng.integers(1, 8, len(y))) % 8)
+        made.append(predictions_of({"expression_pred": labels}))
+    return made
+
+
+@pytest.mark.parametrize("wanders", [0.0, 0.03])
+def test_seeds_and_faces_both_count_as_chance(wanders):
+    """Two models of equal quality differ by more than chance in at most one of twenty."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 8, 300)
+    truth = truth_of({"expression": y})
+    p = [
+        compare_seeds(
+            truth, trained(rng, y, 0.6, wanders), trained(rng, y, 0.6, wanders), resamples=60
+        )
+        for _ in range(120)
+    ]
+    for metric in ("accuracy", "f1_macro"):
+        below = np.mean([one[metric]["p"] < 0.05 for one in p])
+        assert below < 0.1  # of a right test, 0.9% of such simulations have more
+
+
+def test_a_better_model_is_recognised_over_seeds():
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 8, 1000)
+    truth = truth_of({"expression": y})
+    worse, better = trained(rng, y, 0.5, 0.01), trained(rng, y, 0.65, 0.01)
+    found = compare_seeds(truth, worse, better)
+    gain = np.mean([(b.expression == y).mean() for b in better])
+    gain -= np.mean([(a.expression == y).mean() for a in worse])
+    assert found["accuracy"]["difference"] == pytest.approx(gain)
+    assert found["accuracy"]["p"] < 0.05
+    assert found["accuracy"]["low"] < gain < found["accuracy"]["high"]
+    assert (found["n"], found["seeds"]) == (1000, 3)
+    # The same predictions: no difference, and no test of it.
+    assert compare_seeds(truth, worse, worse)["accuracy"]["p"] is None
+    # One seed: the t-test is that of the paired faces.
+    one = compare_seeds(truth, worse[:1], better[:1], resamples=3000)["accuracy"]
+    rights = [(preds.expression == y).astype(float) for preds in (better[0], worse[0])]
+    assert one["p"] == pytest.approx(ttest_rel(*rights).pvalue, abs=1e-3)
+    width = ttest_rel(*rights).confidence_interval()
+    assert (one["low"], one["high"]) == pytest.approx(width, abs=5e-3)
+
+
+def test_faces_without_expression_and_other_orders_are_matched():
+    ids = [f"f{i}" for i in range(50)]
+    y = np.arange(50) % 8
+    truth = truth_of({"id": ids, "expression": np.where(np.arange(50) < 5, np.nan, y)})
+    first = predictions_of({"id": ids, "expression_pred": y})
+    second = predictions_of({"id": ids[:4:-1], "expression_pred": np.roll(y[:4:-1], 1)})
+    found = compare_seeds(truth, [first], [second], resamples=20)
+    assert found["n"] == 45
+    assert found["accuracy"]["difference"] == -1
+
+
+def test_holm_by_its_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
 
 
 def test_mcnemar_by_its_definition():

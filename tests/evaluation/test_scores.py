@@ -335,7 +335,24 @@ def test_baselines(scores, faces):
     assert majority["expression"]["ece"]["value"] == pytest.approx(0, abs=1e-12)
     assert base["constant mean"]["valence"]["rmse"]["value"] == pytest.approx(faces.valence.std())
     assert base["constant mean"]["arousal"]["ccc"]["value"] == 0
+    # Any faces: nothing published is comparable.
+    assert set(base) == {"majority class", "constant mean"}
+    assert "people" not in scores.table()
+
+
+def test_published_metrics_only_for_the_test_part_that_they_are_on(faces):
+    known = evaluate(faces.truth(), faces.predictions(), resamples=0, test_part_of="AffectNet")
+    base = known["baselines"]
     assert base["two AffectNet annotators"]["expression"]["accuracy"]["value"] == 0.607
+    assert {row["data"] for row in base["published"]} == {"AffectNet"}
+    table = known.table()
+    assert "with eleven categories" in table
+    assert re.search(r"DDAMFN\+\+ +\.647 +\.671 .*Zhang 2023 †\n", table)
+    assert re.search(r"FMAE ViT-L +\.650 .*Ning 2024 † ‡\n", table)
+    other = evaluate(faces.truth(), faces.predictions(), resamples=0, test_part_of="FER+")
+    assert {row["data"] for row in other["baselines"]["published"]} == {"FER+"}
+    assert "two AffectNet annotators" not in other["baselines"]
+    assert "people" not in other.table()
 
 
 def test_published_metrics_have_sources():
@@ -345,6 +362,8 @@ def test_published_metrics_have_sources():
         assert 0 < row["value"] < 1
         assert "20" in row["source"]
         assert row["checked"] in ("source read", "second hand")
+        assert row["epoch"] in ("test set", "unknown")
+        assert row["data"] in ("AffectNet", "FER+", "RAF-DB")
         assert row["reproduced"] is False
 
 

@@ -6,6 +6,7 @@ import pytest
 from affectnet import figures
 from affectnet.evaluation import evaluate, predictions_table
 from affectnet.evaluation.prediction_files import write_predictions
+from affectnet.evaluation.scores import published
 from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import read_runs
 from affectnet.report.tables import (
@@ -112,10 +113,18 @@ def test_empty_metrics(make_run, change_metrics):
     assert published_table(runs).rows == ()
 
 
-def test_published_scores_are_listed(runs):
-    table = published_table(runs)
-    first = runs[0].metrics["baselines"]["published"][0]
-    assert (table.head, *table.columns) == ("Model", "Classes", "Metric", "Value", "Source")
+def test_published_scores_are_listed_where_they_are_comparable(make_run, change_metrics):
+    run = make_run("affectnet")
+    assert published_table(read_runs([run], "test")).rows == ()
+    known = [row for row in published() if row["data"] == "AffectNet"]
+    change_metrics(run, lambda metrics: metrics["baselines"].update(published=known))
+    table = published_table(read_runs([run], "test"))
+    assert table.title == "Published scores on AffectNet's test part"
+    columns = ("Model", "Classes", "Metric", "Value", "Source", "Condition")
+    assert (table.head, *table.columns) == columns
+    (fmae,) = [row for row in table.rows if row.name.startswith("FMAE")]
+    assert fmae.cells[-1].text.startswith("epoch chosen on the test set; trained on a partial copy")
+    first = known[0]
     texts = [table.rows[0].name, *(cell.text for cell in table.rows[0].cells)]
     assert texts[:4] == [str(first[key]) for key in ("model", "classes", "figure", "value")]
     assert texts[4] == f"{first['source']} ({first['checked']})"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import yaml
@@ -24,9 +25,14 @@ from affectnet.commands.train_settings import check
 from affectnet.config import BenchmarkConfig
 from affectnet.data.store import DatasetInfo
 from affectnet.errors import ConfigError, Faults, RunError, Stopped
+from affectnet.evaluation.comparison import compare_seeds
+from affectnet.evaluation.prediction_files import predictions_of, read_table, truth_of
 from affectnet.models.backbones import BASELINES, CVNET, resolve_name
 from affectnet.recipes import find_recipe
-from affectnet.report.leaderboard import Entry, write_leaderboard
+from affectnet.report.leaderboard import Entry, comparison_table, write_leaderboard
+from affectnet.report.runs import PREDICTIONS_NAME, metric_of
+from affectnet.report.summary import ACCURACY
+from affectnet.report.tables import Table
 from affectnet.run import (
     RunFolder,
     changed_settings,
@@ -315,7 +321,37 @@ def _write_leaderboard(
             )
         )
     names = " and ".join(path.resolve().name for path in config.data)
-    write_leaderboard(config.out, entries, f"Benchmark on {names}, {config.split} split", settings)
+    title = f"Benchmark on {names}, {config.split} split"
+    write_leaderboard(config.out, entries, title, settings, _compared(config, entries))
+
+
+def _compared(config: BenchmarkConfig, entries: list[Entry]) -> Table | None:
+    """Every scored model against the one with the highest mean accuracy; None if it is alone."""
+    accuracy = {
+        one.name: fmean(found)
+        for one in entries
+        if (found := [m for x in one.metrics.values() if (m := metric_of(x, *ACCURACY)[0])])
+    }
+    if len(accuracy) < 2:
+        return None
+    best = max(accuracy, key=lambda name: accuracy[name])
+    seeds = {one.name: sorted(one.metrics) for one in entries}
+
+    def files(name: str) -> dict[int, Path]:
+        folders = {s: Job(name, s).run(config.out).evaluation(config.split) for s in seeds[name]}
+        every = {s: folder / PREDICTIONS_NAME for s, folder in folders.items()}
+        return {s: file for s, file in every.items() if file.is_file()}
+
+    first = files(best)
+    compared = {}
+    for name in accuracy:
+        other = files(name)
+        shared = sorted(first.keys() & other.keys())
+        if name != best and shared:
+            tables = [[read_table(one[s]) for s in shared] for one in (first, other)]
+            pair = ([predictions_of(table) for table in own] for own in tables)
+            compared[name] = compare_seeds(truth_of(tables[0][0]), *pair)
+    return comparison_table(best, compared)
 
 
 def _scored_jobs(config: BenchmarkConfig) -> Iterator[Job]:

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from affectnet.config import EvaluateConfig, settings_of
+from affectnet.data.audit.counts import published_test_part
 from affectnet.data.store import (
     IMAGE_COLUMNS,
     SCHEMA,
@@ -117,10 +118,18 @@ def _evaluate(given: Sequence[Path], config: EvaluateConfig, leads: bool) -> lis
     if config.ensemble:
         sets.append(_ensemble(sets, config))
     settings = settings_of(config, *_SCORE_SETTINGS)
+    test_part = _published_test_part(config)
     found = []
     for one in sets:
         slices = [*config.slices, *([DUPLICATES] if DUPLICATES in one.truth.extra else [])]
-        scores = score(one.truth, one.preds, interval=config.interval, slices=slices, **settings)
+        scores = score(
+            one.truth,
+            one.preds,
+            interval=config.interval,
+            slices=slices,
+            test_part_of=test_part,
+            **settings,
+        )
         console.print(f"\n[bold]{one.name}[/bold]", *tables(scores.metrics), sep="\n")
         where = _write(one, scores, config)
         if where:
@@ -140,6 +149,15 @@ def _evaluate(given: Sequence[Path], config: EvaluateConfig, leads: bool) -> lis
         with write_beside(out / COMPARISON_NAME) as new:
             new.write_text(json.dumps([one.metrics for one in compared], indent=2) + "\n")
     return found
+
+
+def _published_test_part(config: EvaluateConfig) -> str:
+    """The dataset whose published test part is scored, or "" for all other faces."""
+    folder = config.truth or config.data
+    if folder is None or not folder.is_dir():
+        return ""
+    info = DatasetInfo.read(folder)
+    return published_test_part(info.release, info.counts.get(config.split, {}))
 
 
 def _ensemble(sets: Sequence[PredictionSet], config: EvaluateConfig) -> PredictionSet:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from scipy.stats import binomtest, chi2
+from scipy.stats import t as student_t
 
 from affectnet.errors import DataError
 from affectnet.evaluation.bootstrap import (
@@ -19,6 +20,7 @@ from affectnet.evaluation.bootstrap import (
 from affectnet.evaluation.metric_vectors import (
     LABEL_METRICS,
     PROBABILITY_METRICS,
+    ExpressionVector,
     MetricGroup,
     affect_group,
     expression_group,
@@ -116,6 +118,96 @@ def compare(
         )
     found["verdict"] = _verdict(found)
     return Comparison(names, found)
+
+
+def compare_seeds(
+    truth: Truth,
+    a: Sequence[Predictions],
+    b: Sequence[Predictions],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two models that were trained with the same seeds, on the same faces.
+
+    A difference in means may be due to the choice of the faces or to that of the seeds, which are
+    crossed: every training predicts every face. The squared standard error is the sum of both
+    parts: the variance of the differences of the seeds over their number, and the variance of the
+    mean difference over resamples of the faces (paired bootstrap). The test is a t-test with
+    Welch's degrees of freedom. The sum counts the interaction of both twice, so the test is
+    conservative. With one seed only the faces vary.
+
+    Args:
+        truth: of the faces.
+        a, b: predictions of each model by seed; a[i] and b[i] are of the same seed.
+        resamples, seed: of the bootstrap.
+
+    Returns `n`, `seeds`, and for `accuracy` and `f1_macro` the `difference` (b - a), `low` and
+    `high` of its 95% interval, and `p` (two-sided); None where undefined. Neither metric if fewer
+    than two faces have an expression. Raises `DataError` if the ids have none in common.
+    """
+    faces = truth
+    for one in (*a, *b):
+        faces = join(faces, one).truth
+    aligned = []
+    for one in (*a, *b):
+        place = {name: i for i, name in enumerate(one.ids)}
+        aligned.append(one.rows(np.array([place[name] for name in faces.ids])))
+    faces, every, classes = scored_faces(faces, aligned, False)
+    rows = np.logical_and.reduce([one.expression >= 0 for one in (faces, *every)])
+    y, n, count = faces.expression[rows], int(rows.sum()), len(a)
+    if n < 2:
+        return {"n": n, "seeds": count}
+    vectors = [
+        ExpressionVector(y, one.expression[rows], None, classes, with_skew=False) for one in every
+    ]
+    compared = ("accuracy", "f1_macro")
+    chosen = [vectors[0].names.index(name) for name in compared]
+
+    def by_seed(weights: Floats) -> Floats:
+        values = np.stack([vector(weights)[chosen] for vector in vectors])
+        return np.asarray(values[count:] - values[:count])
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray(by_seed(weights).mean(axis=0))
+
+    apart = by_seed(np.ones((n, 1)))[:, :, 0]
+    over_faces = np.nanvar(bootstrap(mean, n, resamples, seed), axis=1, ddof=1)
+    over_seeds = apart.var(axis=0, ddof=1) / count if count > 1 else np.zeros(len(compared))
+    found: dict[str, Any] = {"n": n, "seeds": count}
+    parts = zip(compared, apart.mean(axis=0), over_faces, over_seeds, strict=True)
+    for name, difference, of_faces, of_seeds in parts:
+        found[name] = _t_test(difference, (of_faces, n - 1), (of_seeds, count - 1))
+    return found
+
+
+def _t_test(difference: float, *parts: tuple[float, int]) -> dict[str, Any]:
+    """Interval and p of a difference whose variance is a sum of (variance, degrees of freedom)."""
+    variance = sum(part for part, _ in parts)
+    if not variance > 0:
+        return {"difference": float(difference), "low": None, "high": None, "p": None}
+    freedom = variance**2 / sum(part**2 / max(degrees, 1) for part, degrees in parts)
+    law = student_t(freedom, scale=np.sqrt(variance))
+    half = float(law.ppf((1 + LEVEL) / 2))
+    return {
+        "difference": float(difference),
+        "low": float(difference - half),
+        "high": float(difference + half),
+        "p": float(2 * law.sf(abs(difference))),
+    }
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values of several comparisons, corrected for their number (Holm 1979).
+
+    >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p)
+    raised = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return [float(value) for value in corrected]
 
 
 def mcnemar(a_right: Bools, b_right: Bools) -> dict[str, Any] | None:

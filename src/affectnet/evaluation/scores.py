@@ -41,7 +41,8 @@ from affectnet.version import __version__
 LISTED_IDS: Final = 20
 ANNOTATOR_AGREEMENT: Final = 0.607
 ANNOTATOR_SOURCE: Final = (
-    "Mollahosseini et al. 2017, arXiv:1708.03985: 36,000 images that two annotators labelled"
+    "Mollahosseini et al. 2017, arXiv:1708.03985: 36,000 images that two annotators labelled, with "
+    "eleven categories (none, uncertain and no face among them), so not a ceiling for eight classes"
 )
 
 
@@ -89,6 +90,7 @@ def evaluate(
     zero_rule: ZeroRule = "sign",
     slices: Sequence[str] | Mapping[str, npt.ArrayLike] = (),
     without_contempt: bool = False,
+    test_part_of: str = "",
 ) -> Scores:
     """Score predictions for expression, valence and arousal, as far as they are given.
 
@@ -107,6 +109,8 @@ def evaluate(
         without_contempt: score seven classes: no metric, valence and arousal included, has faces
             of contempt, and the other seven probabilities are scaled to sum to one. Always so for
             predictions with probabilities for these seven alone.
+        test_part_of: the dataset whose published test part these faces are, `AffectNet`, `FER+` or
+            `RAF-DB`: adds its published metrics to the baselines, which are comparable only there.
 
     Raises:
         DataError: impossible values, repeated ids, or no id in common.
@@ -133,7 +137,7 @@ def evaluate(
     for group, entries in scored(groups, settings, faces.expression):
         nested(group.key, entries, found)
         _describe(group, found[group.key])
-    found["baselines"] = baselines(faces, zero_rule, classes)
+    found["baselines"] = baselines(faces, zero_rule, classes, test_part_of)
     if slices:
         found["slices"] = score_slices(faces, answers, list(slices), settings, zero_rule)
     left_out = len(joined.truth) - len(faces)
@@ -274,8 +278,13 @@ def _with_columns(truth: Truth, columns: Mapping[str, npt.ArrayLike]) -> Truth:
     return replace(truth, extra={**truth.extra, **arrays})
 
 
-def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict[str, Any]:
-    """The baselines on these faces, each with the layout of a score, and the published metrics.
+def baselines(
+    truth: Truth, zero_rule: ZeroRule, classes: Sequence[str], test_part_of: str = ""
+) -> dict[str, Any]:
+    """The baselines on these faces, each with the layout of a score.
+
+    For the test part of a known dataset also its published metrics, and how often two annotators of
+    AffectNet agree.
 
     `majority class`: every face gets the class fractions of the truth as its probabilities, and so
     the most frequent class as its label. `constant mean`: every face gets the mean valence and
@@ -304,19 +313,22 @@ def baselines(truth: Truth, zero_rule: ZeroRule, classes: Sequence[str]) -> dict
     if means:
         groups = [affect_group(truth, guess, name, zero_rule) for name in means]
         found["constant mean"] = _score(truth, groups) | {"says": means}
-    found["two AffectNet annotators"] = {
-        "expression": {"accuracy": {"value": ANNOTATOR_AGREEMENT, "low": None, "high": None}},
-        "source": ANNOTATOR_SOURCE,
-    }
-    found["published"] = published()
+    if test_part_of == "AffectNet":
+        found["two AffectNet annotators"] = {
+            "expression": {"accuracy": {"value": ANNOTATOR_AGREEMENT, "low": None, "high": None}},
+            "source": ANNOTATOR_SOURCE,
+        }
+    if rows := [row for row in published() if row["data"] == test_part_of]:
+        found["published"] = rows
     return found
 
 
 def published() -> list[dict[str, Any]]:
-    """Published AffectNet metrics: model, classes, figure, value, source, and whether reproduced.
+    """Published metrics on the test parts of AffectNet, FER+ and RAF-DB.
 
     `figure` is the metric. `checked` states whether it was read at its source or is quoted second
-    hand.
+    hand, `epoch` on what the epoch was chosen (`test set` or unknown), `note` a condition, and
+    `reproduced` whether it was reproduced with this package.
     """
     text = files("affectnet.evaluation").joinpath("published.csv").read_text(encoding="utf-8")
     return [

@@ -45,8 +45,8 @@ def tables(metrics: dict[str, Any]) -> list[RenderableType]:
     if metrics["valence"]["n"] or metrics["arousal"]["n"]:
         found.append(_affect(metrics))
     found += [_slices(name, block) for name, block in metrics.get("slices", {}).items()]
-    published = metrics["baselines"]["published"]
-    return [*found, *([_published(published)] if found else []), _notes(metrics)]
+    published = metrics["baselines"].get("published")
+    return [*found, *([_published(published)] if found and published else []), _notes(metrics)]
 
 
 def comparison_table(metrics: dict[str, Any]) -> RenderableType:
@@ -108,13 +108,14 @@ def _expression(metrics: dict[str, Any]) -> Table:
     base = metrics["baselines"]
     only_seven = lacks_contempt(eight["classes"])
     title = f"Expression, {eight['n']:,} faces"
-    columns = ["metric", "eight classes", "equal classes", "seven classes", "majority", "people"]
+    people = base.get("two AffectNet annotators", {}).get("expression")
+    columns = ["metric", "eight classes", "equal classes", "seven classes", "majority"]
     if only_seven:
         title += ", seven classes (without contempt)"
-        columns = ["metric", "seven classes", "equal classes", "majority", "people"]
+        columns = ["metric", "seven classes", "equal classes", "majority"]
     else:
         title += f" ({seven['n']:,} for seven classes)"
-    table = grid(title, columns)
+    table = grid(title, [*columns, *(["people"] if people else [])])
     for key, label in EXPRESSION_ROWS.items():
         table.add_row(
             label,
@@ -122,7 +123,7 @@ def _expression(metrics: dict[str, Any]) -> Table:
             cell(eight["skew_normalised"].get(key), interval=False),
             *(() if only_seven else (cell(seven[key]),)),
             cell(base["majority class"]["expression"][key]),
-            cell(base["two AffectNet annotators"]["expression"].get(key)),
+            *((cell(people.get(key)),) if people else ()),
         )
     return table
 
@@ -156,18 +157,27 @@ def _affect(metrics: dict[str, Any]) -> Table:
 
 def _published(rows: Sequence[dict[str, Any]]) -> Table:
     """The published metrics, one row per model."""
+    affect = any(not row["classes"] for row in rows)
     table = grid(
-        "Published for AffectNet's test faces, as their authors report them (none reproduced here)",
-        ["model", "8 cl.", "7 cl.", "V CCC", "V RMSE", "A CCC", "A RMSE", "source"],
+        f"Published for {rows[0]['data']}'s test faces, as their authors report them (none "
+        "reproduced here; † the epoch was chosen on the test set, ‡ trained on a partial copy)",
+        [
+            *("model", "8 cl.", "7 cl."),
+            *(("V CCC", "V RMSE", "A CCC", "A RMSE") if affect else ()),
+            "source",
+        ],
     )
     models: dict[str, dict[str, Any]] = {}
     for row in rows:
         metric = f"{row['figure']} {row['classes'] or ''}".strip()
         # `Mao et al. 2023, arXiv:...` as `Mao 2023`.
         author = row["source"].split(",")[0].replace(" et al.", "")
+        author += " †" * (row["epoch"] == "test set") + " ‡" * ("partial copy" in row["note"])
         models.setdefault(row["model"], {"source": author})[metric] = row
     columns = ["accuracy 8", "accuracy 7"]
-    columns += [f"{name} {metric}" for name in ("valence", "arousal") for metric in ("ccc", "rmse")]
+    if affect:
+        affects = ("valence", "arousal")
+        columns += [f"{name} {metric}" for name in affects for metric in ("ccc", "rmse")]
     for model, known in models.items():
         table.add_row(model, *(cell(known.get(name)) for name in columns), known["source"])
     return table
@@ -201,6 +211,8 @@ def _notes(metrics: dict[str, Any]) -> Text:
             f"{protocol['resamples']:,} resamples"
             + (" within each class" if protocol["stratified"] else "")
         )
+    if people := metrics["baselines"].get("two AffectNet annotators"):
+        lines.append(f"People: {people['source']}")
     for name, block in metrics.get("slices", {}).items():
         if (worst := block["worst"]) and name != "duplicates":
             lines.append(

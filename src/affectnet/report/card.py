@@ -275,7 +275,7 @@ def _agreement(run: EvaluatedRun) -> str:
     for name, block in baselines_of(run.metrics):
         if "annotators" in name:
             value = block["expression"]["accuracy"]["value"]
-            return f": {name} agree on {100 * value:.1f}% of faces ({block['source']})"
+            return f": {name} gave {100 * value:.1f}% of images the same label ({block['source']})"
     return ""
 
 

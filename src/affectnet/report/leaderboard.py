@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from affectnet.evaluation.bootstrap import LEVEL
+from affectnet.evaluation.comparison import holm
 from affectnet.report import html
 from affectnet.report.runs import metric_of
 from affectnet.report.tables import (
@@ -44,6 +46,13 @@ NOTE: Final = (
 )
 
 
+COMPARISON_NOTE: Final = (
+    "Each model minus the one with the highest mean accuracy, over the seeds that both have, with "
+    "95% intervals. The p-values count the variation over faces and over seeds, and are corrected "
+    "for the number of comparisons (Holm). Below 0.05 a difference is more than chance."
+)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One backbone of the leaderboard.
@@ -74,6 +83,36 @@ def score_table(title: str, entries: Sequence[Entry], columns: Mapping[Keys, str
     return Table(title, "backbone", tuple(columns.values()), tuple(mark_best(rows, lower)), lower)
 
 
+def comparison_table(reference: str, compared: Mapping[str, dict[str, Any]]) -> Table:
+    """Every model against `reference`: differences, corrected p-values, and what they mean.
+
+    `compared` are results of `affectnet.evaluation.comparison.compare_seeds` by model.
+    """
+    known = {name: found for name, found in compared.items() if "accuracy" in found}
+    corrected = {
+        metric: dict(
+            zip(known, holm([one[metric]["p"] or 1.0 for one in known.values()]), strict=True)
+        )
+        for metric in ("accuracy", "f1_macro")
+    }
+    rows = []
+    for name, found in known.items():
+        cells, verdict = [], []
+        for metric, label in (("accuracy", "accuracy"), ("f1_macro", "macro F1")):
+            one, p = found[metric], corrected[metric][name]
+            low, high = one["low"], one["high"]
+            interval = "" if low is None else f"[{number(low)}, {number(high)}]"
+            cells.append(Cell(number(one["difference"]), one["difference"], interval))
+            cells.append(Cell("< 0.001" if p < 0.001 else number(p), p))
+            if p < 1 - LEVEL:
+                verdict.append(f"{'lower' if one['difference'] < 0 else 'higher'} {label}")
+        cells.append(Cell(", ".join(verdict) or "no more than chance"))
+        seeds = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}, {found['n']:,} faces"
+        rows.append(Row(name, tuple(cells), seeds))
+    columns = ("Accuracy", "p", "Macro F1", "p", "More than chance")
+    return Table(f"Compared with {reference}", "backbone", columns, tuple(rows))
+
+
 def cost_table(entries: Sequence[Entry]) -> Table:
     """Parameters, GFLOPs, images per second and peak memory of each entry that has any."""
     rows = []
@@ -92,13 +131,20 @@ def cost_table(entries: Sequence[Entry]) -> Table:
 
 
 def write_leaderboard(
-    folder: Path, entries: Sequence[Entry], title: str, settings: Mapping[str, object]
+    folder: Path,
+    entries: Sequence[Entry],
+    title: str,
+    settings: Mapping[str, object],
+    compared: Table | None = None,
 ) -> None:
-    """Write leaderboard.csv, .md and .html into `folder`, replacing earlier ones."""
+    """Write leaderboard.csv, .md and .html into `folder`, replacing earlier ones.
+
+    `compared` is a table of `comparison_table`.
+    """
     for name, text in (
         ("leaderboard.csv", leaderboard_csv(entries)),
-        ("leaderboard.md", leaderboard_md(entries, title, settings)),
-        ("leaderboard.html", leaderboard_html(entries, title, settings)),
+        ("leaderboard.md", leaderboard_md(entries, title, settings, compared)),
+        ("leaderboard.html", leaderboard_html(entries, title, settings, compared)),
     ):
         with write_beside(folder / name) as new:
             new.write_text(text, encoding="utf-8", newline="")
@@ -124,7 +170,12 @@ def leaderboard_csv(entries: Sequence[Entry]) -> str:
     return text.getvalue()
 
 
-def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
+def leaderboard_md(
+    entries: Sequence[Entry],
+    title: str,
+    settings: Mapping[str, object],
+    compared: Table | None = None,
+) -> str:
     """The leaderboard in Markdown."""
     affect = score_table("", entries, CONTINUOUS)
     parts = [f"# {md_text(title)}", NOTE]
@@ -136,6 +187,8 @@ def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, 
     ):
         parts.append(f"## {table.title}")
         parts.append(md_table(table, notes=False) if table.rows else "No model is scored yet.")
+    if compared is not None and compared.rows:
+        parts += [f"## {md_text(compared.title)}", COMPARISON_NOTE, md_table(compared)]
     for heading, lines in (("Failed", _failed(entries)), ("Not tried yet", _waiting(entries))):
         if lines:
             parts += [f"## {heading}", "\n".join(f"- {md_text(line)}" for line in lines)]
@@ -143,7 +196,12 @@ def leaderboard_md(entries: Sequence[Entry], title: str, settings: Mapping[str, 
     return "\n\n".join(parts) + "\n"
 
 
-def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str, object]) -> str:
+def leaderboard_html(
+    entries: Sequence[Entry],
+    title: str,
+    settings: Mapping[str, object],
+    compared: Table | None = None,
+) -> str:
     """The leaderboard as one page that opens offline, in light and dark."""
     return html.page(
         "leaderboard.html.j2",
@@ -153,6 +211,8 @@ def leaderboard_html(entries: Sequence[Entry], title: str, settings: Mapping[str
         models=len(entries),
         expression=score_table("Expression", entries, CATEGORICAL),
         affect=score_table("Valence and arousal", entries, CONTINUOUS),
+        compared=compared,
+        comparison_note=COMPARISON_NOTE,
         costs=cost_table(entries),
         failed=_failed(entries),
         waiting=_waiting(entries),

@@ -173,8 +173,7 @@ def per_class_table(runs: Sequence[EvaluatedRun]) -> Table:
 
 def published_table(runs: Sequence[EvaluatedRun]) -> Table:
     """The published scores listed in metrics.json; without rows where there are none."""
-    title = "Published scores on AffectNet's own validation set"
-    columns = ("Model", "Classes", "Metric", "Value", "Source")
+    columns = ("Model", "Classes", "Metric", "Value", "Source", "Condition")
     lists = (mapping_of(run.metrics, "baselines").get("published") for run in runs)
     known = next((listed for listed in lists if isinstance(listed, list)), [])
     rows = []
@@ -182,8 +181,11 @@ def published_table(runs: Sequence[EvaluatedRun]) -> Table:
         if isinstance(one, dict) and "model" in one:
             texts = [one.get(key) or "" for key in ("model", "classes", "figure", "value")]
             checked = f" ({one['checked']})" if one.get("checked") else ""
-            rows.append([*texts, f"{one.get('source') or ''}{checked}"])
-    return text_table(title, columns, rows)
+            chosen = "epoch chosen on the test set" if one.get("epoch") == "test set" else ""
+            condition = "; ".join(filter(None, (chosen, str(one.get("note") or ""))))
+            rows.append([*texts, f"{one.get('source') or ''}{checked}", condition])
+    data = next((one["data"] for one in known if isinstance(one, dict) and "data" in one), "")
+    return text_table(f"Published scores on {data}'s test part", columns, rows)
 
 
 def _score_table(

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from affectnet.data.audit.counts import RELEASES, Match, Recognition, recognise
+from affectnet.data.audit.counts import (
+    RELEASES,
+    Match,
+    Recognition,
+    published_test_part,
+    recognise,
+)
 from affectnet.data.audit.findings import Severity
 from affectnet.data.readers.classes import ALPHABETICAL
 from affectnet.labels import EXPRESSIONS
@@ -53,6 +59,28 @@ def test_3999_and_4000_are_distinguished() -> None:
     old = recognise(parts(TRAINING, TEST_4000), "affectnet")
     assert "manual release (2017)" in text_of(old, Severity.INFO)
     assert "4,000 faces is the set of the manual release" in text_of(old, Severity.INFO)
+
+
+@pytest.mark.parametrize(
+    ("release", "counts", "known"),
+    [
+        ("affectnet", TEST_3999, "AffectNet"),
+        ("affectnet_csv", TEST_4000, "AffectNet"),
+        ("affectnet_plus", TEST_4000, "AffectNet"),
+        ("affectnet", [500] * 7 + [0], "AffectNet"),
+        ("affectnet", [500] * 7 + [498], ""),
+        ("affectnet", [1_180, 862, 348, 411, 60, 25, 289, 16], ""),  # FER+ in its layout
+        ("folder", TEST_3999, ""),
+        ("ferplus", [1_180, 862, 348, 411, 60, 25, 289, 16], ""),  # the public part
+        ("ferplus", [1_000, 900, 400, 400, 100, 37, 280, 20], "FER+"),
+        ("rafdb", [680, 1_185, 478, 329, 74, 160, 162, 0], "RAF-DB"),
+        ("rafdb", TEST_3999, ""),
+        ("table", [0] * 8, ""),
+    ],
+)
+def test_published_figures_are_for_published_test_parts(release, counts, known) -> None:
+    named = dict(zip(EXPRESSIONS, map(int, counts), strict=True)) | {"unlabelled": 7}
+    assert published_test_part(release, named) == known
 
 
 def test_a_missing_part_is_mentioned() -> None:

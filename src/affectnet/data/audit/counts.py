@@ -125,6 +125,35 @@ RELEASES: Final = (
 """Earlier entries win ties."""
 
 
+_FERPLUS_TEST_TOTAL: Final = 3_137
+_BENCHMARKS: Final = {"affectnet": "AffectNet", "ferplus": "FER+", "rafdb": "RAF-DB"}
+"""Family of the release -> the name under which figures are published."""
+
+
+def published_test_part(release: str, counts: Mapping[str, int]) -> str:
+    """The dataset whose published test part a split is: AffectNet, FER+ or RAF-DB; or "".
+
+    Published figures are comparable only there. AffectNet's is recognised by its 500 faces of each
+    class (contempt 499 or 500, or none in seven classes), FER+'s by its 3,137 faces, RAF-DB's by
+    its counts.
+
+    Args:
+        release: name of the release, as ingest recognised it.
+        counts: faces of each expression in the split; other entries are ignored.
+    """
+    family = next((name for name in _BENCHMARKS if release.startswith(name)), "")
+    found = tuple(counts.get(name, 0) for name in EXPRESSIONS)
+    if family == "ferplus":
+        return _BENCHMARKS[family] if sum(found) == _FERPLUS_TEST_TOTAL else ""
+    known = [
+        part.counts
+        for one in RELEASES
+        for part in one.parts
+        if one.family == family and part.splits == ("test",)
+    ]
+    return _BENCHMARKS[family] if found in known else ""
+
+
 def _without_contempt(release: PublishedRelease) -> PublishedRelease:
     if not any(part.counts[CONTEMPT] for part in release.parts):
         return release
