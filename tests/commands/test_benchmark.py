@@ -135,7 +135,7 @@ def test_the_leaderboard_includes_scores_of_earlier_calls(drawn: Path, tmp_path:
 def test_models_are_compared_over_seeds_and_faces(drawn: Path, tmp_path: Path) -> None:
     """A model that is right on 4 of 5 faces, one on 2 of 5, and one without predictions."""
     jobs = [Job(name, seed) for seed in (0, 1) for name in ("cvnet", "resnet18")]
-    finish(tmp_path, *jobs, Job("vgg19", 0))
+    finish(drawn, tmp_path, *jobs, Job("vgg19", 0))
     rng = np.random.default_rng(0)
     y, blank = np.arange(400) % 8, np.full(400, np.nan)
     for job in jobs:

@@ -347,8 +347,8 @@ def test_published_metrics_only_for_the_test_part_that_they_are_on(faces):
     assert {row["data"] for row in base["published"]} == {"AffectNet"}
     table = known.table()
     assert "with eleven categories" in table
-    assert re.search(r"DDAMFN\+\+ +\.647 +\.671 .*Zhang 2023 †\n", table)
-    assert re.search(r"FMAE ViT-L +\.650 .*Ning 2024 † ‡\n", table)
+    assert re.search(r"DDAMFN\+\+ +\.647 +\.671 .*Zhang 2023 † *\n", table)
+    assert re.search(r"FMAE ViT-L +\.650 .*Ning 2024 † ‡ *\n", table)
     other = evaluate(faces.truth(), faces.predictions(), resamples=0, test_part_of="FER+")
     assert {row["data"] for row in other["baselines"]["published"]} == {"FER+"}
     assert "two AffectNet annotators" not in other["baselines"]
@@ -360,7 +360,7 @@ def test_published_metrics_have_sources():
     assert len(rows) >= 10
     for row in rows:
         assert 0 < row["value"] < 1
-        assert "20" in row["source"]
+        assert re.search(r"20\d\d|repository", row["source"])
         assert row["checked"] in ("source read", "second hand")
         assert row["epoch"] in ("test set", "unknown")
         assert row["data"] in ("AffectNet", "FER+", "RAF-DB")
