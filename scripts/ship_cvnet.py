@@ -45,8 +45,8 @@ use these weights for research, or make sure that you have the right to the data
 arousal were not annotated: they are the vote shares times the coordinates of Russell and Mehrabian
 (1977), so these two outputs follow the expression closely. The test split is FER+'s public part
 (FER2013Valid). 410 of its 3,191 faces have a copy in the training data, as another crop of the same
-photo: the metrics above are too high. The 2,781 faces without one have an accuracy of .876 and a macro
-F1 of .691. Faces of contempt and disgust are rare in the data, and more than half of them are
+photo: the metrics above are too high. The 2,781 faces without one have an accuracy of .876 and a
+macro F1 of .691. Faces of contempt and disgust are rare in the data, and more than half of them are
 misclassified; these metrics hold for tightly cropped faces of 48 pixels only.
 
 The metrics are for the mean prediction over each face and its mirror image (`affectnet predict
