@@ -187,11 +187,11 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def album(photo_file: Path, walk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty images and a film."""
+    """Twelve images and a film."""
     folder = tmp_path_factory.mktemp("album")
-    for number in range(30):
+    for number in range(12):
         shutil.copy(photo_file, folder / f"{number:02}.jpg")
-    shutil.copy(walk, folder / "15.avi")
+    shutil.copy(walk, folder / "05.avi")
     return folder
 
 
@@ -225,7 +225,7 @@ VICTIMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
         "predict {album} --video mp4 --annotate {out}/drawn",
         (),
         ("--faces", "none"),
-        ("drawn/00.jpg", "drawn/29.jpg", "drawn/15-2.mp4"),
+        ("drawn/00.jpg", "drawn/11.jpg", "drawn/05.mp4"),
     ),
     "evaluate": (
         "evaluate {trained} --data {data} --accelerator cpu --workers 0 --resamples 50 --no-explain"
