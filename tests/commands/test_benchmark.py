@@ -52,7 +52,7 @@ def test_settings_of_the_trainings_are_checked_before_they_start(
 
 def test_the_default_recipe_keeps_its_own_weights(drawn: Path, tmp_path: Path) -> None:
     """The run has the name of the backbone, and is found again under it."""
-    finish(tmp_path, Job("resnet152", 0))
+    finish(drawn, tmp_path, Job("resnet152", 0))
     run = Job("resnet152", 0).run(tmp_path)
     run.config.write_text("backbone: resnet152.a1h_in1k\nseed: 0\n")
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("resnet152",))
