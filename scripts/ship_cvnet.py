@@ -24,6 +24,7 @@ from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.inference.classifiers import OnnxClassifier
 from affectnet.inference.onnx_export import Exported, compare, finish_file, quiet, write_graph
+from affectnet.inference.runtime import weights_digest
 from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import CONFIG, ONNX, WEIGHTS
@@ -98,7 +99,7 @@ def write_onnx(path: Path) -> None:
     with write_beside(path) as new, quiet():
         write_graph(Exported(model, inside=True, half=False).eval(), new, fused=False)
         store_in_half(new)
-        finish_file(new, model, "fp32", inside=True)
+        finish_file(new, model, "fp32", True, weights_digest(OUT))
         drawn = draw_faces(16, seed=0, size=112)
         faces = np.stack([decode_image(face.image, model.preprocessing.size) for face in drawn])
         expected = TorchClassifier(model, "cpu")(faces)

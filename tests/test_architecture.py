@@ -134,6 +134,42 @@ def test_light_modules_load_no_torch() -> None:
     assert run.returncode == 0, run.stderr
 
 
+def imported_by(code: str, *args: str) -> set[str]:
+    """The packages that Python imports while it runs some code."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, *args],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    lines = (line for line in run.stderr.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+RUN = "import sys; from affectnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+UNUSED = {"torch", "timm", "lightning", "pandas", "matplotlib", "scipy", "pyarrow", "gradio"}
+
+
+def test_a_photo_is_predicted_without_what_it_does_not_need(
+    photo_file: Path, tmp_path: Path
+) -> None:
+    found = imported_by(RUN, "predict", str(photo_file), "--out", str(tmp_path / "x.csv"))
+    assert {"affectnet", "numpy", "cv2", "onnxruntime"} <= found
+    assert not found & UNUSED
+    assert (tmp_path / "x.csv").read_text().count("\n") == 2
+
+
+def test_predictions_are_scored_without_what_that_does_not_need(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    rows = ["id,expression,valence,arousal,expression_pred,valence_pred,arousal_pred"]
+    rows += [f"{i},{i % 8},{i / 20},{-i / 20},{(i + i // 8) % 8},0.1,{i / 50}" for i in range(20)]
+    file.write_text("\n".join(rows) + "\n")
+    out = str(tmp_path / "m.json")
+    found = imported_by(RUN, "evaluate", "--predictions", str(file), "--out", out)
+    # pyarrow imports pandas where it is installed.
+    assert not found & (UNUSED - {"scipy", "pyarrow", "pandas"} | {"cv2", "onnxruntime"})
+
+
 def test_every_command_has_its_file_and_its_test() -> None:
     from affectnet.cli import COMMANDS
 

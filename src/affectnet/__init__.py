@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from affectnet import report as report
     from affectnet.inference.predictor import Predictor as Predictor
     from affectnet.inference.predictor import load as load
+    from affectnet.inference.predictor import predict as predict
     from affectnet.inference.results import FaceResult as FaceResult
     from affectnet.inference.results import PictureResult as PictureResult
     from affectnet.inference.results import Results as Results

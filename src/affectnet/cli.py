@@ -22,6 +22,7 @@ from affectnet.errors import (
     AffectNetError,
     ConfigError,
     Stopped,
+    need_train,
     raise_on_signals,
     suggest,
 )
@@ -43,6 +44,7 @@ SECTIONS: dict[str, dict[str, type]] = {
     },
     "Example": {"demo": config.DemoConfig},
 }
+NEED_TRAIN = ("train", "benchmark", "export", "demo")
 COMMANDS = {name: kind for commands in SECTIONS.values() for name, kind in commands.items()}
 
 
@@ -115,6 +117,8 @@ def _run_command(name: str, args: Sequence[str]) -> int:
     if {"-h", "--help"} & set(args):
         print(command_help(name, COMMANDS[name]), end="", flush=True)
         return 0
+    if name in NEED_TRAIN:
+        need_train(f"`affectnet {name}`")
     settings = parse(name, args)
     command = importlib.import_module(f"affectnet.commands.{name}")
     with raise_on_signals():

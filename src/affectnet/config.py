@@ -72,12 +72,26 @@ Prior = Annotated[
 ]
 PriorTau = Annotated[float, Doc("Strength of --prior: 0 is no correction, 1 is Bayes' rule.")]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    Doc("Device that runs the model; auto uses a GPU if there is one."),
+    Literal["auto", "cpu", "cuda", "mps"],
+    Doc(
+        "Device that runs the model: cpu (by ONNX Runtime if the model has an ONNX file), cuda "
+        "(NVIDIA GPU) or mps (GPU of an Apple computer). auto uses cuda if there is one."
+    ),
+]
+Provider = Annotated[
+    str | None,
+    "NAME",
+    Doc(
+        "Another provider of ONNX Runtime, where the installed one has it: openvino, coreml, "
+        "tensorrt and others."
+    ),
 ]
 Accelerator = Annotated[
-    Literal["auto", "cpu", "gpu"],
-    Doc("Kind of device; auto uses GPUs if there are any."),
+    Literal["auto", "cpu", "gpu", "mps"],
+    Doc(
+        "Kind of device; auto uses NVIDIA GPUs if there are any, mps is the GPU of an Apple "
+        "computer."
+    ),
 ]
 Nodes = Annotated[int, Doc("Number of machines.")]
 Strategy = Annotated[
@@ -623,6 +637,7 @@ class PredictConfig:
     it. Browsers play both."""
     # Speed
     device: Device = "auto"
+    provider: Provider = None
     batch_size: int = 32
     """Faces per forward pass."""
     workers: int | None = None
@@ -633,6 +648,7 @@ class PredictConfig:
 class ExportConfig:
     """Export a trained model as one ONNX file that needs no PyTorch.
 
+    affectnet export runs/convnext
     affectnet export runs/convnext --out convnext.onnx
     affectnet export cvnet --int8 --out cvnet-int8.onnx
     """
@@ -642,8 +658,9 @@ class ExportConfig:
     """A run folder, its model/ folder, owner/name on the Hugging Face Hub, or the name of a model
     that the package ships."""
     # Output
-    out: File
-    """Output file, with suffix .onnx."""
+    out: File | None = None
+    """Output file, with suffix .onnx. Default: model.onnx next to the weights of a run, where
+    `predict` and `serve` use it in place of PyTorch."""
     format: Literal["onnx"] = "onnx"
     """Format of the file."""
     int8: bool = False
@@ -678,6 +695,7 @@ class ServeConfig:
     prior: Prior = None
     prior_tau: PriorTau = 1.0
     device: Device = "auto"
+    provider: Provider = None
     # Server
     host: Annotated[str, "ADDRESS"] = "127.0.0.1"
     """Address to listen on. 0.0.0.0 allows connections from other machines."""

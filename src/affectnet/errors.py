@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any, Final
 
@@ -189,6 +190,31 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
     near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+TRAIN_PACKAGES: Final = (
+    *("torch", "torchvision", "timm", "lightning", "safetensors", "huggingface_hub"),
+    *("onnx", "onnxscript", "tensorboard"),
+)
+"""What `pip install 'affectnet[train]'` adds, by the names of the modules."""
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def need_train(what: str, hint: str = "") -> None:
+    """Raise `ConfigError` with what to install if a package that `what` needs is missing."""
+    missing = [name for name in TRAIN_PACKAGES if not installed(name)]
+    if missing:
+        raise ConfigError(
+            f"{what} needs {', '.join(missing)}, which is not installed; run "
+            f"`pip install 'affectnet[train]'`{f', or {hint}' if hint else ''}"
+        )
 
 
 def check_choice(setting: str, given: str, allowed: Collection[str]) -> None:

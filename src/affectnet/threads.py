@@ -14,6 +14,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, Self, TypeVar
 
+from affectnet.errors import ConfigError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -25,6 +27,19 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def refuse_fork(process: int) -> None:
+    """Raise `ConfigError` in a process that was forked from `process`, which loaded a model.
+
+    A fork copies no threads, so the model would wait for its own for ever.
+    """
+    if os.getpid() != process:
+        raise ConfigError(
+            "the predictor was loaded before this process was forked, and would hang here; start "
+            'processes by multiprocessing.get_context("spawn"), which can be given a predictor, or '
+            "load it in each process"
+        )
 
 
 def overlap(

@@ -1,7 +1,6 @@
 """`affectnet export` from the outside."""
 
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,20 +58,15 @@ def test_mistakes_are_reported_at_once_and_nothing_is_written(run: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
-def test_a_missing_package_is_reported_with_the_remedy(
-    run: Path, tmp_path: Path, package: str
-) -> None:
-    code = (
-        f"import sys; sys.modules[{package!r}] = None\n"
-        "from affectnet import cli\n"
-        f"sys.exit(cli.main(['export', {str(run)!r}, '--out', {str(tmp_path / 'm.onnx')!r}]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 2
-    assert "exporting needs onnx" in done.stderr
-    assert package in done.stderr
-    assert "pip install 'affectnet[export]'" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_the_file_of_a_run_is_written_next_to_its_weights(model_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_dir, tmp_path / "run" / "model")
+    run = str(tmp_path / "run")
+    export(ExportConfig(run, faces=8))
+    assert (tmp_path / "run" / "model" / "model.onnx").is_file()
+    with pytest.raises(RunError, match="--overwrite"):
+        export(ExportConfig(run, faces=8))
+    for other in ({"int8": True}, {"fp16": True}, {"prior": "uniform"}):
+        with pytest.raises(ConfigError, match="give another with --out FILE"):
+            export(ExportConfig(run, overwrite=True, **other))
+    with pytest.raises(ConfigError, match="cvnet is not a run folder"):
+        export(ExportConfig("cvnet", overwrite=True))

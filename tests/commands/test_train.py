@@ -471,7 +471,8 @@ def test_resuming_an_unknown_run_names_those_that_exist(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"accelerator": "gpu"}, "PyTorch can use no GPU here"),
+        ({"accelerator": "gpu"}, "gpu: PyTorch can use no such GPU here"),
+        ({"accelerator": "mps"}, "mps: PyTorch can use no such GPU here"),
         ({"devices": -1}, "--devices is -1; it must be at least 1"),
         ({"backbone": "lcnet_050", "batch_size": 1}, "cannot be trained on one face at a time"),
     ],

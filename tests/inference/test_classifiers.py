@@ -89,16 +89,6 @@ def test_predict_runs_without_torch(
     assert (tmp_path / "d" / f"{walk.stem}_over_time.png").is_file()
 
 
-def test_what_is_missing_is_reported_with_the_remedy(onnx_file: Path, model_dir: Path) -> None:
-    run = "from affectnet import cli; sys.exit(cli.main(['predict', '0', '--model', {!r}]))"
-    done = without({"onnxruntime"}, run.format(str(onnx_file)))
-    assert done.returncode == 2
-    assert "pip install 'affectnet[export]'" in done.stderr
-    done = without({"torch"}, run.format(str(model_dir)))
-    assert done.returncode == 2
-    assert "needs torch, which is not installed" in done.stderr
-
-
 def test_files_that_cannot_be_used(onnx_file: Path, tmp_path: Path) -> None:
     def stripped(**metadata: str) -> Path:
         model = onnx.load(str(onnx_file))

@@ -360,7 +360,7 @@ def test_models_are_found_by_run_folder_too(model_dir: Path, tmp_path: Path) -> 
     assert load(run).classes == EXPRESSIONS
     with pytest.raises(RunError, match="no model at"):
         load(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="auto or cpu or cuda"):
+    with pytest.raises(ConfigError, match="auto, cpu, cuda, mps"):
         load(model_dir, device="tpu")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from affectnet.data.crop import Box
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.result_files import SCHEMA, ResultWriter, plain
+from affectnet.inference.result_files import ResultWriter, plain
 from affectnet.inference.results import COLUMNS, FaceResult, PictureResult
 from affectnet.labels import EXPRESSIONS
 
@@ -79,7 +79,9 @@ def test_no_results_are_a_valid_file(kind: str, tmp_path: Path) -> None:
     with ResultWriter(path):
         pass
     if kind == "parquet":
-        assert pq.read_table(path).schema.equals(SCHEMA)
+        types = {str: "string", int: "int64", float: "double"}
+        columns = [(field.name, str(field.type)) for field in pq.read_schema(path)]
+        assert columns == [(name, types[kind]) for name, kind in COLUMNS.items()]
     elif kind == "csv":
         assert path.read_text().strip() == ",".join(COLUMNS)
     else:

@@ -18,7 +18,7 @@ from affectnet.errors import ConfigError
 from affectnet.inference.classifiers import OnnxClassifier
 from affectnet.inference.torch_classifier import TorchClassifier
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.model_config import DEFAULT_MODEL, shipped_model
+from affectnet.models.model_config import DEFAULT_MODEL, parse_config, read_config, shipped_model
 
 PHOTO = Path(affectnet.__file__).parent / "photos" / "astronaut.jpg"
 
@@ -43,7 +43,7 @@ def test_the_onnx_file_has_the_weights_and_the_config_of_the_other(folder: Path)
     file = onnx.load(str(folder / "model.onnx"))
     # `python scripts/ship_cvnet.py` writes it again.
     metadata = {entry.key: entry.value for entry in file.metadata_props}
-    assert json.loads(metadata["affectnet"]) == json.loads((folder / "config.json").read_text())
+    assert parse_config(metadata["affectnet"], "") == read_config(folder / "config.json")
     stored = {a.name.removeprefix("model."): a for a in file.graph.initializer}
     with safe_open(folder / "model.safetensors", "np") as weights:
         for name in weights.keys():  # noqa: SIM118

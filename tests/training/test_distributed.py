@@ -96,7 +96,8 @@ def test_strategies_are_passed_to_lightning(monkeypatch: pytest.MonkeyPatch) -> 
         device_settings("cpu", devices=2, strategy="fsdp")
     # There is no GPU here: only the settings of Lightning's strategy can be tested.
     monkeypatch.setattr(trainer, "FSDPStrategy", lambda **given: given)
-    monkeypatch.setattr(trainer, "on_gpu", lambda _: True)
+    monkeypatch.setattr(trainer, "device_type", lambda _: "cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     settings = device_settings("gpu", devices=8, precision="bf16", strategy="fsdp")
     assert settings["strategy"] == {"state_dict_type": "full", "sharding_strategy": "FULL_SHARD"}
     assert settings["sync_batchnorm"]

@@ -21,7 +21,7 @@ from affectnet.data.store import (
     image_columns,
     open_split,
 )
-from affectnet.errors import ConfigError, DataError, RunError
+from affectnet.errors import ConfigError, DataError, RunError, installed, need_train
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.comparison import compare
 from affectnet.evaluation.prediction_files import (
@@ -90,6 +90,7 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     config = _with_classes_of_data(config)
     leads = True
     if config.devices > 1 or config.nodes > 1:
+        need_train("evaluating in several processes")
         from affectnet.training.distributed import rank
 
         leads = rank() == 0
@@ -188,6 +189,9 @@ def _save_figures(folder: Path, config: EvaluateConfig) -> None:
 
 def _write_card(folder: Path, config: EvaluateConfig) -> None:
     """Update the model card of the run, unless the user wrote one."""
+    if not installed("huggingface_hub"):
+        print("model card: not written; it needs `pip install 'affectnet[train]'`")
+        return
     from affectnet.report.card import refresh_card
 
     card = refresh_card(folder.parents[1], [config.data] if config.data else [])
@@ -312,6 +316,7 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
     With `config.calibrate` a temperature is first fitted on the val split and stored in the model;
     `config.prior` changes only the predictions.
     """
+    need_train(f"predicting {data}")
     from affectnet.models.affect_model import AffectModel
     from affectnet.training.checkpoints import export_best
     from affectnet.training.distributed import rank, wait_for_all

@@ -1,5 +1,6 @@
 """`affectnet export`: a trained model as an ONNX file, checked against PyTorch."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,16 +10,22 @@ from affectnet.config import ExportConfig
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import decode_image
 from affectnet.data.store import Split, open_split
-from affectnet.errors import DataError, Faults, megabytes
+from affectnet.errors import ConfigError, DataError, Faults, megabytes
 from affectnet.inference.classifiers import OnnxClassifier
 from affectnet.inference.onnx_export import (
     ExportComparison,
     Precision,
-    check_packages,
     export_onnx,
 )
+from affectnet.inference.runtime import weights_digest
 from affectnet.models.affect_model import AffectModel
-from affectnet.models.model_config import Preprocessing, untrained_note
+from affectnet.models.model_config import (
+    ONNX,
+    WEIGHTS_FOLDER,
+    Preprocessing,
+    resolve_model,
+    untrained_note,
+)
 from affectnet.run import locked, refuse_existing
 
 _CALIBRATION = 128
@@ -43,7 +50,10 @@ def export(config: ExportConfig) -> ExportComparison:
         DataError: no such dataset.
     """
     _check(config)
-    model = AffectModel.from_pretrained(config.model)
+    place = resolve_model(config.model)
+    out = config.out or _next_to_weights(place, config)
+    refuse_existing(out, config.overwrite)
+    model = AffectModel.from_pretrained(place)
     if config.prior is not None:
         model.correct_prior(config.prior, config.prior_tau)
     if note := untrained_note(model.targets):
@@ -52,17 +62,18 @@ def export(config: ExportConfig) -> ExportComparison:
     prep = model.preprocessing
     sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)
     print(f"comparing with PyTorch on {len(sample.faces)} {sample.description}", flush=True)
-    with locked(config.out):
+    with locked(out):
         found = export_onnx(
             model,
-            config.out,
+            out,
             sample.faces,
             calibration=sample.calibration,
             precision=precision,
             inside=config.preprocess,
             overwrite=config.overwrite,
+            weights_sha256=weights_digest(place) if isinstance(place, Path) else None,
         )
-    _print_summary(config, found, precision, prep.size)
+    _print_summary(config, out, found, precision, prep.size)
     return found
 
 
@@ -70,11 +81,23 @@ def _check(config: ExportConfig) -> None:
     faults = Faults(config, [(("faces",), lambda n: 1 <= n <= 100_000, "1 to 100000")])
     if config.int8 and config.fp16:
         faults.append("--int8 and --fp16 are both given; leave one out")
-    if config.out.suffix.lower() != ".onnx":
+    if config.out is not None and config.out.suffix.lower() != ".onnx":
         faults.append(f"--out {config.out}: give a name that ends in .onnx")
+    if config.out is None and (config.int8 or config.fp16 or config.prior is not None):
+        faults.append(
+            "the file next to the weights of a run predicts what they predict; with --int8, --fp16 "
+            "or --prior give another with --out FILE"
+        )
     faults.raise_all()
-    refuse_existing(config.out, config.overwrite)
-    check_packages()
+
+
+def _next_to_weights(place: Path | str, config: ExportConfig) -> Path:
+    """Return the path of the ONNX file that `predict` uses in place of the weights."""
+    if not isinstance(place, Path) or place.parent == WEIGHTS_FOLDER or place.is_file():
+        raise ConfigError(
+            f"{config.model} is not a run folder, which would take the file; give --out FILE"
+        )
+    return place / ONNX
 
 
 def _drawn_faces(config: ExportConfig, prep: Preprocessing) -> SampleFaces:
@@ -118,7 +141,7 @@ def _decode(split: Split, rows: NDArray[np.int64], prep: Preprocessing) -> NDArr
 
 
 def _print_summary(
-    config: ExportConfig, found: ExportComparison, precision: Precision, size: int
+    config: ExportConfig, out: Path, found: ExportComparison, precision: Precision, size: int
 ) -> None:
     given = (
         f"uint8 RGB (n, {size}, {size}, 3)"
@@ -129,6 +152,6 @@ def _print_summary(
         f"largest difference {found.largest:.2g}, mean {found.mean:.2g}; the same expression on "
         f"{found.agreement:.1%} of {found.faces} faces"
     )
-    size_of_file = megabytes(config.out.stat().st_size)
-    print(f"{config.out}: {size_of_file}, {precision}, takes {given}, any n")
-    assert OnnxClassifier(config.out, "cpu").size == size  # the file can be read
+    size_of_file = megabytes(out.stat().st_size)
+    print(f"{out}: {size_of_file}, {precision}, takes {given}, any n")
+    assert OnnxClassifier(out, "cpu").size == size  # the file can be read

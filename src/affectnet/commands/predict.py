@@ -26,8 +26,6 @@ from affectnet.errors import (
     Stopped,
     counted,
 )
-from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
-from affectnet.figures.style import save_figure
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import annotate, expression_text
 from affectnet.inference.predictor import Predictor, load
@@ -72,8 +70,9 @@ def predict(config: PredictConfig) -> int:
         sources = find_sources(config.inputs)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    settings = ("device", "margin", "min_score", "detect_size", "without_contempt", "flip")
-    predictor = load(config.model, **settings_of(config, *settings, "prior", "prior_tau"))
+    settings = settings_of(config, "device", "provider", "margin", "min_score", "detect_size")
+    settings |= settings_of(config, "without_contempt", "flip", "prior", "prior_tau")
+    predictor = load(config.model, **settings)
     if note := untrained_note(predictor.targets):
         print(note)
     summary = _Summary(show=config.out is None)
@@ -310,6 +309,9 @@ def _annotated_video(
 
 def _save_over_time(over_time: OverTime, video: Path) -> None:
     """Write the figure of valence and arousal over time next to the annotated video."""
+    from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
+    from affectnet.figures.style import save_figure
+
     courses = over_time.courses()
     lines = [
         Line(f"face {c.track}", c.time, c.valence, c.arousal, c.expression, c.step)

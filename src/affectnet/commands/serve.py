@@ -53,7 +53,7 @@ def serve(config: ServeConfig) -> int:
         temporary_folder("serve", _folder_for_uploads(limits)) as folder,
         listening,
     ):
-        names = ("device", "margin", "min_score", "detect_size", "prior", "prior_tau")
+        names = ("device", "provider", "margin", "min_score", "detect_size", "prior", "prior_tau")
         settings = settings_of(config, *names)
         predictor = load(config.model, **settings)
         name = _name(config.model)

@@ -47,9 +47,9 @@ from affectnet.training.trainer import (
     check_batch,
     ctrl_c_raises,
     device_settings,
+    device_type,
     explain_memory_errors,
     make_trainer,
-    on_gpu,
 )
 
 FEATURES = ".features"
@@ -238,7 +238,7 @@ def _feature_pass(
         data=[DatasetInfo.read(path).content_hash for path in config.data],
         augmentation=augmentation(config),
         seed=config.seed,
-        device=torch.device("cuda" if on_gpu(config.accelerator) else "cpu"),
+        device=torch.device(device_type(config.accelerator)),
         precision=precision,
     )
 

@@ -25,7 +25,7 @@ from affectnet.run import RunFolder, changed_settings, folder_name, plain_settin
 from affectnet.seven import classes_for, seven_votes
 from affectnet.training.distributed import rank
 from affectnet.training.optimisation import Optimisation
-from affectnet.training.trainer import on_gpu
+from affectnet.training.trainer import device_type
 
 # Settings that may change when a run is resumed.
 FREE_TO_CHANGE = {
@@ -203,7 +203,9 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         "or the backbone is never trained; use --freeze backbone for that",
     )
     yield (
-        config.compile and not on_gpu(config.accelerator) and not any(map(which, _COMPILERS)),
+        config.compile
+        and device_type(config.accelerator) != "cuda"
+        and not any(map(which, _COMPILERS)),
         "--compile needs a C++ compiler on a CPU: install g++, or leave it out",
     )
     fsdp = config.strategy == "fsdp"

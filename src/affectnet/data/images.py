@@ -434,15 +434,15 @@ def as_pixels(image: Any) -> Pixels:
     """Turn an image in any of these forms into upright RGB pixels.
 
     Args:
-        image: a path; encoded bytes; a `PIL.Image.Image`; a NumPy array uint8 (height, width, 3)
-            in RGB order; a torch tensor uint8 (3, height, width) in RGB order.
+        image: a path; encoded bytes; a file object; a `PIL.Image.Image`; a NumPy array uint8
+            (height, width, 3) in RGB order; a torch tensor uint8 (3, height, width) in RGB order.
 
     Raises:
         DataError: anything else, so that neither a float image in an unknown range nor a wrong
             axis order goes unnoticed. RGB and BGR cannot be distinguished: arrays of OpenCV need
             `cv2.cvtColor(image, cv2.COLOR_BGR2RGB)` first.
     """
-    data = _encoded(image)
+    data = encoded(image)
     if data is not None:
         return decode_image(data)
     if isinstance(image, Image.Image):
@@ -457,8 +457,8 @@ def as_pixels(image: Any) -> Pixels:
         chw = _pixels_of_array(array, "tensor", "(3, height, width)", channels=0)
         return np.ascontiguousarray(chw.transpose(1, 2, 0))
     raise DataError(
-        f"an image cannot be a {type(image).__name__}; give a path, encoded bytes, a PIL "
-        "image, a uint8 RGB array (height, width, 3) or a uint8 RGB tensor (3, height, width)"
+        f"an image cannot be a {type(image).__name__}; give a path, encoded bytes, a file object, "
+        "a PIL image, a uint8 RGB array (height, width, 3) or a uint8 RGB tensor (3, height, width)"
     )
 
 
@@ -467,7 +467,7 @@ def as_face(image: Any, size: int, interpolation: str = "bilinear") -> tuple[Pix
 
     Returns the pixels, and the width and height of the whole upright image.
     """
-    data = _encoded(image)
+    data = encoded(image)
     header = None if data is None else read_header(data)
     if data is not None and header is not None and header.format == "JPEG":
         # Resized while decoding, as in training; the header states the original size.
@@ -483,10 +483,32 @@ def is_tensor(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
 
 
-def _encoded(image: Any) -> bytes | None:
+def encoded(image: Any) -> bytes | None:
+    """Return the encoded bytes of a path, a file object or bytes; None for pixels of any kind.
+
+    Raises `DataError` for a file that `read_file` refuses, and a file object that is closed, opened
+    as text, or longer than 256 MB.
+    """
     if isinstance(image, str | os.PathLike):
         return read_file(Path(image))
-    return bytes(image) if isinstance(image, bytes | bytearray | memoryview) else None
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not is_file_object(image):
+        return None
+    try:
+        data = image.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"the file cannot be read: {error}") from error
+    if not isinstance(data, bytes):
+        raise DataError("the file object does not return bytes; open it in binary mode: 'rb'")
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"the file has more than {MAX_FILE_BYTES // 2**20} MB")
+    return data
+
+
+def is_file_object(value: Any) -> bool:
+    """Whether it is an open file, a `BytesIO` or another object with a method `read`."""
+    return callable(getattr(value, "read", None))
 
 
 def _pixels_of_array(array: NDArray[Any], kind: str, shape: str, channels: int) -> Pixels:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from affectnet.errors import ConfigError, WeightsError, printable, shown
@@ -131,6 +132,9 @@ FACES: Final = "faces"
 OUTPUTS: Final = ("probabilities", "valence", "arousal")
 _MAX_FILE_BYTES: Final = 2**31
 _ROUNDING: Final = 1e-3
+_SUFFIX: Final = "ExecutionProvider"
+# TF32 would change the numbers in the third digit.
+_PROVIDER_SETTINGS: Final = {"cuda": {"use_tf32": "0"}}
 
 
 class OnnxClassifier:
@@ -140,17 +144,25 @@ class OnnxClassifier:
         path: the `.onnx` file.
         device: `auto` and `cuda` use ONNX Runtime's CUDA provider; `auto` uses the CPU where there
             is none.
+        provider: another provider of ONNX Runtime, such as `openvino`, `coreml` or `tensorrt`.
 
     Raises:
-        ConfigError: onnxruntime is not installed, or has no CUDA and the device is `cuda`.
+        ConfigError: this ONNX Runtime has no such provider, or cannot start it.
         WeightsError: the file is damaged, or was not written by `affectnet export`.
         RunError: its metadata is incomplete, has other classes or is from a newer affectnet.
     """
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        runtime = _onnxruntime()
-        self.path = path
-        self.session = _open(runtime, path, _providers(runtime, device))
+    def __init__(self, path: Path, device: str = "auto", provider: str | None = None) -> None:
+        self.path, self._arguments = path, (path, device, provider)
+        providers = _providers(device, provider)
+        self.session = _open(path, providers)
+        if providers[0][0] not in self.session.get_providers() and (provider or device == "cuda"):
+            raise ConfigError(
+                f"ONNX Runtime cannot start the provider {provider or device}: a library or a "
+                "device that it needs is missing; leave the setting out to use the CPU"
+            )
+        used = self.session.get_providers()[0].removesuffix(_SUFFIX).lower()
+        self.runtime = f"ONNX Runtime on {used}"
         metadata = self.session.get_modelmeta().custom_metadata_map
         if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
             raise WeightsError(
@@ -184,6 +196,9 @@ class OnnxClassifier:
         self.face_size = prep.face_size
         self._mean = np.array(prep.mean, np.float32)
         self._std = np.array(prep.std, np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxClassifier, self._arguments
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one forward pass.
@@ -248,31 +263,24 @@ def normalised(crops: NDArray[np.uint8], mean: Floats, std: Floats) -> Floats:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
+def _providers(device: str, provider: str | None) -> list[tuple[str, dict[str, str]]]:
+    """Return the names and settings of the providers to use, the preferred one first."""
+    names = {n.removesuffix(_SUFFIX).lower(): n for n in onnxruntime.get_available_providers()}
+    if provider is None:
+        provider = "cuda" if device == "cuda" or (device == "auto" and "cuda" in names) else "cpu"
+    word = provider.lower().removesuffix(_SUFFIX.lower())
+    if word not in names:
         raise ConfigError(
-            "an .onnx model needs onnxruntime, which is not installed; run "
-            "`pip install 'affectnet[export]'` (or `pip install onnxruntime`)"
-        ) from error
-    return onnxruntime
-
-
-def _providers(runtime: Any, device: str) -> list[str]:
-    cuda = "CUDAExecutionProvider"
-    has_cuda = cuda in runtime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise ConfigError(
-            "device is cuda, but this ONNX Runtime has no CUDA; install onnxruntime-gpu or use auto"
+            f"this ONNX Runtime has no provider {provider}; it has {', '.join(names)} (the package "
+            "onnxruntime-gpu has cuda and tensorrt, onnxruntime-openvino has openvino)"
         )
-    return (
-        [cuda, "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
-    )
+    # What TensorRT cannot run goes to CUDA, and the CPU runs the rest.
+    words = [word, *(["cuda"] if word == "tensorrt" and "cuda" in names else []), "cpu"]
+    return [(names[w], _PROVIDER_SETTINGS.get(w, {})) for w in dict.fromkeys(words)]
 
 
-def _open(runtime: Any, path: Path, providers: list[str]) -> Any:
-    options = runtime.SessionOptions()
+def _open(path: Path, providers: list[Any]) -> Any:
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # affectnet reports errors itself
     options.intra_op_num_threads = _threads()
     try:
@@ -287,7 +295,7 @@ def _open(runtime: Any, path: Path, providers: list[str]) -> Any:
             )
         # The other format, of ONNX Runtime itself, is not checked above.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        return runtime.InferenceSession(data, options, providers=providers)
+        return onnxruntime.InferenceSession(data, options, providers=providers)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except WeightsError:

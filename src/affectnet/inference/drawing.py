@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -154,6 +153,8 @@ def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
 
 @lru_cache(maxsize=32)
 def _font(size: int) -> Any:
+    import matplotlib  # only for annotations: it is slow to import
+
     # The font of the figures, which comes with matplotlib.
     return ImageFont.truetype(
         Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size

@@ -54,7 +54,6 @@ def quantise(path: Path, faces: NDArray[Any]) -> None:
         path: the file.
         faces: in the form that the graph takes.
     """
-    # Imported here, so that `check_packages` can report which packages are missing.
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -192,6 +191,7 @@ def export_onnx(
     precision: Precision = "fp32",
     inside: bool = True,
     overwrite: bool = False,
+    weights_sha256: str | None = None,
 ) -> ExportComparison:
     """Write a model as an ONNX file if its predictions on `faces` match those of PyTorch.
 
@@ -203,15 +203,15 @@ def export_onnx(
         precision: `fp32`; `fp16` (half the size, for GPUs); `int8` (a quarter, for CPUs).
         inside: whether scaling and normalisation are part of the graph; see `Exported`.
         overwrite: replace an existing file.
+        weights_sha256: of the model's file of weights, see `affectnet.inference.runtime`.
 
     Raises:
         RunError: the file exists already.
-        ConfigError: a package of the extra `export` is missing; int8 without calibration faces.
+        ConfigError: int8 without calibration faces.
         WeightsError: the network cannot be expressed in ONNX, or predicts differently there; no
             file is written.
     """
     refuse_existing(path, overwrite)
-    check_packages()
     if precision == "int8" and (calibration is None or len(calibration) == 0):
         raise ConfigError("int8 needs calibration faces; give some, or export without --int8")
     # A copy, since half precision changes the model in place.
@@ -227,7 +227,7 @@ def export_onnx(
                 mean, std = np.array(prep.mean, np.float32), np.array(prep.std, np.float32)
                 sample = normalised(sample, mean, std)
             quantise(new, sample)
-        finish_file(new, model, precision, inside)
+        finish_file(new, model, precision, inside, weights_sha256)
         found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
         fault = found.fault(precision)
         if fault is not None:
@@ -255,21 +255,6 @@ def compare(expected: ModelOutput, given: ModelOutput) -> ExportComparison:
         float(differences.mean()),
         float(same.mean()),
     )
-
-
-def check_packages() -> None:
-    """Raise `ConfigError` with the pip command where the extra `export` is not installed."""
-    missing = []
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            __import__(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise ConfigError(
-            f"exporting needs {', '.join(missing)}, which is not installed; run "
-            "`pip install 'affectnet[export]'`"
-        )
 
 
 def _copy(model: AffectModel) -> AffectModel:
@@ -320,7 +305,13 @@ def write_graph(module: Exported, path: Path, *, fused: bool = True) -> None:
         ) from error
 
 
-def finish_file(path: Path, model: AffectModel, precision: Precision, inside: bool) -> None:
+def finish_file(
+    path: Path,
+    model: AffectModel,
+    precision: Precision,
+    inside: bool,
+    weights_sha256: str | None,
+) -> None:
     """Add the metadata, and leave out what the exporter noted on each node, such as source lines.
 
     The version of the file's format is the oldest that its operators allow.
@@ -339,6 +330,7 @@ def finish_file(path: Path, model: AffectModel, precision: Precision, inside: bo
         "arousal (n,) in [-1, 1]; NaN for what the model was not trained on",
         "preprocessing_inside": inside,
         "precision": precision,
+        "weights_sha256": weights_sha256,
     }
     file = onnx.load(str(path))
     graph = file.graph

@@ -7,19 +7,18 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from affectnet.data.crop import DEFAULT_MARGIN, Box, as_boxes, crop_face, shrink
-from affectnet.data.images import Pixels, as_face, as_pixels, one_large_at_a_time, read_file
+from affectnet.data.images import Pixels, as_face, as_pixels, encoded, one_large_at_a_time
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.classifiers import ClassifierLike
 from affectnet.inference.detector import IMAGE_SIZE, MIN_SCORE, Candidate, FaceDetector
 from affectnet.inference.results import FaceResult, PictureResult
-from affectnet.threads import cores, ordered_map
+from affectnet.threads import cores, ordered_map, refuse_fork
 
 Faces = Literal["detect", "none"]
 
@@ -77,6 +76,7 @@ class Pipeline:
         self.min_score = min_score
         self.detect_size = detect_size or IMAGE_SIZE
         self._detector: FaceDetector | None = None
+        self._process = os.getpid()
 
     @property
     def detector(self) -> FaceDetector:
@@ -98,6 +98,7 @@ class Pipeline:
         An image that cannot be read yields a result with the reason. `keep_pixels` returns the
         pixels too, shrunk to a long side of `PIXELS_SIDE` where larger.
         """
+        refuse_fork(self._process)
         if faces == "detect":
             _ = self.detector  # a missing model file is reported once, not once per image
         workers = workers or min(cores(), 8)
@@ -106,7 +107,8 @@ class Pipeline:
             image, boxes = pair
             source = os.fspath(image) if isinstance(image, str | os.PathLike) else None
             try:
-                given = image if source is None else read_file(Path(source))
+                data = encoded(image)
+                given = image if data is None else data
                 with one_large_at_a_time(given):
                     return self._prepare(given, boxes, source, faces, keep_pixels)
             except DataError as error:
@@ -155,6 +157,7 @@ class Pipeline:
 
         Yields each result, with the image's pixels where they were kept.
         """
+        refuse_fork(self._process)
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more")
         max_waiting = max_waiting or 2 * batch_size
@@ -212,9 +215,3 @@ class Pipeline:
 def unreadable(result: PictureResult, size: int) -> Prepared:
     """Return a result that states why there is no image, with no crops of this size."""
     return Prepared(result, (), np.empty((0, size, size, 3), np.uint8), None)
-
-
-def check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    """Raise `ConfigError` where the value is not one of those allowed."""
-    if given not in allowed:
-        raise ConfigError(f"{name} is {given!r}; it may be {' or '.join(allowed)}")

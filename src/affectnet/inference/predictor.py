@@ -1,27 +1,28 @@
 """The predictor: images in any form to faces with expression, valence and arousal."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 from PIL import Image
 
-from affectnet.data.images import is_tensor
-from affectnet.errors import ConfigError, DataError
+from affectnet.data.images import is_file_object, is_tensor
+from affectnet.errors import ConfigError, DataError, check_choice
 from affectnet.inference.classifiers import (
     ClassifierLike,
     CorrectedPrior,
     Mirrored,
-    OnnxClassifier,
     WithoutContempt,
 )
 from affectnet.inference.detector import MIN_SCORE
-from affectnet.inference.pipeline import Faces, Pipeline, check_choice
+from affectnet.inference.pipeline import Faces, Pipeline
 from affectnet.inference.results import PictureResult, Results
-from affectnet.models.model_config import DEFAULT_MODEL, resolve_model
+from affectnet.inference.runtime import open_classifier
+from affectnet.models.model_config import DEFAULT_MODEL
 from affectnet.models.prior import log_ratios, target_prior
 from affectnet.seven import lacks_contempt
 
@@ -29,12 +30,34 @@ OnError = Literal["raise", "keep"]
 
 
 class Predictor(Pipeline):
-    """Predicts on images and videos; `load` makes one. See `Pipeline` for the arguments."""
+    """Predicts on images and videos; `load` makes one. See `Pipeline` for the arguments.
+
+    It may be used from several threads, and given to spawned processes, which load it again. In a
+    forked process it raises `ConfigError`.
+    """
+
+    _settings: Mapping[str, Any] | None = None
+    _runtime: str = ""
+
+    def __repr__(self) -> str:
+        size = self.classifier.size
+        facts = [f"{len(self.classes)} classes", f"faces of {size} px", f"margin {self.margin:g}"]
+        settings, usual = self._settings or {}, load.__kwdefaults__ or {}
+        given = [f"{k}={v!r}" for k, v in settings.items() if k not in usual or v != usual[k]]
+        name = ", ".join(given) or type(self.classifier).__name__
+        return f"<Predictor {name}: {', '.join([*facts, *filter(None, [self._runtime])])}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._settings is not None:
+            return partial(load, **self._settings), ()
+        names = ("margin", "min_score", "detect_size")
+        settings = {name: getattr(self, name) for name in names}
+        return partial(Predictor, self.classifier, **settings), ()
 
     @overload
     def predict(
         self,
-        images: str | bytes | os.PathLike[str] | Image.Image,
+        images: str | bytes | os.PathLike[str] | BinaryIO | Image.Image,
         boxes: Any = None,
         *,
         faces: Faces = "detect",
@@ -67,8 +90,9 @@ class Predictor(Pipeline):
 
         Args:
             images: one image, or several in a list, an iterator or an array with one more axis. An
-                image is a path, encoded bytes, a PIL image, a uint8 RGB array (height, width, 3)
-                or a uint8 RGB tensor (3, height, width). EXIF orientation is respected.
+                image is a path, encoded bytes, a file object, a PIL image, a uint8 RGB array
+                (height, width, 3) or a uint8 RGB tensor (3, height, width). EXIF orientation is
+                respected.
             boxes: known faces: x, y, width and height in pixels of the upright image, (n, 4) for
                 one image, a list of such arrays (or None: detect) for several.
             faces: `detect` finds them; `none` treats every image as one face, cropped as in
@@ -117,6 +141,7 @@ def load(
     *,
     revision: str | None = None,
     device: str = "auto",
+    provider: str | None = None,
     margin: float | None = None,
     min_score: float = MIN_SCORE,
     detect_size: int | None = None,
@@ -128,10 +153,9 @@ def load(
     """Load a model for prediction.
 
     Args:
-        model: a run folder, its `model/` folder, an `.onnx` file (which needs no torch),
-            `owner/name` on the Hugging Face Hub, or the name of a model included in the package.
-        revision: branch, tag or commit on the hub.
-        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
+        model: a run folder, its `model/` folder, an `.onnx` file, `owner/name` on the Hugging Face
+            Hub, or the name of a model included in the package.
+        revision, device, provider: see `affectnet.inference.runtime.open_classifier`.
         margin, min_score, detect_size: see `Pipeline`.
         without_contempt: seven classes: contempt is dropped, and the other probabilities are scaled
             to add up to 1.
@@ -140,43 +164,56 @@ def load(
             or a file, see `affectnet.models.prior.target_prior`; no correction where None.
         prior_tau: strength of that correction, 0 to 2.
 
-    Raises `RunError` and `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`, and
-    `ConfigError` for settings out of range.
+    Raises as `open_classifier`, and `ConfigError` for settings out of range.
     """
-    check_choice("device", device, ("auto", "cpu", "cuda"))
-    place = resolve_model(model)
-    classifier: ClassifierLike
-    if isinstance(place, Path) and place.suffix.lower() == ".onnx":
-        classifier = file = OnnxClassifier(place, device)
-        fractions, assumed = file.class_fractions, file.prior
-    else:
-        try:
-            from affectnet.inference.torch_classifier import TorchClassifier
-            from affectnet.models.affect_model import AffectModel
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"the model {model} needs {error.name or 'PyTorch'}, which is not installed; "
-                "install it, or give a file that `affectnet export` wrote, which does not need it"
-            ) from error
-
-        loaded = AffectModel.from_pretrained(place, revision=revision)
-        classifier = TorchClassifier(loaded, device)
-        fractions, assumed = loaded.class_fractions, loaded.prior
+    settings = dict(locals())  # all arguments
+    opened = open_classifier(model, revision=revision, device=device, provider=provider)
+    if Path(model).exists():
+        settings["model"] = str(Path(model).resolve())  # spawned processes may work elsewhere
+    classifier: ClassifierLike = opened
     if prior is not None:
-        target = target_prior(prior, classifier.classes, fractions)
-        classifier = CorrectedPrior(classifier, log_ratios(assumed, target, prior_tau))
+        target = target_prior(prior, opened.classes, opened.class_fractions)
+        classifier = CorrectedPrior(opened, log_ratios(opened.prior, target, prior_tau))
     if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
     if flip:
         classifier = Mirrored(classifier)
-    return Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
+    predictor = Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
+    predictor._settings, predictor._runtime = settings, opened.runtime
+    return predictor
+
+
+def predict(
+    images: Any,
+    boxes: Any = None,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    faces: Faces = "detect",
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_error: OnError = "raise",
+    **settings: Any,
+) -> Any:
+    """Predict with the model of the package, or another; see `Predictor.predict` and `load`.
+
+    The model is loaded at the first call and kept for later calls with the same settings.
+    """
+    predictor = _loaded(model, os.getpid(), **settings)
+    return predictor.predict(
+        images, boxes, faces=faces, batch_size=batch_size, workers=workers, on_error=on_error
+    )
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str | Path, _process: int, **settings: Any) -> Predictor:
+    return load(model, **settings)
 
 
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray) or is_tensor(images):
         return bool(images.ndim != 4)
     one = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)
-    return isinstance(images, one) or not isinstance(images, Iterable)
+    return isinstance(images, one) or is_file_object(images) or not isinstance(images, Iterable)
 
 
 def _pairs(items: Iterable[Any], boxes: Any, one: bool) -> list[tuple[Any, Any]]:

@@ -14,17 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.inference.results import COLUMNS, PictureResult
 from affectnet.run import write_beside
 
 _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
-_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-SCHEMA: Final = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 
 
 class _JsonLines:
@@ -99,12 +94,19 @@ class _Parquet(_JsonLines):
         return b"".join(_line(_row(row)) for row in result.to_rows())
 
     def convert(self, part: Path, new: Path) -> None:
-        with part.open("rb") as lines, pq.ParquetWriter(new, SCHEMA) as file:
+        import pyarrow as pa  # only for this format: it is slow to import
+        import pyarrow.parquet as pq
+
+        types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+        schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+        with part.open("rb") as lines, pq.ParquetWriter(new, schema) as file:
             while rows := [json.loads(line) for line in islice(lines, _ROW_GROUP)]:
                 columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
-                file.write_table(pa.table(columns, schema=SCHEMA))
+                file.write_table(pa.table(columns, schema=schema))
 
     def collect(self, out: Path) -> Iterator[bytes]:
+        import pyarrow.parquet as pq
+
         for batch in pq.ParquetFile(out).iter_batches():
             yield from (_line(_row(row)) for row in batch.to_pylist())
 

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from affectnet.data.crop import Box, Landmarks, crop_face
-from affectnet.data.images import Pixels, as_pixels
-from affectnet.errors import DataError
+from affectnet.data.images import Pixels, as_pixels, data_uri
+from affectnet.errors import ConfigError, DataError, counted, installed
 from affectnet.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _FACE_SIDE: Final = 256
 _IMAGE_SIDE: Final = 800
+_SHOWN: Final = 5
 _POINTS: Final = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 COLUMNS: Final[Mapping[str, type]] = {
     "source": str,
@@ -37,7 +41,7 @@ COLUMNS: Final[Mapping[str, type]] = {
 """The columns of a table of results, in order, with the types of their values (may be missing)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FaceResult:
     """One face.
 
@@ -61,6 +65,20 @@ class FaceResult:
     valence: float
     arousal: float
     track: int | None = None
+
+    def __repr__(self) -> str:
+        expression, valence, arousal, box = _facts(self)
+        parts = [
+            expression,
+            f"valence {valence}" if valence else "",
+            f"arousal {arousal}" if arousal else "",
+            box if self.track is None else f"{box}, person {self.track}",
+        ]
+        return f"<FaceResult {', '.join(filter(None, parts))}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table of one row, which notebooks show."""
+        return _table([self])
 
     @property
     def expression(self) -> str | None:
@@ -114,7 +132,7 @@ class FaceResult:
         return face_prediction(crop, self.classes, np.array(self.probabilities), affect)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PictureResult:
     """The faces of one image, or of one frame of a video.
 
@@ -134,6 +152,35 @@ class PictureResult:
     reason: str | None = None
     frame: int | None = None
     time: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<PictureResult {self._title()}{': ' if self.faces else ''}{self._list()}>"
+
+    def _repr_html_(self) -> str:
+        """Return the image with its faces drawn in, and a table of the faces; notebooks show it.
+
+        Without the image where pixels, bytes or a video were given: results do not keep pixels.
+        """
+        picture = ""
+        if self.faces and self.source is not None and self.frame is None:
+            with suppress(DataError):  # the file may be gone
+                pixels = _annotated(self, None)
+                picture = f'<img src="{data_uri(pixels, "jpeg", 85)}" style="max-width: 100%">'
+        return f"<div>{picture}<p>{escape(self._title())}</p>{_table(self.faces)}</div>"
+
+    def _title(self) -> str:
+        """Name, size, and how many faces there are."""
+        name = "pixels" if self.source is None else Path(self.source).name
+        if self.time is not None:
+            name += f" at {self.time:.2f} s"
+        if self.reason is not None:
+            return f"{name}, unreadable: {self.reason}"
+        return f"{name}, {self.width} x {self.height}, {counted(len(self.faces), 'face')}"
+
+    def _list(self) -> str:
+        shown = [_facts(face)[0] or "face" for face in self.faces[:_SHOWN]]
+        more = len(self.faces) - len(shown)
+        return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
     @property
     def status(self) -> str:
@@ -186,6 +233,19 @@ class Results(tuple[PictureResult, ...]):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        faces = sum(len(result.faces) for result in self)
+        lines = [f"<Results {counted(len(self), 'image')}, {counted(faces, 'face')}"]
+        lines += [f"  {result!r}" for result in self[:_SHOWN]]
+        more = len(self) - _SHOWN
+        return "\n".join([*lines, *([f"  and {more:,} more"] if more > 0 else [])]) + ">"
+
+    def _repr_html_(self) -> str:
+        """Return the first results as notebooks show them, and how many more there are."""
+        more = len(self) - _SHOWN
+        parts = [result._repr_html_() for result in self[:_SHOWN]]
+        return "".join([*parts, f"<p>and {more:,} more</p>" if more > 0 else ""])
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Return one mapping of plain values per image."""
         return [result.to_dict() for result in self]
@@ -210,6 +270,29 @@ class Results(tuple[PictureResult, ...]):
         )
 
 
+def _facts(face: FaceResult) -> list[str]:
+    """Expression, valence, arousal and box in words; an empty text for what is not known."""
+    x, y, width, height = map(round, face.box)
+    return [
+        f"{face.expression} {face.probability:.0%}" if face.expression else "",
+        *(
+            f"{value:+.2f}" if math.isfinite(value) else ""
+            for value in (face.valence, face.arousal)
+        ),
+        f"{width} x {height} px at {x}, {y}",
+    ]
+
+
+def _table(faces: Sequence[FaceResult]) -> str:
+    """Return an HTML table with one row per face; empty without faces."""
+    if not faces:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("expression", "valence", "arousal", "box"))
+    rows = ("".join(f"<td>{value}</td>" for value in _facts(face)) for face in faces)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
 def _annotated(result: PictureResult, picture: Any) -> Pixels:
     """Return the image, read from its source where not given, with the faces drawn in."""
     from affectnet.inference.drawing import annotate
@@ -226,6 +309,10 @@ def _known(value: float) -> float | None:
 
 
 def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    if not installed("pandas"):
+        raise ConfigError(
+            "a data frame needs pandas, which is not installed; run `pip install pandas`"
+        )
     import pandas as pd
 
     kinds = {str: "object", int: "Int64", float: "float64"}

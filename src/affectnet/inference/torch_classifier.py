@@ -1,5 +1,8 @@
 """A classifier of face crops that PyTorch runs."""
 
+import os
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
 from affectnet.inference.classifiers import ModelOutput, checked
 from affectnet.models.affect_model import AffectModel
+from affectnet.threads import refuse_fork
 
 
 class TorchClassifier:
@@ -15,23 +19,37 @@ class TorchClassifier:
 
     Args:
         model: as `AffectModel.from_pretrained` loads it.
-        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
+        device: `cpu`, `cuda`, `mps` (the GPU of an Apple computer), or `auto`: `cuda` where there
+            is one, `cpu` elsewhere.
 
-    Raises `ConfigError` where the device is `cuda` and there is none.
+    Raises `ConfigError` where PyTorch cannot use the device, and in a process that was forked after
+    another classifier was made, because PyTorch hangs there.
     """
 
+    _process: ClassVar[int] = 0
+
     def __init__(self, model: AffectModel, device: str = "auto") -> None:
-        if device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device is {device!r}; it may be auto, cpu or cuda")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device is cuda, but PyTorch can use no GPU; use auto")
+        TorchClassifier._process = TorchClassifier._process or os.getpid()
+        refuse_fork(TorchClassifier._process)
+        usable = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if usable["cuda"] else "cpu"
+        if not usable.get(device):
+            able = ", ".join(name for name in usable if usable[name])
+            raise ConfigError(f"PyTorch cannot use the device {device} here; it can use {able}")
+        if device == "cuda":  # TF32 would change the numbers in the third digit
+            torch.backends.cudnn.allow_tf32 = False
         self.device = torch.device(device)
+        self.runtime = f"PyTorch on {device}"
         self.model = model.to(self.device).eval()
         prep = model.preprocessing
         self.classes = model.classes
         self.targets = model.targets
+        self.class_fractions, self.prior = model.class_fractions, model.prior
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment

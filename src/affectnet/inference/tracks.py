@@ -8,7 +8,6 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from affectnet.data.crop import Box
 from affectnet.inference.results import PictureResult
@@ -65,6 +64,8 @@ class Tracker:
         found = [np.array([x + w / 2, y + h / 2, w, h]) for x, y, w, h in boxes]
         numbers = [0] * len(found)
         if found and self._tracks:
+            from scipy.optimize import linear_sum_assignment  # only for videos: slow to import
+
             known = np.stack([track.expected(time) for track in self._tracks])
             overlaps = overlap(known, np.stack(found))
             for t, f in zip(*linear_sum_assignment(-overlaps), strict=True):

@@ -15,10 +15,10 @@ import numpy as np
 
 from affectnet.data.crop import Box
 from affectnet.data.images import Pixels, resize
-from affectnet.errors import ConfigError
+from affectnet.errors import ConfigError, check_choice
 from affectnet.inference.camera import Camera
 from affectnet.inference.detector import VIDEO_SIZE, Candidate, FaceDetector
-from affectnet.inference.pipeline import Faces, Pipeline, Prepared, check_choice, unreadable
+from affectnet.inference.pipeline import Faces, Pipeline, Prepared, unreadable
 from affectnet.inference.results import PictureResult
 from affectnet.inference.search import Found, Search, find_faces, follow
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker

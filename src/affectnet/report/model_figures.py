@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from affectnet.data.images import decode_image
 from affectnet.data.store import open_split
-from affectnet.errors import DataError, RunError
+from affectnet.errors import ConfigError, DataError, RunError, need_train
 from affectnet.figures.explanations import attention_overlays, feature_map, mean_attention
 from affectnet.figures.faces import class_name
 from affectnet.figures.style import thin
@@ -124,8 +124,10 @@ def model_figures_for_report(run: EvaluatedRun, datasets: Sequence[Path]) -> lis
     try:
         if not datasets:
             raise DataError("the dataset was not found")
+        if not (run.folder.evaluation(run.split) / FOLDER).is_dir():
+            need_train("Grad-CAM")
         return figures_of_model(run, datasets[0], seconds=SECONDS)
-    except (DataError, RunError) as error:
+    except (ConfigError, DataError, RunError) as error:
         return [RunFigure("attention-wrong", "Grad-CAM", "", "", Figure, str(error))]
 
 
@@ -205,6 +207,7 @@ class _Explainer:
 
     @cached_property
     def model(self) -> "AffectModel":
+        need_train("computing Grad-CAM and the map of the features", "leave them out: --no-explain")
         import torch
 
         from affectnet.models.affect_model import AffectModel
@@ -251,12 +254,13 @@ class _Explainer:
 
         `rows` are those shown, `maps` uint8 (n, S, S) in 255 steps.
         """
+        model = self.model
         from affectnet.report.gradcam import grad_cam
 
         rows = rows[: max(fewest, self.affordable(len(rows), BACKWARD))]
         targets = [EXPRESSIONS[c] for c in classes[rows]]
         try:
-            maps = grad_cam(self.model, self.images(rows), targets)
+            maps = grad_cam(model, self.images(rows), targets)
         except RuntimeError as error:
             # Some of timm's backbones do not pass gradients through, or the memory is exhausted.
             line = str(error).splitlines()[0]

@@ -180,7 +180,7 @@ def forward_split(
         flip: take the mean of each face and its mirror image: of logits, valence and arousal.
         batch_size: faces per forward pass.
         workers: loader processes; chosen automatically if None.
-        accelerator: auto, cpu or gpu.
+        accelerator: auto, cpu, gpu or mps.
         devices: processes per machine, which share the faces; each gets all predictions.
         nodes: machines.
         strategy: auto, ddp or fsdp.

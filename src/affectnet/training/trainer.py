@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import lightning as L
 import torch
@@ -100,9 +100,21 @@ def _not_finite(trainer: L.Trainer, step: int, loss: float, rows: Tensor) -> Run
     )
 
 
-def on_gpu(accelerator: str) -> bool:
-    """Whether training runs on a CUDA GPU."""
-    return accelerator != "cpu" and torch.cuda.is_available()
+def device_type(accelerator: str) -> Literal["cpu", "cuda", "mps"]:
+    """The device that an accelerator stands for here; raises `ConfigError` if it is not there.
+
+    `auto` is an NVIDIA GPU or the CPU: training on Apple's GPU, `mps`, has not been measured.
+    """
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "cpu"):
+        return "cpu"
+    if not torch.backends.mps.is_available():
+        raise ConfigError(
+            f"--accelerator {accelerator}: PyTorch can use no such GPU here; give --accelerator "
+            "auto or cpu, or install PyTorch for this machine's GPU"
+        )
+    return "mps"
 
 
 def device_settings(
@@ -118,7 +130,7 @@ def device_settings(
     the weights stay 32-bit; scores are always computed in 32 bits.
 
     Args:
-        accelerator: auto, cpu or gpu.
+        accelerator: auto, cpu, gpu or mps.
         devices: processes per machine; all GPUs, or one CPU process, if None.
         nodes: machines.
         precision: auto, 32 or bf16.
@@ -126,12 +138,8 @@ def device_settings(
 
     Raises `ConfigError` for devices that this machine does not have, and for fsdp without a GPU.
     """
-    gpu = on_gpu(accelerator)
-    if accelerator == "gpu" and not (gpu or torch.backends.mps.is_available()):
-        raise ConfigError(
-            "--accelerator gpu: PyTorch can use no GPU here; give --accelerator auto or cpu, or "
-            "install PyTorch for this machine's GPU"
-        )
+    device = device_type(accelerator)
+    gpu = device == "cuda"
     if devices is not None and devices < 1:
         raise ConfigError(
             f"--devices is {devices}; it must be at least 1, or left out for all GPUs"
@@ -144,9 +152,11 @@ def device_settings(
     several = nodes > 1 or (devices or (torch.cuda.device_count() if gpu else 1)) > 1
     if precision == "auto":
         has_bf16 = torch.cuda.is_bf16_supported() if gpu else _cpu_computes_in_bf16()
-        precision = "bf16" if has_bf16 else "32"
+        precision = "bf16" if has_bf16 and device != "mps" else "32"
+    # TF32, the default of convolutions on NVIDIA GPUs, has ten bits of precision.
+    torch.backends.cudnn.allow_tf32 = precision != "32"
     return {
-        "accelerator": accelerator,
+        "accelerator": device,
         "devices": devices or ("auto" if gpu else 1),
         "num_nodes": nodes,
         "precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision],
