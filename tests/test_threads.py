@@ -155,3 +155,19 @@ def test_background_of_depth_0_waits_for_the_item_before() -> None:
 
 def test_the_defaults_use_every_core() -> None:
     assert list(ordered_map(abs, range(-50, 0))) == list(range(50, 0, -1))
+
+
+def test_closing_an_overlap_halts_items_that_go_on_and_on() -> None:
+    halted = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        while not halted.is_set():  # works without an item to give
+            time.sleep(0.001)
+
+    stream = overlap(items(), 2, halted.set)
+    assert next(stream) == 0
+    start = time.monotonic()
+    stream.close()
+    assert time.monotonic() - start < 5
+    assert halted.is_set()

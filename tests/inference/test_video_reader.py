@@ -328,3 +328,28 @@ def test_frames_of_an_odd_size_are_read(write_video, tmp_path: Path) -> None:
     assert len(shown) == 5
     assert shown[0].pixels.shape == (34, 66, 3)
     assert cv2.absdiff(shown[4].pixels, frames[4]).max() < 6
+
+
+def test_frames_whose_size_changes(write_video, tmp_path: Path, monkeypatch) -> None:
+    files = [
+        write_video(tmp_path / f"{size[0]}.avi", levels(3, size), 10, "mjpeg")
+        for size in ((64, 48), (128, 96))
+    ]
+    with av.open(str(tmp_path / "both.avi"), "w") as new:
+        stream = None
+        for part, path in enumerate(files):
+            with av.open(str(path)) as old:
+                stream = stream or new.add_stream_from_template(old.streams.video[0], opaque=True)
+                for packet in old.demux(video=0):
+                    if packet.size:
+                        packet.pts = packet.dts = packet.dts + 3 * part
+                        packet.stream = stream
+                        new.mux(packet)
+    shapes = [frame.pixels.shape[:2] for frame in read(tmp_path / "both.avi")]
+    assert shapes == [(48, 64)] * 3 + [(96, 128)] * 3
+    monkeypatch.setattr("affectnet.inference.video_reader.MAX_FRAME_PIXELS", 64 * 48)
+    *frames, lost = read(tmp_path / "both.avi")
+    assert len(frames) == 3
+    assert lost.reason == "frames 3 to 5 (0.30 to 0.50 s) are damaged"
+    with pytest.raises(DataError, match="too large number of pixels; at most 3,072"):
+        VideoReader(files[1])

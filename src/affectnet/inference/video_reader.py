@@ -102,10 +102,11 @@ class VideoReader:
                 raise DataError("the file has no video stream")
             self._stream = streams[0]
             width, height = self._stream.codec_context.width, self._stream.codec_context.height
-            if width * height > MAX_FRAME_PIXELS:
+            if not 0 < width * height <= MAX_FRAME_PIXELS:
+                size = f"{width}x{height}" if width else "an unknown or too large number of"
                 raise DataError(
-                    f"the video has frames of {width}x{height} pixels; at most "
-                    f"{MAX_FRAME_PIXELS:,} pixels are read"
+                    f"the video has frames of {size} pixels; at most {MAX_FRAME_PIXELS:,} "
+                    "pixels are read"
                 )
             # Larger frames than the header states are errors of their packets.
             self._stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
@@ -233,7 +234,10 @@ def open_media(path: str | Path) -> Any:
     try:
         return av.open(
             f"file:{Path(path).absolute()}",  # a name may contain a colon
-            options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+            options={
+                **{"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+                "max_pixels": str(MAX_FRAME_PIXELS),  # for the frames that are decoded on opening
+            },
             metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError, OSError) as error:
