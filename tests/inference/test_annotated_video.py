@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.annotated_video import VIDEO_SIDE, AnnotatedVideo, video_suffix
+from affectnet.inference.annotated_video import CODECS, VIDEO_SIDE, AnnotatedVideo, video_suffix
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
 from affectnet.inference.video import predict_video
@@ -131,6 +131,18 @@ def test_mp4_is_preferred_where_h264_can_be_encoded() -> None:
         expected = ".webm"
     assert video_suffix() == expected
     assert video_suffix("webm") == ".webm"
+
+
+def test_without_h264_and_vp9_it_is_vp8(tmp_path: Path, monkeypatch, walk: Path) -> None:
+    monkeypatch.setitem(CODECS, ".mp4", {"absent": {}})
+    monkeypatch.setitem(CODECS, ".webm", {"absent": {}, "libvpx": CODECS[".webm"]["libvpx"]})
+    assert video_suffix() == ".webm"
+    copied(walk, tmp_path / "out.webm")
+    name, packets = stream_of(tmp_path / "out.webm", "video")
+    assert name == "vp8"
+    assert len(packets) == 20
+    with pytest.raises(ConfigError, match="does not encode mp4 videos"):
+        video_suffix("mp4")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,10 @@ from affectnet.inference.video_reader import VideoReader, demux, open_media
 from affectnet.threads import Background
 
 CODECS: Final = {
-    ".mp4": {"libx264": {"preset": "veryfast", "crf": "20"}},
+    ".mp4": {
+        "libx264": {"preset": "veryfast", "crf": "20"},
+        "libopenh264": {"b": "4000000"},
+    },
     ".webm": {
         "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32"},
         "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "12", "b": "4000000"},
@@ -37,7 +39,6 @@ _CLOCK: Final = Fraction(1, 90_000)
 _DEPTH = 4
 
 
-@lru_cache(maxsize=8)
 def _encoder(suffix: str) -> str | None:
     """Return the best encoder of a video with this extension that FFmpeg has, or None."""
     for name in CODECS[suffix]:
@@ -154,14 +155,13 @@ class AnnotatedVideo:
     def _copy_sound(self, end: float) -> None:
         """Write the sound up to this time, in seconds, so that both streams are interleaved."""
         while True:
-            packet = self._waiting or next(self._sound, None)
-            self._waiting = packet
-            if packet is None or packet[0] >= end:
-                return
-            self._waiting = None
             try:
-                self._output.mux(packet[1])
-            except (av.FFmpegError, ValueError) as error:
+                self._waiting = self._waiting or next(self._sound, None)
+                if self._waiting is None or self._waiting[0] >= end:
+                    return
+                (_, packet), self._waiting = self._waiting, None
+                self._output.mux(packet)
+            except (DataError, av.FFmpegError, ValueError) as error:
                 if isinstance(error, OSError):  # the disk, not the packet
                     raise
                 self.fault = "parts of its sound are damaged and left out"
@@ -193,12 +193,13 @@ def _sound(
     if old is None:
         given.close()
         return iter(())
+    if not old.codec_context.sample_rate or not old.codec_context.channels:
+        raise DataError("its header is damaged")
     kept = old.codec_context.name in _KEPT_SOUND[suffix]
     if kept:
         new = output.add_stream_from_template(old)
     else:
-        rate = 48_000 if suffix == ".webm" else old.codec_context.sample_rate
-        new = output.add_stream(_SOUND_ENCODER[suffix], rate=rate)
+        new = output.add_stream(_SOUND_ENCODER[suffix], rate=48_000)
         new.layout = "mono" if old.codec_context.channels == 1 else "stereo"
     offset = round((source.start + start) / old.time_base)
 
