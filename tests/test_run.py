@@ -194,6 +194,25 @@ def test_one_process_at_a_time_and_nothing_stays_of_a_killed_one(tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+def test_a_kill_while_the_old_one_is_removed_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    code = """
+import os, shutil, signal, sys
+from pathlib import Path
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from affectnet.run import write_beside
+with write_beside(Path(sys.argv[1]) / "data") as new:
+    new.mkdir()
+"""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "old").touch()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_only_own_leftovers_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".mine.backup01.tmp").mkdir()
     (tmp_path / ".mine.backup01.tmp" / "thesis.txt").touch()

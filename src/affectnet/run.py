@@ -227,11 +227,12 @@ def locked(path: Path, wait: float = 0.0, inherit: bool = False) -> Iterator[Non
 
     Raises `RunError` that names the other process, if there is one.
     """
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.with_name(f".{path.name}.lock")
+    real = path.resolve()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    file = real.with_name(f".{real.name}.lock")
     lock = _acquire(file, wait, inherit)
     if lock is None:
+        holder = ""
         with suppress(OSError):
             holder = file.read_text(encoding="utf-8").strip()
         raise RunError(
@@ -239,8 +240,9 @@ def locked(path: Path, wait: float = 0.0, inherit: bool = False) -> Iterator[Non
             "choose another output"
         )
     try:
-        remove_leftovers(path.parent)
-        remove_leftovers(path, deep=True)
+        for folder in {path.parent.resolve(), real.parent}:
+            remove_leftovers(folder)
+        remove_leftovers(real, deep=True)
         yield
     finally:
         with hold_signals():
@@ -260,8 +262,7 @@ def scratch_folder(parent: Path, prefix: str, suffix: str = "") -> Iterator[Path
         yield folder
     finally:
         with hold_signals():
-            _release(lock)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder, lock)
 
 
 @contextmanager
@@ -303,8 +304,7 @@ def remove_leftovers(
             if lock is not None:
                 if _OLD in inside and not (folder / match[1]).exists():
                     (left / _OLD).rename(folder / match[1])
-                _release(lock)
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left, lock)
             elif not inside:
                 left.rmdir()
         except OSError:  # of another user, or just removed by its own process
@@ -335,6 +335,24 @@ def _acquire(file: Path, wait: float = 0.0, inherit: bool = False) -> BaseFileLo
         except Timeout:
             return None
     return lock
+
+
+def _remove(folder: Path, lock: BaseFileLock) -> None:
+    """Remove a temporary folder, its lock last: without it nobody could tell what it is."""
+    empty = False
+    with suppress(OSError):  # a file is still open, or somebody has removed the folder
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _LOCK:
+                entry.unlink()
+        empty = [entry.name for entry in folder.iterdir()] == [_LOCK]
+    if empty:
+        _release(lock)
+        with suppress(OSError):  # another process removes it
+            folder.rmdir()
+    else:
+        lock.release()
 
 
 def _release(lock: BaseFileLock) -> None:
