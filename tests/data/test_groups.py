@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from affectnet.config import AuditConfig, EvaluateConfig, IngestConfig
 from affectnet.data.datamodule import AffectDataModule
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.groups import join_values
-from affectnet.data.store import DatasetInfo, JoinedSplit, open_split
+from affectnet.data.readers.release_part import ReleasePart
+from affectnet.data.store import COPIES, DatasetInfo, JoinedSplit, open_split
 from affectnet.errors import ConfigError, DataError
 from affectnet.labels import EXPRESSIONS
 
@@ -95,6 +97,9 @@ def test_duplicates_stay_together(dataset, source, tmp_path):
 def test_copies_of_the_test_part_are_recorded(dataset):
     info = DatasetInfo.read(dataset)
     assert info.copies == {"val": 0, "test": 3}
+    assert {word for s in SPLITS for word in open_split(dataset, s).column(COPIES).to_pylist()} == {
+        "none", "train", "val", "test"
+    }  # fmt: skip
     assert info.settings["group"] == "duplicates"
     for split in SPLITS:
         opened = open_split(dataset, split)
@@ -120,6 +125,21 @@ def test_the_ids_do_not_depend_on_threads_or_order(threads, dataset, source, tmp
         assert open_split(tmp_path / "again", split).ids == open_split(dataset, split).ids
     before, after = DatasetInfo.read(dataset), DatasetInfo.read(tmp_path / "again")
     assert (before.content_hash, before.copies) == (after.content_hash, after.copies)
+
+
+def test_sources_are_read_by_one_thread(source, tmp_path, monkeypatch):
+    """Two threads that read a temporary file at once would get each other's images."""
+    readers = set()
+    read = ReleasePart.images
+
+    def watched(part, rows):
+        readers.add(threading.get_ident())
+        return read(part, rows)
+
+    monkeypatch.setattr(ReleasePart, "images", watched)
+    monkeypatch.setattr("affectnet.threads.cores", lambda: 8)
+    ingest(IngestConfig((source,), tmp_path / "d", val_fraction=0.3))
+    assert readers == {threading.get_ident()}
 
 
 def test_training_can_leave_leaks_out(dataset, source, tmp_path):
@@ -180,6 +200,11 @@ def test_a_column_keeps_its_values_together(faces, tmp_path):
     assert not persons["train"] & persons["val"]
     assert len(persons["train"]) + len(persons["val"]) == 11
     assert len(persons["val"]) >= 1
+    (tmp_path / "own.csv").write_text(
+        (tmp_path / "faces.csv").read_text().replace("train", "val", 3)
+    )
+    with pytest.raises(ConfigError, match="a validation part of its own"):
+        ingest(IngestConfig((tmp_path / "own.csv",), tmp_path / "o", group="person"))
     with pytest.raises(DataError, match="no column 'preson'; did you mean 'person'"):
         ingest(IngestConfig((tmp_path / "faces.csv",), tmp_path / "e", group="preson"))
 

@@ -183,6 +183,11 @@ def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
             f"--group {config.group}: {release.name} has no such column"
             f"{suggest(config.group, columns)}; give {', '.join(sorted(columns | _NO_COLUMN))}"
         )
+    if config.group not in _NO_COLUMN and "val" in release.splits:
+        raise ConfigError(
+            f"--group {config.group}: the release has a validation part of its own, so no rows are "
+            "drawn; leave it out"
+        )
     unused = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
         "--allow-empty-classes": config.allow_empty_classes and release.name != "folder",
@@ -221,7 +226,7 @@ def _divide(config: IngestConfig, own: Selection, sets: NDArray[np.int64] | None
     groups = None if sets is None else sets[: len(rows)]
     if groups is not None and config.group not in _NO_COLUMN:
         values = train.extra[config.group].take(pa.array(rows)).to_pylist()
-        groups = join_values(groups, values)
+        groups = join_values(groups, [None if value is None else str(value) for value in values])
     for_validation = stratified_split(
         [train.ids[row] for row in rows.tolist()],
         train.expression[rows],

@@ -33,29 +33,29 @@ def find_duplicates(selection: Selection, scratch: Path) -> NDArray[np.int64]:
         selection: the rows of each split.
         scratch: folder for the file.
     """
-    jobs = [
-        (part, rows[start : start + _ROWS_AT_ONCE])
+    images = (  # read by one thread: the sources are not made for several
+        part.images(rows[start : start + _ROWS_AT_ONCE])
         for part, rows in selection.values()
         for start in range(0, len(rows), _ROWS_AT_ONCE)
-    ]
+    )
     total = sum(len(rows) for _, rows in selection.values())
     with (
         tempfile.TemporaryFile(dir=scratch) as file,
         tqdm(total=total, unit="face", desc="searching for duplicates", disable=None) as bar,
     ):
-        small = np.memmap(file, np.uint8, "w+", shape=(total, THUMBNAIL, THUMBNAIL))
+        shape = (max(total, 1), THUMBNAIL, THUMBNAIL)  # an empty file cannot be mapped
+        small = np.memmap(file, np.uint8, "w+", shape=shape)[:total]
         done = 0
-        for images in ordered_map(_thumbnails, jobs):
-            small[done : done + len(images)] = images
-            done += len(images)
-            bar.update(len(images))
+        for some in ordered_map(_thumbnails, images):
+            small[done : done + len(some)] = some
+            done += len(some)
+            bar.update(len(some))
         return duplicate_sets(small)
 
 
-def _thumbnails(job: tuple[ReleasePart, NDArray[np.int64]]) -> NDArray[np.uint8]:
-    part, rows = job
-    small = np.zeros((len(rows), THUMBNAIL, THUMBNAIL), np.uint8)
-    for i, data in enumerate(part.images(rows)):
+def _thumbnails(images: Sequence[bytes]) -> NDArray[np.uint8]:
+    small = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
+    for i, data in enumerate(images):
         with suppress(DataError):  # --check header keeps images that are damaged further on
             small[i] = thumbnail(data)
     return small
@@ -109,7 +109,7 @@ def note_copies(splits: Selection, before: Selection, sets: NDArray[np.int64]) -
         column = pa.array(columns[id(part)].tolist(), pa.string())
         part.extra = {**part.extra, COPIES: column}
     return {
-        name: int((others[rows] & ((1 << SPLITS.index(name)) - 1) > 0).sum())
+        name: int(np.count_nonzero(others[rows] & ((1 << SPLITS.index(name)) - 1)))
         for name, rows in places.items()
         if name != "train"
     }
