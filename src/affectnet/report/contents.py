@@ -82,6 +82,13 @@ class Contents:
         """Names of the runs whose figures are left out."""
         return [run.name for run in self.runs[len(self.drawn) :]]
 
+    @property
+    def references(self) -> str:
+        """A sentence on the rows of the tables of scores that are not runs."""
+        people = any("annotators" in row.name for row in self.categorical.rows)
+        agreement = " and the agreement of two annotators, over eleven categories," * people
+        return f"Baselines, which ignore the image,{agreement} are listed for comparison."
+
 
 def contents_of(
     runs: Sequence[EvaluatedRun], datasets: Sequence[Path] = (), explain: bool = True
@@ -295,8 +302,7 @@ def _named(prefix: str, figure: RunFigure) -> RunFigure:
 def _score_blocks(contents: Contents) -> list[Block]:
     best = "A star marks the best run of each column. " if len(contents.runs) > 1 else ""
     return [
-        f"Values with their 95% intervals. {best}Baselines, which ignore the image, and the "
-        "agreement between human annotators are listed for comparison.",
+        f"Values with their 95% intervals. {best}{contents.references}",
         contents.categorical,
         contents.continuous.select("Valence", 0, 4),
         contents.continuous.select("Arousal", 4, 8),

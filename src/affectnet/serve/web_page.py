@@ -413,8 +413,8 @@ def _foot(service: Service) -> str:
     classes = ", ".join(service.predictor.classes)
     return (
         "<p><b>What the result means.</b> It is the expression that people would see in the image "
-        "of a face. It does not show what a person feels, and people agree with each other on only "
-        "about six in ten such images. Do not judge anyone by it.</p>"
+        "of a face. It does not show what a person feels, and people often disagree about such "
+        "images. Do not judge anyone by it.</p>"
         "<p><b>Privacy.</b> Images are processed on the machine that runs this page and are not "
         "stored: an upload is deleted some seconds after it is read, an annotated video after "
         "ten minutes.</p>"
