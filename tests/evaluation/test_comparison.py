@@ -94,6 +94,9 @@ def test_always_the_most_frequent_class_is_not_better(common_neutral):
     assert "is better than" not in found.verdict
     assert "neither is better" in found.verdict
     assert "neutral has the higher accuracy and net the higher macro F1" in found.verdict
+    pair = ({"expression_pred": guess}, always)
+    untested = compare({"expression": y}, *pair, names=("net", "neutral"), resamples=0)
+    assert "in accuracy; macro F1 was not tested, for want of resamples" in untested.verdict
 
 
 def test_ahead_in_one_only(common_neutral):

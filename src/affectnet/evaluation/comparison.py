@@ -349,8 +349,10 @@ def _expression_verdict(a: str, b: str, found: dict[str, Any], p: float) -> str:
     if all(better.values()):
         return f"{winner} is better than {loser} by more than chance: {measured}."
     one, other = sorted(better, key=lambda metric: better[metric] is None)
-    ahead_in = f"{winner} is ahead of {loser} by more than chance in {one}, but not in {other}"
-    return f"{ahead_in}: {measured}."
+    ahead_in = f"{winner} is ahead of {loser} by more than chance in {one}"
+    if other == "macro F1" and f1["low"] is None and f1["difference"]:
+        return f"{ahead_in}; macro F1 was not tested, for want of resamples: {measured}."
+    return f"{ahead_in}, but not in {other}: {measured}."
 
 
 def _signed(entry: dict[str, Any]) -> str:

@@ -89,12 +89,10 @@ def comparison_table(reference: str, compared: Mapping[str, dict[str, Any]]) -> 
     `compared` are results of `affectnet.evaluation.comparison.compare_seeds` by model.
     """
     known = {name: found for name, found in compared.items() if "accuracy" in found}
-    corrected = {
-        metric: dict(
-            zip(known, holm([one[metric]["p"] or 1.0 for one in known.values()]), strict=True)
-        )
-        for metric in ("accuracy", "f1_macro")
-    }
+    corrected = {}
+    for metric in ("accuracy", "f1_macro"):
+        p_values = [1.0 if (p := one[metric]["p"]) is None else p for one in known.values()]
+        corrected[metric] = dict(zip(known, holm(p_values), strict=True))
     rows = []
     for name, found in known.items():
         cells, verdict = [], []
