@@ -24,8 +24,10 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         log: Any = cv2.utils.logging
+        level = log.getLogLevel()
         log.setLogLevel(log.LOG_LEVEL_SILENT)  # affectnet reports errors itself
         self._capture = cv2.VideoCapture(number)
+        log.setLogLevel(level)
         if not self._capture.isOpened():
             raise DataError(f"there is no camera {number} that can be opened")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
