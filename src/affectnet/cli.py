@@ -117,9 +117,9 @@ def _run_command(name: str, args: Sequence[str]) -> int:
     if {"-h", "--help"} & set(args):
         print(command_help(name, COMMANDS[name]), end="", flush=True)
         return 0
+    settings = parse(name, args)
     if name in NEED_TRAIN:
         need_train(f"`affectnet {name}`")
-    settings = parse(name, args)
     command = importlib.import_module(f"affectnet.commands.{name}")
     with raise_on_signals():
         result = getattr(command, name)(settings)
