@@ -188,7 +188,7 @@ def hold_signals() -> Iterator[None]:
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
-    near = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    near = get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
