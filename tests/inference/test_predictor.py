@@ -73,9 +73,10 @@ def png(pixels: np.ndarray, orientation: int = 1) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("flip", "prior"), [(False, None), (True, "uniform")])
 def test_a_face_has_the_same_numbers_by_every_route(
     flip: bool,
+    prior: str | None,
     with_prior: Path,
     exported_with_prior: Path,
     photo: np.ndarray,
@@ -86,7 +87,7 @@ def test_a_face_has_the_same_numbers_by_every_route(
     face = photo[63:175, 88:200]
     given = {}
     for model in (with_prior, exported_with_prior):
-        one = load(model, margin=0.0, flip=flip)
+        one = load(model, margin=0.0, flip=flip, prior=prior)
         for orientation in (1, 6):
             of_box = one.predict(png(photo, orientation), boxes=[box])
             given[model.name, "box", orientation] = of_box
@@ -107,7 +108,8 @@ def test_a_face_has_the_same_numbers_by_every_route(
     for name, release in (("faces", "folder"), ("csv", "affectnet_csv")):
         out, scores = tmp_path / f"{name}.data", tmp_path / f"{name}.scores"
         ingest(IngestConfig((tmp_path / name,), out, release, margin=0.0, face_size=size))
-        evaluate(EvaluateConfig(runs=(with_prior,), data=out, out=scores, resamples=0, flip=flip))
+        settings = {"resamples": 0, "flip": flip, "prior": prior}
+        evaluate(EvaluateConfig(runs=(with_prior,), data=out, out=scores, **settings))
         table = pq.read_table(next(scores.rglob("predictions.parquet")))
         columns = [*PROBABILITY_COLUMNS, "valence_pred", "arousal_pred"]
         for row in table.to_pylist():

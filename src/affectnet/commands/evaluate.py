@@ -329,8 +329,8 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
         config, "batch_size", "workers", "accelerator", "devices", "nodes", "strategy", "flip"
     )
     fit = None
+    priors = settings_of(config, "prior", "prior_tau")
     if config.calibrate:
-        priors = settings_of(config, "prior", "prior_tau")
         fit = calibrate(loaded, data, scored=config.split, **priors, **settings)
     if fit is not None and rank() == 0:
         with write_beside(model) as new:
@@ -343,9 +343,7 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
             f"{config.split}, stored in {model}; calibration error (ECE) on these faces "
             f"{fit.ece_before:.3f}, now {fit.ece_after:.3f}"
         )
-    if config.prior is not None:
-        loaded.correct_prior(config.prior, config.prior_tau)
-    table = predict_split(loaded, data, config.split, **settings)
+    table = predict_split(loaded, data, config.split, **priors, **settings)
     if rank() == 0:
         write_predictions(table, folder / PREDICTIONS_NAME, _prior_name(config))
     wait_for_all()

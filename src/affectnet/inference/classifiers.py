@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from affectnet.errors import ConfigError, WeightsError, printable, shown
 from affectnet.inference.onnx_file import refused_content
 from affectnet.models.model_config import TARGETS, incomplete, parse_config
-from affectnet.models.prior import corrected, mean_of_logits
+from affectnet.models.prior import corrected, mean_before_temperature
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
 
@@ -74,15 +74,26 @@ class _Wrapped:
 class Mirrored(_Wrapped):
     """A classifier that returns the mean of the outputs for a face and for its mirror image.
 
-    It is more accurate and takes twice the time. The result is that of `affectnet evaluate --flip`.
+    It is more accurate and takes twice the time. The result is that of `affectnet evaluate --flip`:
+    the temperature comes after the mean.
+
+    Args:
+        classifier: a model itself, not one whose probabilities are changed further.
+        temperature: of the model, None where it is not calibrated.
     """
+
+    def __init__(self, classifier: ClassifierLike, temperature: float | None) -> None:
+        super().__init__(classifier)
+        self._temperature = temperature or 1.0
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
         plain = self._classifier(crops)
         mirrored = self._classifier(np.ascontiguousarray(crops[:, :, ::-1]))
         return ModelOutput(
-            mean_of_logits(plain.probabilities, mirrored.probabilities).astype(np.float32),
+            mean_before_temperature(
+                plain.probabilities, mirrored.probabilities, self._temperature
+            ).astype(np.float32),
             (plain.valence + mirrored.valence) / np.float32(2),
             (plain.arousal + mirrored.arousal) / np.float32(2),
         )
@@ -188,6 +199,7 @@ class OnnxClassifier:
         prep = config.preprocessing
         self.classes, self.prior = config.classes, config.prior
         self.class_fractions = config.class_fractions
+        self.temperature = config.temperature
         self.targets = config.targets
         self.size = prep.size
         self.margin = prep.margin

@@ -170,14 +170,12 @@ def load(
     opened = open_classifier(model, revision=revision, device=device, provider=provider)
     if Path(model).exists():
         settings["model"] = str(Path(model).resolve())  # spawned processes may work elsewhere
-    classifier: ClassifierLike = opened
+    classifier: ClassifierLike = Mirrored(opened, opened.temperature) if flip else opened
     if prior is not None:
         target = target_prior(prior, opened.classes, opened.class_fractions)
-        classifier = CorrectedPrior(opened, log_ratios(opened.prior, target, prior_tau))
+        classifier = CorrectedPrior(classifier, log_ratios(opened.prior, target, prior_tau))
     if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
-    if flip:
-        classifier = Mirrored(classifier)
     predictor = Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)
     predictor._settings, predictor._runtime = settings, opened.runtime
     return predictor

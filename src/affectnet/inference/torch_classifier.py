@@ -50,6 +50,7 @@ class TorchClassifier:
         self.classes = model.classes
         self.targets = model.targets
         self.class_fractions, self.prior = model.class_fractions, model.prior
+        self.temperature = model.temperature
         self.size = prep.size
         self.margin = prep.margin
         self.alignment = prep.alignment

@@ -140,19 +140,25 @@ def corrected(probabilities: npt.ArrayLike, ratios: Floats) -> Floats:
     return result
 
 
-def mean_of_logits(first: npt.ArrayLike, second: npt.ArrayLike) -> Floats:
-    """Probabilities (n, K) of the mean of two logits, from the probabilities of each.
+def mean_before_temperature(
+    first: npt.ArrayLike, second: npt.ArrayLike, temperature: float
+) -> Floats:
+    """The mean of two predictions of a model as if its temperature came after the mean, (n, K).
 
-    This is the mean for a face and its mirror image. Unlike a mean of probabilities, it is the same
-    before and after a temperature, a correction for class fractions, or a class that is left out.
+    This is how `evaluate --flip` takes the mean for a face and its mirror image, on which
+    `--calibrate` fits the temperature.
 
-    >>> mean_of_logits([[0.9, 0.1]], [[0.1, 0.9]]).round(4).tolist()
-    [[0.5, 0.5]]
+    >>> mean_before_temperature([[0.9, 0.1]], [[0.5, 0.5]], 1.0).round(4).tolist()
+    [[0.7, 0.3]]
     """
-    tiny = np.finfo(np.float64).tiny
-    first, second = (np.maximum(np.asarray(p, np.float64), tiny) for p in (first, second))
-    mean = np.sqrt(first) * np.sqrt(second)
-    result: Floats = mean / mean.sum(axis=1, keepdims=True)
+    mean = sum(_to_power(np.asarray(p, np.float64), temperature) for p in (first, second)) / 2
+    return _to_power(np.asarray(mean), 1 / temperature)
+
+
+def _to_power(probabilities: Floats, power: float) -> Floats:
+    """Softmax of `power` times the logits, (n, K)."""
+    scaled = (probabilities / probabilities.max(axis=1, keepdims=True)) ** power
+    result: Floats = scaled / scaled.sum(axis=1, keepdims=True)
     return result
 
 

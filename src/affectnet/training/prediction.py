@@ -19,7 +19,7 @@ from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import untrained_note
-from affectnet.models.prior import corrected, log_ratios, mean_of_logits, target_prior
+from affectnet.models.prior import corrected, log_ratios, target_prior
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
 from affectnet.training.trainer import ctrl_c_raises, device_settings, quiet_lightning
@@ -58,7 +58,15 @@ def predict(
     return {name: values[first] for name, values in rows.items()}
 
 
-def predict_split(model: AffectModel, data: Path, split: str = "test", **settings: Any) -> pa.Table:
+def predict_split(
+    model: AffectModel,
+    data: Path,
+    split: str = "test",
+    *,
+    prior: str | None = None,
+    prior_tau: float = 1.0,
+    **settings: Any,
+) -> pa.Table:
     """The table of `predictions.parquet` for a split: labels and predictions.
 
     Args:
@@ -66,14 +74,22 @@ def predict_split(model: AffectModel, data: Path, split: str = "test", **setting
             trained on are null.
         data: dataset folder.
         split: train, val or test.
+        prior, prior_tau: correct the probabilities, after the temperature, for these class
+            fractions; see `target_prior` and `log_ratios`, whose errors it raises.
         settings: as of `forward_split`.
 
     Raises `ConfigError` for fsdp without a GPU, `DataError` if there is no such dataset or split.
     """
+    ratios = None
+    if prior is not None:
+        target = target_prior(prior, model.classes, model.class_fractions)
+        ratios = log_ratios(model.prior, target, prior_tau)
     faces, rows = forward_split(model, data, split, **settings)
     probabilities = rows["probabilities"].astype(np.float64)
     if model.temperature is not None:
         probabilities = apply_temperature(probabilities, model.temperature)
+    if ratios is not None:
+        probabilities = corrected(probabilities, ratios)
     all_classes = np.full((len(probabilities), len(EXPRESSIONS)), np.nan)
     if "expression" in model.targets:
         all_classes[:, [EXPRESSIONS.index(name) for name in model.classes]] = probabilities
@@ -177,7 +193,7 @@ def forward_split(
         model: backbone and heads.
         data: dataset folder.
         split: train, val or test.
-        flip: take the mean of each face and its mirror image: of logits, valence and arousal.
+        flip: take the mean of each face and its mirror image.
         batch_size: faces per forward pass.
         workers: loader processes; chosen automatically if None.
         accelerator: auto, cpu, gpu or mps.
@@ -202,8 +218,7 @@ def forward_split(
             mirrored = predict(model, module.loader(split), **trainer)
         finally:
             hook.remove()
-        both = mean_of_logits(rows["probabilities"], mirrored["probabilities"])
-        rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows} | {"probabilities": both}
+        rows = {name: (rows[name] + mirrored[name]) / 2 for name in rows}
     return faces, rows
 
 
