@@ -295,6 +295,8 @@ def _open(path: Path, providers: list[Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # affectnet reports errors itself
     options.intra_op_num_threads = _threads()
+    # Threads that wait for work would otherwise take the cores from those that read and detect.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         if path.stat().st_size >= _MAX_FILE_BYTES:
             raise WeightsError(f"{path} is larger than an ONNX file can be (2 GB)")
