@@ -135,6 +135,30 @@ def test_a_damaged_stretch_is_skipped_and_reported(
     np.testing.assert_allclose(times(frames), np.array(kept) / 25, atol=1e-3)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "libvpx", "libvpx-vp9"])
+def test_no_frame_goes_missing_unsaid(write_video, tmp_path: Path, codec: str) -> None:
+    # HEVC decoders drop everything up to the next key frame, at 20, without an error.
+    rng = np.random.default_rng(0)
+    texture = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (128, 96))
+    moving = [np.roll(texture, 2 * i, axis=1) for i in range(30)]
+    name = "a.webm" if codec.startswith("libvpx") else "a.mp4"
+    settings = {"x265-params": "keyint=20:log-level=none"} if codec == "libx265" else {"g": "20"}
+    path = write_video(tmp_path / name, moving, 25, codec, **settings)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    data, at = path.read_bytes(), path.read_bytes().index(packets[8])
+    noise = np.random.default_rng(1).bytes(len(packets[8]))
+    path.write_bytes(data[:at] + noise + data[at + len(noise) :])
+    frames = read(path)
+    lost = [frame for frame in frames if isinstance(frame, Lost)]
+    assert len(lost) == 1
+    shown = [frame.number for frame in frames if isinstance(frame, Frame)]
+    gone = sorted(set(range(30)) - set(shown))
+    assert gone == list(range(lost[0].number, lost[0].number + len(gone)))
+    assert 1 <= len(gone) <= (19 if codec == "libx265" else 1)
+    np.testing.assert_allclose(times(frames), np.array(shown) / 25, atol=2e-3)
+
+
 def test_the_damaged_packet_of_the_cases() -> None:
     frames = read(case("mid_noise.mp4"))
     assert len(frames) == 300

@@ -17,10 +17,13 @@ MAX_FRAME_PIXELS: Final = 36_000_000
 """8K is 33 million; larger frames are refused."""
 _FORMATS: Final = "mov,matroska,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf"
 """FFmpeg's names of the formats that `media_kind` recognises. Playlists are none of them."""
+_HIDES_FRAMES: Final = frozenset({"vp8", "vp9"})
+"""Codecs with packets of frames that are only referred to, and never shown."""
 _DEFAULT_FPS: Final = 25.0
 _MISSING: Final = 0.05
 _MISSING_SECONDS: Final = 0.3
 _MAX_ERRORS: Final = 100
+_MAX_SENT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ class VideoReader:
             self._container.close()
             raise
         self._start = self._place(self._stream.start_time or 0)
-        self._whole = True  # nothing is lost before the first frame
+        self._sent: set[int] = set()
+        self._read = self._damaged = False
         self.packets = 0
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self.info = VideoInfo(
@@ -149,18 +153,17 @@ class VideoReader:
             stop: asked at every packet, whether it holds a frame that is wanted or not.
         """
         selected, number, last, read = Thinning(stride, fps), 0, -1 / self.info.fps, False
-        waiting: list[float] = []  # times of lost frames: packets come earlier than their frames
+        gone: list[float] = []  # times of the frames lost since the last one
         for given, frame in self._decode(stop):
-            after = last + 1 / self.info.fps
+            after = last + (1 + len(gone)) / self.info.fps
             if frame is None:
-                waiting.append(after if given is None else given)
+                gone.append(after if given is None else given)
                 continue
             time = given if given is not None and (given > last or not read) else after
-            gone = [lost for lost in waiting if lost <= time]
-            waiting = [lost for lost in waiting if lost > time]
-            if gone and (seconds is None or min(gone) < seconds):
+            if gone and (seconds is None or gone[0] < seconds):
                 yield _lost(number, gone)
             number += len(gone)
+            gone = []
             if seconds is not None and time >= seconds:
                 return
             last, read = time, True
@@ -171,10 +174,10 @@ class VideoReader:
             return
         if not read:
             raise DataError("no frame can be read")
-        if waiting:
-            yield _lost(number, waiting)
+        if gone:
+            yield _lost(number, gone)
         if self._cut is not None:
-            yield Lost(number + len(waiting), last + 1 / self.info.fps, self._cut)
+            yield Lost(number + len(gone), last + 1 / self.info.fps, self._cut)
 
     def _decode(
         self, stop: Callable[[], bool]
@@ -190,6 +193,7 @@ class VideoReader:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is self._stream:
                     yield from self._frames_of(packet)
+            yield from self._lost_before(math.inf)
         except DataError as error:
             self._cut = str(error)
         length = self.info.seconds
@@ -199,20 +203,45 @@ class VideoReader:
                 self._cut = f"the file ends at {end:.1f} s of {length:.1f} s: the rest is missing"
 
     def _frames_of(self, packet: Any) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
+        """Yield the frames that a packet completes, and None for those lost before each of them.
+
+        Decoders drop the frames that refer to a damaged one without an error. So from the first
+        error on, each packet is expected to give a frame.
+        """
         self.packets += 1
+        expected = packet.size > 0 and not packet.is_discard  # not one before the start of a trim
+        counted = packet.pts is not None and self._stream.codec_context.name not in _HIDES_FRAMES
+        if expected and counted:
+            if len(self._sent) == _MAX_SENT:  # far more than a decoder holds back
+                yield from self._lost_before(math.inf)
+            self._sent.add(packet.pts)
         try:
             frames = packet.decode()
         except (av.FFmpegError, ValueError):
-            if packet.size and not packet.is_discard:  # not one before the start of a trim
-                self._whole = False
+            self._damaged = self._damaged or expected
+            if expected and not counted:
                 yield self._since_start(packet.dts if packet.pts is None else packet.pts), None
             return
         for frame in frames:
-            broken = frame.is_corrupt or frame.width * frame.height > MAX_FRAME_PIXELS
-            if self._whole and not broken and frame.pts is not None:
-                self._start = self._place(frame.pts)  # where the header is not exact
-            self._whole = False
-            yield self._since_start(frame.pts), None if broken else frame
+            if frame.is_corrupt or frame.width * frame.height > MAX_FRAME_PIXELS:
+                self._damaged = True
+                if frame.pts not in self._sent:
+                    yield self._since_start(frame.pts), None
+                continue
+            if frame.pts is not None:
+                if not (self._read or self._damaged):
+                    self._start = self._place(frame.pts)  # where the header is not exact
+                self._sent.discard(frame.pts)
+                yield from self._lost_before(frame.pts)
+            self._read = True
+            yield self._since_start(frame.pts), frame
+
+    def _lost_before(self, pts: float) -> Iterator[tuple[float | None, None]]:
+        """Yield the times of the packets before this one that gave no frame."""
+        gone = sorted(sent for sent in self._sent if sent < pts)
+        self._sent.difference_update(gone)
+        if self._damaged:
+            yield from ((self._since_start(sent), None) for sent in gone)
 
     def _since_start(self, pts: int | None) -> float | None:
         return None if pts is None else max(0.0, self._place(pts) - self._start)
