@@ -204,6 +204,7 @@ def _sound(
     offset = round((source.start + start) / old.time_base)
 
     def packets() -> Iterator[tuple[float, Any]]:
+        time = 0.0
         with given:
             for packet in demux(given, old):
                 if packet.pts is None or packet.pts < offset:
@@ -219,8 +220,9 @@ def _sound(
                     continue
                 with suppress(av.FFmpegError, ValueError):
                     for frame in packet.decode():
-                        frame.pts -= offset
-                        yield time, new.encode(frame)
+                        if frame.pts is not None:
+                            frame.pts -= offset
+                            yield time, new.encode(frame)
             if not kept:
                 yield time, new.encode(None)
 
