@@ -211,9 +211,11 @@ def need_train(what: str, hint: str = "") -> None:
     """Raise `ConfigError` with what to install if a package that `what` needs is missing."""
     missing = [name for name in TRAIN_PACKAGES if not installed(name)]
     if missing:
+        first, others = missing[0], len(missing) - 1
+        also = f" and {counted(others, 'other package')}, which are" if others else ", which is"
         raise ConfigError(
-            f"{what} needs {', '.join(missing)}, which is not installed; run "
-            f"`pip install 'affectnet[train]'`{f', or {hint}' if hint else ''}"
+            f"{what} needs {first}{also} not installed; run `pip install 'affectnet[train]'`"
+            f"{f', or {hint}' if hint else ''}"
         )
 
 
