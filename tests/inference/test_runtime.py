@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from affectnet.errors import ConfigError
@@ -121,6 +120,8 @@ def test_a_file_that_does_not_belong_to_the_weights_is_refused(run: Path, tmp_pa
         file.write(b"abcd")
     with pytest.raises(ConfigError, match="not made from the weights"):
         load(other)
+
+    import onnx
 
     other = changed(run, tmp_path / "precision")
     file = onnx.load(str(other / "model" / "model.onnx"))
