@@ -701,6 +701,11 @@ class ServeConfig:
     """Address to listen on. 0.0.0.0 allows connections from other machines."""
     port: int = 7860
     """Port to listen on. 0 chooses a free port."""
+    allow_host: UseAppendAction[tuple[Name, ...]] = ()
+    """Further name under which the server answers, such as that of a reverse proxy. Repeatable."""
+    proxy: UseAppendAction[tuple[Annotated[str, "ADDRESS"], ...]] = ()
+    """Address of a reverse proxy, from which X-Forwarded-For and X-Forwarded-Proto are believed.
+    Repeatable."""
     password: Annotated[str, "PASSWORD"] | None = None
     """Password for the page and the API. Other users of this machine can see it in the list of
     processes."""

@@ -23,17 +23,15 @@ class Served:
 @contextmanager
 def serving(predictor: Predictor, folder: Path, password: str | None = None, **settings):
     """Serve a model by the real HTTP server in a thread."""
-    uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     pytest.importorskip("gradio", reason="the extra `serve` is not installed")
     from affectnet.serve.api import create_app
+    from affectnet.serve.connections import make_server
     from affectnet.serve.work import Limits, Service
 
     faces = settings.pop("faces", "detect")
+    hosts, proxies = settings.pop("hosts", None), settings.pop("proxies", ())
     service = Service(predictor, "tiny", Limits(**settings), folder, faces)
-    config = uvicorn.Config(
-        create_app(service, password), port=0, log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = make_server(create_app(service, password, hosts), proxies, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -19,7 +19,6 @@ from affectnet.run import MEMORY, temporary_folder
 from affectnet.serve.work import MISSING, Limits, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
-_SHUTDOWN_SECONDS: Final = 3
 _LIMITS: Final[tuple[Limit, ...]] = (
     (
         (
@@ -42,9 +41,9 @@ def serve(config: ServeConfig) -> int:
     limits = _limits(config)
     password = read_password(config)
     try:
-        import uvicorn
-
         from affectnet.serve.api import create_app
+        from affectnet.serve.connections import make_server
+        from affectnet.serve.guard import Hosts
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     listening = _listen(config.host, config.port)
@@ -58,16 +57,8 @@ def serve(config: ServeConfig) -> int:
         predictor = load(config.model, **settings)
         name = _name(config.model)
         service = Service(predictor, name, limits, folder, config.faces)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service, password),
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-                ws="none",
-            )
-        )
+        app = create_app(service, password, Hosts(config.host, config.allow_host))
+        server = make_server(app, config.proxy)
         host, port = listening.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         if note := untrained_note(predictor.targets):

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,8 +19,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from affectnet.errors import ConfigError, DataError
-from affectnet.serve.guard import Guard, Password
+from affectnet.errors import AffectNetError, ConfigError, DataError
+from affectnet.serve.guard import Guard, Hosts
+from affectnet.serve.password import Password
 from affectnet.serve.work import MISSING, Limits, Refusal, Service, too_large
 from affectnet.version import __version__
 
@@ -104,6 +106,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def unusable(_: Request, error: DataError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
 
+    @app.exception_handler(AffectNetError)
+    async def broken(_: Request, error: AffectNetError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 500)
+
     @app.get("/health", summary="Status and load of the server")
     async def health() -> dict[str, Any]:
         return {
@@ -121,7 +127,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         openapi_extra=_body("an image: the `file` of a form, or raw bytes"),
     )
     async def predict(request: Request, faces: Faces | None = None) -> JSONResponse:
-        async with service.images.place() as place, _upload(request) as upload:
+        async with _upload(request) as upload, service.images.place() as place:
             chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
             data = b"".join([chunk async for chunk in chunks])
             return JSONResponse(await place.run(service.predict, data, faces))
@@ -137,7 +143,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         seconds: float | None = Query(None, gt=0, description="process only this many"),
         fps: float | None = Query(None, gt=0, description="frames per second, at most"),
     ) -> JSONResponse:
-        async with service.videos.place() as place, _upload(request) as upload:
+        async with _upload(request) as upload, service.videos.place() as place:
             with tempfile.NamedTemporaryFile(dir=service.folder, suffix=".video") as file:
                 async for chunk in _chunks(upload, service.limits.video_bytes, "--max-video-mb"):
                     file.write(chunk)
@@ -195,12 +201,13 @@ async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
 _SWEEP_EVERY: Final = 60.0
 
 
-def create_app(service: Service, password: str | None = None) -> Guard:
+def create_app(service: Service, password: str | None = None, hosts: Hosts | None = None) -> Guard:
     """Return the ASGI application that serves the model.
 
     Args:
         service: the model, its limits and its temporary folder.
         password: required from every visitor; None where there is none.
+        hosts: the names under which it answers; those of this machine for itself if None.
 
     Raises `ConfigError` where gradio is not installed.
     """
@@ -211,7 +218,7 @@ def create_app(service: Service, password: str | None = None) -> Guard:
         import gradio
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
-    from affectnet.serve.web_page import CSS, make_page, theme
+    from affectnet.serve.web_page import CSS, is_call, make_page, theme
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -228,9 +235,10 @@ def create_app(service: Service, password: str | None = None) -> Guard:
         title="affectnet", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )
     add_routes(app, service)
+    page = make_page(service)
     gradio.mount_gradio_app(
         app,
-        make_page(service),
+        page,
         path="/",
         theme=theme(),
         css=CSS,
@@ -244,7 +252,10 @@ def create_app(service: Service, password: str | None = None) -> Guard:
         allowed_paths=[],
         max_file_size=max(service.limits.video_bytes, service.limits.image_bytes),
     )
-    return Guard(app, service.limits, service.folder, Password(password) if password else None)
+    secret = Password(password) if password else None
+    return Guard(
+        app, service.limits, service.folder, secret, hosts or Hosts(), partial(is_call, page)
+    )
 
 
 async def _sweep(service: Service) -> None:

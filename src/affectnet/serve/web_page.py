@@ -255,6 +255,19 @@ def make_page(service: Service) -> gr.Blocks:
     return page
 
 
+def is_call(page: gr.Blocks, call: Any) -> bool:
+    """Whether the JSON of a request calls a function of the page, with files or nothing."""
+    try:
+        function = page.fns[call["fn_index"]]
+        for given in call["data"]:
+            if given is not None:
+                gr.FileData.model_validate(given)
+        session = call["session_hash"]
+        return len(call["data"]) == len(function.inputs) and session.isalnum() and len(session) < 65
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
 # Without Gradio's preprocessing, which would decode a file before its limits are checked.
 _EVENT: Final[dict[str, Any]] = {
     "preprocess": False,
