@@ -1,6 +1,7 @@
 """The command line: one line per mistake, YAML and flags together."""
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -182,3 +183,25 @@ def test_a_signal_in_any_command_is_one_line(
     assert cli.main(["recipes"]) == status
     expected = f"affectnet recipes: error: {message}; nothing that was finished is lost\n"
     assert capsys.readouterr().err == expected
+
+
+def test_names_of_files_cannot_control_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\u202egpj.exe"
+    (tmp_path / f"{evil}.jpg").write_bytes(b"no image")
+    for args in (["predict", str(tmp_path)], ["predict", f"{evil}.png"], [evil]):
+        result = affectnet(*args)
+        assert result.returncode in (1, 2)
+        output = result.stdout + result.stderr
+        assert "Traceback" not in output
+        assert r"\x1b" in output
+        assert not set(output) & set("\x1b\x07\x9b\u202e")
+
+
+def test_colours_and_progress_bars_stay() -> None:
+    written = io.StringIO()
+    screen = cli.Screen(written)
+    plain = "\x1b[1;31mred\x1b[0m\r\x1b[A\x1b[2K\x1b[?25l50%\tä\n"
+    assert screen.write(plain) == len(plain)
+    assert written.getvalue() == plain
+    screen.write("\x1b[3J\x1b]0;x\x07")
+    assert written.getvalue() == plain + r"\x1b[3J\x1b]0;x\x07"

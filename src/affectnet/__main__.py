@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 
 def run() -> None:
@@ -10,8 +11,10 @@ def run() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
-    from affectnet.cli import main  # takes a while
+    from affectnet.cli import Screen, main  # takes a while
 
+    # The names of files are printed in many places, and anyone may have chosen them.
+    sys.stdout, sys.stderr = Screen(sys.stdout), Screen(sys.stderr)
     raise SystemExit(main())
 
 

@@ -23,6 +23,7 @@ from affectnet.errors import (
     ConfigError,
     Stopped,
     need_train,
+    printable,
     raise_on_signals,
     suggest,
 )
@@ -46,6 +47,47 @@ SECTIONS: dict[str, dict[str, type]] = {
 }
 NEED_TRAIN = ("train", "benchmark", "export", "demo")
 COMMANDS = {name: kind for commands in SECTIONS.values() for name, kind in commands.items()}
+
+
+_CONTROL = re.compile(
+    r"\x1b\[(?:[0-9;]*[mAK]|\?25[hl])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+class Screen(io.TextIOBase):
+    """An output in which control characters are escaped.
+
+    Colours, and the movements of progress bars, stay: a file name cannot do more than these.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; returns its length."""
+        self._stream.write(_CONTROL.sub(_escaped, text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return int(self._stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream."""
+        return str(self._stream.encoding)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if len(found[0]) > 1 else found[0].encode("unicode_escape").decode()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,7 +190,7 @@ def _overview() -> str:
 
 
 def _fail(prog: str, message: str, status: int) -> int:
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{prog}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

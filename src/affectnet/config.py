@@ -602,6 +602,8 @@ class PredictConfig:
     resume: bool = False
     """Continue a prediction to the same --out that was stopped or killed, after the last finished
     input."""
+    escape_formulas: bool = False
+    """In a CSV file, put an apostrophe before texts that spreadsheets may run as formulas."""
     # Model
     model: Model = "cvnet"
     without_contempt: bool = False

@@ -122,7 +122,8 @@ def test_without_gradio_the_pip_command_is_reported(
     model: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    monkeypatch.delitem(sys.modules, "affectnet.serve.api", raising=False)
+    for name in ("api", "connections"):
+        monkeypatch.delitem(sys.modules, f"affectnet.serve.{name}", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'affectnet\[serve\]'"):
         command.serve(ServeConfig(model=str(model), port=0))
 

@@ -2,8 +2,10 @@
 
 import io
 import os
+import queue
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from affectnet.data import images
 from affectnet.data.images import (
     INTERPOLATIONS,
     MAX_PIXELS,
@@ -20,6 +23,7 @@ from affectnet.data.images import (
     decode_image,
     decode_into,
     media_kind,
+    one_large_at_a_time,
     read_file,
     read_header,
 )
@@ -457,3 +461,25 @@ def test_mutated_images_are_read_or_refused(photo: np.ndarray, count: int, seed:
             assert pixels.shape[2] == 3
             read += 1
     assert 0 < read < 2 * count
+
+
+def test_only_one_large_image_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one waits; small images, and the thread that works on the large one, do not."""
+    monkeypatch.setattr(images, "LARGE_PIXELS", 10_000)
+    buffers = {side: io.BytesIO() for side in (20, 200)}
+    for side, buffer in buffers.items():
+        Image.new("RGB", (side, side)).save(buffer, "PNG")
+    small, large = (buffers[side].getvalue() for side in (20, 200))
+    done: queue.Queue[int] = queue.Queue()
+
+    def decode(data: bytes) -> None:
+        done.put(len(decode_image(data)))
+
+    with one_large_at_a_time(large, 10_000):
+        assert len(decode_image(large)) == 200
+        threads = [threading.Thread(target=decode, args=(data,)) for data in (large, small)]
+        for thread in threads:
+            thread.start()
+        assert done.get(timeout=10) == 20
+        assert done.empty()
+    assert done.get(timeout=10) == 200

@@ -235,3 +235,19 @@ except OSError:
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.csv, \.json"):
         ResultWriter(tmp_path / "r.xlsx")
+
+
+def test_formulas_are_escaped_on_request_and_resumed(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0.jpg", "+1.jpg", "-1.jpg", "@a.jpg", "'b.jpg", "plain=1.jpg"]
+    results = [PictureResult(name, 1, 1) for name in names]
+    for escape in (False, True):
+        path = tmp_path / f"{escape}.csv"
+        with ResultWriter(path, escape_formulas=escape) as writer:
+            for result in results:
+                writer.write(result)
+            writer.complete()
+        with path.open(newline="") as file:
+            written = [row[0] for row in csv.reader(file)][1:]
+        assert written == [f"'{n}" if escape and n[0] != "p" else n for n in names]
+        with ResultWriter(path, resume=True, escape_formulas=escape) as writer:
+            assert writer.finished == set(names[:-1])

@@ -107,3 +107,17 @@ def test_names_of_outputs_are_never_shared() -> None:
     assert len({name.casefold() for name in names}) == len(paths)
     assert names[0] == "a"
     assert names[3] == "sub/a"
+
+
+def test_a_copy_never_has_the_path_of_a_folder() -> None:
+    paths = (
+        "dir.png",
+        "dir.jpg/a.png",
+        "v.mp4",
+        "V.webm/x/b.png",
+        "w.mp4",
+        "w_over_time.png/c.png",
+    )
+    sources = [InputSource("image", str(i), name) for i, name in enumerate(paths)]
+    names = unique_names(sources)
+    assert names == ["dir-2", "dir.jpg/a", "v-2", "V.webm/x/b", "w-2", "w_over_time.png/c"]

@@ -85,7 +85,7 @@ def predict(config: PredictConfig) -> int:
                 refuse_existing(config.out, config.overwrite, otherwise)
         targets = _targets(config, sources)
         if config.out is not None:
-            writer = ResultWriter(config.out, config.resume, summary.add)
+            writer = ResultWriter(config.out, config.resume, summary.add, config.escape_formulas)
             sources = _unfinished(sources, targets, writer.finished)
             summary.before = len(writer.finished)
         # After Ctrl-C and errors, too.

@@ -8,7 +8,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -37,8 +37,8 @@ _SCAN_BYTES: Final = 10
 """Length of the shortest header of a scan."""
 
 LARGE_PIXELS: Final = 16_000_000
-"""`one_large_at_a_time` lets only one thread work on images with more pixels than this."""
-_large_lock = threading.Lock()
+"""Only one thread at a time decodes an image with more pixels than this."""
+_large_lock = threading.RLock()
 
 INTERPOLATIONS: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -90,6 +90,10 @@ _VIDEO_STARTS: Final = (
 # higher number, only repeats it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# Pillow allocates large images in blocks. The C library returns blocks of more than 32 MB to the
+# system at once; smaller ones stay with the thread, so that many threads keep a gigabyte.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
+
 
 def decode_image(
     data: bytes | memoryview, size: int | None = None, interpolation: str = "bilinear"
@@ -116,7 +120,7 @@ def decode_image(
     pixels = _decode_jpeg(data, 2 * size if size else 0)
     if pixels is None:
         try:
-            with _open(data) as image:
+            with _open(data) as image, _one_large(image.width * image.height):
                 pixels = _pixels_of_pillow(image, in_place=True)
         except Exception as error:
             raise _refusal("decoded", error, data) from error
@@ -171,9 +175,10 @@ def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
     if colours in _CMYK:
         return None
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=min_side, min_width=min_side
-        )
+        with _one_large(width * height):
+            pixels: Pixels = simplejpeg.decode_jpeg(
+                data, "RGB", min_height=min_side, min_width=min_side
+            )
     except ValueError:  # also mere warnings, such as stray bytes between markers
         return None
     return turn(pixels, orientation(data))
@@ -418,16 +423,20 @@ def read_file(path: Path) -> bytes:
 
 
 @contextmanager
-def one_large_at_a_time(image: Any) -> Iterator[None]:
-    """Let only one thread at a time work on a large encoded image.
+def one_large_at_a_time(image: Any, above: int | None = None) -> Iterator[None]:
+    """Let only one thread at a time work on an encoded image of more than `above` pixels.
 
-    Decoders take several times the memory of the pixels; eight threads with 64 million pixels each
-    would take 4 GB. Raises `DataError` as `read_header` does.
+    Above `LARGE_PIXELS` where None. Decoders take several times the memory of the pixels; eight
+    threads with 64 million pixels each would take 4 GB. Decoding itself waits in any case; callers
+    use this where they keep the pixels.
     """
-    header = read_header(image) if isinstance(image, bytes) else None
-    large = header is not None and header.width * header.height > LARGE_PIXELS
-    with _large_lock if large else nullcontext():
+    encoded = isinstance(image, bytes | bytearray | memoryview)
+    with _one_large(count_pixels(memoryview(image)) if encoded else 0, above):
         yield
+
+
+def _one_large(pixels: int, above: int | None = None) -> AbstractContextManager[object]:
+    return _large_lock if pixels > (above or LARGE_PIXELS) else nullcontext()
 
 
 def as_pixels(image: Any) -> Pixels:

@@ -20,6 +20,8 @@ from affectnet.run import write_beside
 
 _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+"""Of texts that spreadsheets may run as formulas; a text with the escape is escaped too."""
 
 
 class _JsonLines:
@@ -27,6 +29,9 @@ class _JsonLines:
 
     in_place = True
     head = b""
+
+    def __init__(self, escape_formulas: bool = False) -> None:
+        """The argument is for CSV alone."""
 
     def encode(self, result: PictureResult) -> bytes:
         """Return the lines of one image."""
@@ -49,11 +54,12 @@ class _JsonLines:
 
 
 class _Csv(_JsonLines):
-    def __init__(self) -> None:
+    def __init__(self, escape_formulas: bool = False) -> None:
         self.head = _csv_row(COLUMNS)
+        self._escape = escape_formulas
 
     def encode(self, result: PictureResult) -> bytes:
-        rows = ([_short(row.get(name)) for name in COLUMNS] for row in result.to_rows())
+        rows = ([self._cell(row.get(name)) for name in COLUMNS] for row in result.to_rows())
         return b"".join(map(_csv_row, rows))
 
     def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -69,7 +75,15 @@ class _Csv(_JsonLines):
                 if file.read(1):
                     raise ValueError
                 return
-            yield file.tell(), row[0]
+            escaped = self._escape and row[0][:1] == "'"
+            yield file.tell(), row[0][1:] if escaped else row[0]
+
+    def _cell(self, value: Any) -> Any:
+        """A float with seven digits: float32 has no more, and a full float64 is twice as long."""
+        if isinstance(value, float):
+            return f"{value:.7g}"
+        escaped = self._escape and isinstance(value, str) and value[:1] in _FORMULA_STARTS
+        return f"'{value}" if value and escaped else value
 
 
 class _Json(_JsonLines):
@@ -132,11 +146,6 @@ def _csv_row(values: Iterable[Any]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _short(value: Any) -> Any:
-    """Format a float with seven digits: float32 has no more; a full float64 is twice as long."""
-    return f"{value:.7g}" if isinstance(value, float) else value
-
-
 FORMATS: Final[dict[str, type[_JsonLines]]] = {
     ".csv": _Csv,
     ".json": _Json,
@@ -157,6 +166,7 @@ class ResultWriter:
         resume: keep the results of a writer that was stopped or killed, except those of its last
             input; otherwise an existing file is replaced.
         on_saved: called with each result when it is in a file.
+        escape_formulas: in CSV, put an apostrophe before texts that could be formulas.
 
     Attributes:
         finished: inputs that were kept, as `plain` text.
@@ -170,11 +180,12 @@ class ResultWriter:
         path: Path,
         resume: bool = False,
         on_saved: Callable[[PictureResult], object] = lambda _: None,
+        escape_formulas: bool = False,
     ) -> None:
         check_format(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._on_saved = path, on_saved
-        self._format = FORMATS[path.suffix.lower()]()
+        self._format = FORMATS[path.suffix.lower()](escape_formulas)
         self._part = path.with_name(f".{path.name}.part")
         self.finished: set[str] = set()
         self._replaces = path.exists()

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, Literal
 
 from affectnet.data.images import IMAGE_SUFFIXES, media_kind
@@ -81,14 +81,24 @@ def find_sources(inputs: Sequence[str]) -> list[InputSource]:
     return list(found.values())
 
 
+_COPIES: Final = (".jpg", ".webm", ".mp4", "_over_time.png")
+"""Endings of the files that are written below these names."""
+
+
 def unique_names(sources: Sequence[InputSource]) -> list[str]:
     """Return one unique name per source, without extension, for a file below a folder."""
+    # Some file systems ignore case.
+    folders = {
+        str(folder).casefold() for source in sources for folder in PurePath(source.name).parents
+    }
     taken: set[str] = set()
     names = []
     for source in sources:
         plain = os.path.splitext(source.name)[0]  # noqa: PTH122 (a text, with folders in it)
         name, count = plain, 1
-        while name.casefold() in taken:  # some file systems ignore case
+        while name.casefold() in taken or any(
+            f"{name}{end}".casefold() in folders for end in _COPIES
+        ):
             count += 1
             name = f"{plain}-{count}"
         taken.add(name.casefold())

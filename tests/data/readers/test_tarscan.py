@@ -1,6 +1,7 @@
 import io
 import random
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -134,10 +135,11 @@ def test_base_256_sizes():
     data[124:136] = b"\x80" + (700).to_bytes(11, "big")
     seal(data, 0)
     assert scan(bytes(data)) == [(b"1.jpg", b"x" * 700), (b"2.jpg", b"y")]
-    data[124:136] = b"\xff" * 12  # -1
-    seal(data, 0)
-    with pytest.raises(DataError, match=r"x\.tar"):
-        scan(bytes(data))
+    for size in (b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\x80" + (2**62).to_bytes(11, "big")):
+        data[124:136] = size  # -1, the largest number, more than any disk
+        seal(data, 0)
+        with pytest.raises(DataError, match=r"x\.tar"):
+            scan(bytes(data))
 
 
 @pytest.mark.usefixtures("window")
@@ -163,6 +165,34 @@ def test_pax_sizes_override_the_header():
     data = header.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0")
     data += pack([("1.jpg", b"")])[:512] + b"q" * 1000 + bytes(24) + pack([("2.jpg", b"z")])
     assert scan(data) == [(b"1.jpg", b"q" * 1000), (b"2.jpg", b"z")]
+
+
+def pax(records: bytes) -> bytes:
+    """A PAX header before a file of one block."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(records)
+    blocks = records.ljust(-(-len(records) // 512) * 512, b"\0")
+    return header.tobuf(tarfile.USTAR_FORMAT) + blocks + pack([("1.jpg", b"a")])
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (b"9 a=size=\n" * 600_000, "no valid header"),
+        (b"6 a=b\n" * 150_000 + b"x size=1\n", "PAX header cannot be read"),
+        (b"11 path=a\0\n\0\0" + b"8 size=", "PAX header cannot be read"),
+        (b"3000014 path=" + b"../" * 1_000_000 + b"\n", "no valid header"),
+        (b"300013 path=" + b"../" * 100_000 + b"\n", "leads out of"),
+        (b"99999999999 path=a\n", "PAX header cannot be read"),
+        (b"13 size=-100\n", "no valid size"),
+    ],
+)
+def test_odd_pax_headers_are_refused_quickly_and_briefly(records, message):
+    start = time.process_time()
+    with pytest.raises(DataError, match=message) as error:
+        scan(pax(records))
+    assert time.process_time() - start < 2  # once 27 s, when the records were copied each time
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.usefixtures("window")

@@ -13,7 +13,13 @@ from tqdm import tqdm
 from affectnet.data.audit.counts import PublishedRelease
 from affectnet.data.audit.findings import Finding, Topic, percentage
 from affectnet.data.duplicate_search import THUMBNAIL, are_plain, thumbnail
-from affectnet.data.images import decode_image, jpeg_header, orientation, read_header
+from affectnet.data.images import (
+    decode_image,
+    jpeg_header,
+    one_large_at_a_time,
+    orientation,
+    read_header,
+)
 from affectnet.data.store import Split
 from affectnet.errors import DataError, counted, megabytes
 from affectnet.threads import ordered_map
@@ -152,7 +158,9 @@ def scan_images(splits: Mapping[str, AnySplit]) -> Scan:
         split, start, row = job
         rows = range(start, min(start + _ROWS_AT_ONCE, len(split)))
         for place, within in enumerate(rows, start=row):
-            _scan_image(split.image_bytes(within), scan, place)
+            data = split.image_bytes(within)
+            with one_large_at_a_time(data):
+                _scan_image(data, scan, place)
         return len(rows)
 
     with tqdm(total=n, desc="scanning images", unit=" faces", disable=None, leave=False) as bar:

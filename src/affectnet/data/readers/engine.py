@@ -6,9 +6,7 @@ decode the images while the source is being read; the result does not depend on 
 
 import hashlib
 import io
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -29,9 +27,9 @@ from affectnet.data.crop import (
 )
 from affectnet.data.images import (
     Pixels,
-    count_pixels,
     decode_image,
     is_complete_jpeg,
+    one_large_at_a_time,
     orientation,
 )
 from affectnet.data.orientation import upright_annotations
@@ -200,7 +198,6 @@ class Engine:
         self._edit = options.edit if options.align or not cropped else None
         self._only_header = options.check == "header"
         self._columns = columns
-        self._one_large = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -340,7 +337,7 @@ class Engine:
         if not len(data):
             raise Bad(Reason.UNDECODABLE, "an empty file")
         # Large images take a few hundred megabytes each: one at a time.
-        with self._one_large if count_pixels(data) > _LARGE else nullcontext():
+        with one_large_at_a_time(data, _LARGE):
             try:
                 pixels = decode_image(data)
             except DataError as error:

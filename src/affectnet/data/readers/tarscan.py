@@ -21,6 +21,9 @@ BLOCK = 512
 MAX_MEMBER = 32 << 20
 """Larger members are skipped; no face is that large."""
 
+_MAX_DESCRIPTION = 1 << 20
+"""Of a PAX header or a long name; real ones have some hundred bytes."""
+
 BUFFERS = 5
 HELD = 3
 """Number of windows that may be unreleased at a time; the others are being read ahead."""
@@ -250,7 +253,7 @@ class _Scanner:
                 size = self._next_size
             start = position + BLOCK
             padded = start + (size + BLOCK - 1) // BLOCK * BLOCK
-            if size > MAX_MEMBER:
+            if size > (MAX_MEMBER if kind in _REGULAR else _MAX_DESCRIPTION):
                 self._skip_member(block, kind, name, size, base + start)
                 self._forget()
                 if padded > end:
@@ -306,7 +309,7 @@ class _Scanner:
             name = info.name.encode("utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError, OverflowError) as error:
             raise (self._damaged(position) if self._started else self._no_archive()) from error
-        if size < 0:
+        if not 0 <= size < 1 << 60:  # a number in base 256 may have 95 bits
             raise self._damaged(position)
         if info.isdir():
             return ord("5"), 0, name
@@ -318,13 +321,14 @@ class _Scanner:
         """Read path and size of the next member from PAX records: b"LENGTH KEY=VALUE\\n"."""
         if b"path=" not in records and b"size=" not in records and b"GNU.sparse" not in records:
             return
-        while records.strip(b"\0"):
-            digits, space, _ = records.partition(b" ")
-            length = int(digits) if digits.isdigit() and len(digits) < 9 else 0
-            if not space or not len(digits) + 1 < length <= len(records):
+        at, end = 0, len(records.rstrip(b"\0"))
+        while at < end:
+            digits, space, _ = records[at : at + 10].partition(b" ")
+            length = int(digits) if digits.isdigit() else 0
+            if not space or not len(digits) + 1 < length <= end - at:
                 raise DataError(f"{self.source} is damaged: a PAX header cannot be read")
-            key, _, value = records[len(digits) + 1 : length - 1].partition(b"=")
-            records = records[length:]
+            key, _, value = records[at + len(digits) + 1 : at + length - 1].partition(b"=")
+            at += length
             if key == b"path":
                 self._next_name = _until_nul(value)
             elif key == b"size":
@@ -337,16 +341,15 @@ class _Scanner:
     def _refuse_outside(self, name: bytes) -> None:
         parts = name.replace(b"\\", b"/").split(b"/")
         if name[:1] == b"/" or b".." in parts:
-            shown = name.decode("utf-8", "backslashreplace")
             raise DataError(
-                f"{self.source} contains the path '{shown}', which leads out of the archive; "
-                "such archives are not read: pack it again with relative paths"
+                f"{self.source} contains the path '{_shown(name)}', which leads out of the "
+                "archive; such archives are not read: pack it again with relative paths"
             )
 
     def _sparse(self, name: bytes) -> DataError:
-        shown = name.decode("utf-8", "backslashreplace")
         return DataError(
-            f"{self.source} contains '{shown}' as a sparse file; pack it again without --sparse"
+            f"{self.source} contains '{_shown(name)}' as a sparse file; pack it again without "
+            "--sparse"
         )
 
     def _damaged(self, position: int) -> DataError:
@@ -360,3 +363,8 @@ class _Scanner:
             f"{self.source} is not a tar archive (plain, .gz, .xz or .zst); give the tar archive "
             "of the release or the folder that it was unpacked to"
         )
+
+
+def _shown(name: bytes) -> str:
+    """Return the beginning of a name as text."""
+    return name[:200].decode("utf-8", "backslashreplace") + ("..." if len(name) > 200 else "")
