@@ -241,3 +241,28 @@ def test_a_wrong_tensor_name_reaches_the_terminal_escaped(tmp_path: Path) -> Non
     made.graph.input[0].name = "\x1b[2Jfaces"
     made.graph.node[0].input[0] = "\x1b[2Jfaces"
     refused(made, tmp_path, r"\\x1b")
+
+
+def test_mutated_files_are_run_or_refused(tmp_path: Path, capfd) -> None:
+    """Bytes changed, cut out and doubled; metadata that is not text, among others."""
+    rng, whole, refusals = np.random.default_rng(1), model().SerializeToString(), []
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            at, length = int(rng.integers(len(data))), int(rng.integers(1, 20))
+            match rng.integers(4):
+                case 0:
+                    data[at : at + 1] = rng.bytes(1)
+                case 1:
+                    del data[at : at + length]
+                case 2:
+                    data[at:at] = data[at : at + length]
+                case 3:
+                    data[at] ^= 0x80
+        try:
+            opened(bytes(data), tmp_path)(np.zeros((2, 48, 48, 3), np.uint8))
+        except AffectNetError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert all(map(str.isprintable, refusals))
+    assert "".join(capfd.readouterr()) == ""

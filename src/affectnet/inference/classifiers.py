@@ -174,7 +174,12 @@ class OnnxClassifier:
             )
         used = self.session.get_providers()[0].removesuffix(_SUFFIX).lower()
         self.runtime = f"ONNX Runtime on {used}"
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            inputs = [value.name for value in self.session.get_inputs()]
+            outputs = [value.name for value in self.session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{path} is not a whole ONNX model ({error})") from error
         if CONFIG_KEY not in metadata or EXPORT_KEY not in metadata:
             raise WeightsError(
                 f"{path} does not contain the model's configuration, so its outputs have no "
@@ -188,8 +193,6 @@ class OnnxClassifier:
                 raise TypeError("preprocessing_inside is neither true nor false")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise incomplete(path, error) from error
-        inputs = [value.name for value in self.session.get_inputs()]
-        outputs = [value.name for value in self.session.get_outputs()]
         if inputs != [FACES] or outputs != list(OUTPUTS):
             raise WeightsError(
                 f"{path} has the inputs {shown(inputs)} and outputs {shown(outputs)}, not those of "
@@ -309,7 +312,9 @@ def _open(path: Path, providers: list[Any]) -> Any:
             )
         # The other format, of ONNX Runtime itself, is not checked above.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        # With the CPU alone there is nothing to fall back to, and ONNX Runtime would print so.
+        several = int(len(providers) > 1)
+        return onnxruntime.InferenceSession(data, options, providers, enable_fallback=several)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except WeightsError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import time
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ HEADER_SECONDS: Final = 10.0
 _KEEP_ALIVE_SECONDS: Final = 5
 _STOP_SECONDS: Final = 3
 _MOST: Final = 512
+_BACKLOG: Final = 256
+_ACCEPTED_AT_ONCE: Final = 16
+"""Some times as many are open before `Connections` sees them: fewer than `_SPARE_FILES`."""
 _SPARE_FILES: Final = 128
 _FILES_EACH: Final = 3
 """A connection, its upload, and the upload's copy in a form."""
@@ -106,6 +110,13 @@ class Connection(H11Protocol):
             self._late = None
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_BACKLOG)  # the system's queue, which asyncio makes as long as its own
+
+
 class FewLines(logging.Handler):
     """Writes log records in one line each, at most 20 per minute, so that no client floods it."""
 
@@ -159,6 +170,7 @@ def make_server(app: Any, proxies: Sequence[str] = (), **settings: Any) -> uvico
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
         proxy_headers=bool(proxies),
@@ -169,7 +181,7 @@ def make_server(app: Any, proxies: Sequence[str] = (), **settings: Any) -> uvico
     for name in ("uvicorn", "asyncio", "affectnet.serve"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def _most_connections() -> int:

@@ -6,6 +6,7 @@ to a file outside the server's own temporary folder. Requests are answered only 
 this server, and from no other website; an upload is received whole before anything is done with it.
 """
 
+import asyncio
 import ipaddress
 import json
 import logging
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakValueDictionary
 
 from affectnet.errors import printable
 from affectnet.serve.exchange import Answer, App, Body, Budget, Left, Message, Receive, Scope, Send
@@ -41,6 +43,7 @@ _FOLDERS: Final = ("/assets/", "/static/", "/svelte/", "/results/", _API + "hear
 _FILE: Final = _API + "file="
 _SMALL: Final = 2**20
 _LOGIN: Final = 4096
+_AT_ONCE: Final = 4
 _HEAD: Final = frozenset({"/", "/health", "/docs", "/openapi.json"})
 _FORWARDED: Final = ("x-forwarded-", "forwarded", "x-gradio-", "x-original-", "x-direct-url")
 """Headers by which a client could make Gradio believe that the page has another address."""
@@ -123,6 +126,7 @@ class Guard:
         self.app, self.limits, self.password, self.hosts = app, limits, password, hosts
         self.folder = folder.resolve()
         self._is_call = is_call
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._budget = Budget(10 * max(limits.image_bytes, limits.video_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,7 +164,7 @@ class Guard:
         as_get = method == "HEAD" and path in _HEAD
         scope = {**scope, "headers": pairs, "method": "GET" if as_get else method}
         if method != "POST":
-            await self.app(scope, receive, answer.send)
+            await self._page(scope, receive, answer)
             return
         with self._body(scope, receive, self._allowed(path)) as body:
             await body.fill(headers.get("content-length", ""))
@@ -171,6 +175,29 @@ class Guard:
                 await self._upload(scope, body, answer)
             else:
                 await self.app(scope, body.pass_on, answer.send)
+
+    async def _page(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+        """Let the application respond; only some responses per address are computed at a time.
+
+        So a client with many requests waits for itself, and others are served in between.
+        """
+        turns = self._turns.setdefault(_address(scope), asyncio.Semaphore(_AT_ONCE))
+        turn = turns if scope["path"] not in OPEN else asyncio.Semaphore()
+        await turn.acquire()
+        computed = False
+
+        async def send(message: Message) -> None:
+            nonlocal computed
+            if not computed:
+                computed = True
+                turn.release()
+            await answer.send(message)
+
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if not computed:
+                turn.release()
 
     async def _upload(self, scope: Scope, body: Body, answer: Answer) -> None:
         """Let Gradio store an upload; it fails with errors of any class where a form is odd."""
