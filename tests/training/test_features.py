@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -71,24 +72,50 @@ def test_a_finished_pass_is_not_repeated(drawn: Path, tmp_path: Path) -> None:
     "change",
     [
         {"data": ["other"]},
-        {"seed": 1},
         {"precision": "bf16"},
+        {"seed": 1},
         {"augmentation": named_augmentation("strong")},
     ],
 )
 def test_other_settings_are_another_key(tmp_path: Path, change: dict) -> None:
+    """Seed and augmentation of the augmented views alone: all runs share the plain one."""
     model = small_model()
-    folder = feature_pass(tmp_path, model).folder
-    assert feature_pass(tmp_path, model).folder == folder
-    assert feature_pass(tmp_path, model, **change).folder != folder
+    one, same, other = (feature_pass(tmp_path, model, **c) for c in ({}, {}, change))
+    for view in (0, 1):
+        assert one.folder_of(view) == same.folder_of(view)
+    assert one.folder_of(1) != other.folder_of(1)
+    shared = change.keys() <= {"seed", "augmentation"}
+    assert (one.folder_of(0) == other.folder_of(0)) is shared
+
+
+def test_another_version_of_the_preprocessing_is_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = feature_pass(tmp_path, small_model()).folder_of(0)
+    monkeypatch.setattr("affectnet.training.features.PREPROCESSING_VERSION", 999)
+    assert feature_pass(tmp_path, small_model()).folder_of(0) != before
+
+
+def test_a_pass_that_another_process_computes_is_waited_for(drawn: Path, tmp_path: Path) -> None:
+    model, split = small_model(), open_split(drawn, "val")
+    with ThreadPoolExecutor(4) as pool:
+        passes = [
+            pool.submit(feature_pass(tmp_path, model, seed=seed).features, split, "val", 0, 0)
+            for seed in range(4)
+        ]
+        found = [np.array(one.result()) for one in passes]
+    assert len(list(tmp_path.rglob("*.f16"))) == 1
+    for one in found:
+        np.testing.assert_array_equal(one, found[0])
+        assert one.any(axis=1).all()
 
 
 def test_other_weights_or_preprocessing_are_another_key(tmp_path: Path) -> None:
     first = feature_pass(tmp_path, small_model())
-    assert feature_pass(tmp_path, small_model(seed=1)).folder != first.folder
+    assert feature_pass(tmp_path, small_model(seed=1)).folder_of(0) != first.folder_of(0)
     model = small_model()
     model.preprocessing = dataclasses.replace(model.preprocessing, mean=(0.1, 0.2, 0.3))
-    assert feature_pass(tmp_path, model).folder != first.folder
+    assert feature_pass(tmp_path, model).folder_of(0) != first.folder_of(0)
     # The features do not depend on the heads.
     model = small_model()
     torch.nn.init.zeros_(model.heads.expression.weight)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import lightning as L
 import numpy as np
@@ -26,11 +26,13 @@ from affectnet.data.dataset import Batch, FaceDataset, labels_of
 from affectnet.data.samplers import EvalBatches, TrainBatches
 from affectnet.data.store import Split
 from affectnet.models.affect_model import AffectModel
-from affectnet.run import write_beside
+from affectnet.run import locked, write_beside
 from affectnet.training.distributed import derived_seed
 from affectnet.version import PREPROCESSING_VERSION
 
 PLAIN: Final = 0  # the view without augmentation; views 1, 2, ... are augmented
+LONGEST_PASS: Final = 30 * 24 * 3600.0
+"""Seconds that a process waits for another one that computes the same features."""
 # Images per forward pass; part of the key, since augmentation is drawn chunk by chunk.
 _CHUNK: Final = 64
 
@@ -49,7 +51,7 @@ class FeaturePass:
 
     Args:
         model: its backbone is used unchanged, in evaluation mode.
-        folder: the folder of all caches; this one is named by 20 digits of the key's SHA-256.
+        folder: the folder of all caches; each is named by 20 digits of its key's SHA-256.
         data: content hash of each dataset that the splits come from.
         augmentation: of the augmented views.
         seed: of the augmented views.
@@ -80,33 +82,57 @@ class FeaturePass:
             "preprocessing": asdict(model.preprocessing),
             "preprocessing version": PREPROCESSING_VERSION,
             "precision": f"{precision} {device.type}",
-            "augmentation": asdict(augmentation),
-            "seed": seed,
         }
-        """Everything that the features depend on."""
-        text = json.dumps([_CHUNK, self.key], sort_keys=True)
-        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
+        """Everything that the features of the plain view depend on."""
+        self._folder = folder
+
+    def key_of(self, view: int) -> dict[str, Any]:
+        """Everything that the features of a view depend on.
+
+        Runs of other seeds and augmentations share the plain view.
+        """
+        drawn = {"augmentation": asdict(self.augmentation), "seed": self.seed}
+        return self.key if view == PLAIN else self.key | drawn
+
+    def folder_of(self, view: int) -> Path:
+        """The folder of the features of a view."""
+        text = json.dumps([_CHUNK, self.key_of(view)], sort_keys=True)
+        return self._folder / hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def features(self, split: Split, name: str, view: int, workers: int) -> NDArray[np.float16]:
         """Return the features of one view of a split, float16 (n, num_features), memory-mapped.
 
-        Raises `DataError` if an image cannot be decoded, and `OSError` on a full disk; the features
-        computed before are kept.
+        One process computes them, others that need the same wait for it. Raises `DataError` if an
+        image cannot be decoded, and `OSError` on a full disk; the features computed before are
+        kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         shape = (len(split), self.model.num_features)
-        file = self.folder / f"{name}-{view}.f16"
+        file = self.folder_of(view) / f"{name}-{view}.f16"
+        progress = file.with_suffix(".json")
+        if _rows_done(file, progress, shape) < len(split):
+            with locked(file, wait=LONGEST_PASS):
+                self._complete(split, name, view, workers, file, shape)
+        return np.memmap(file, np.float16, "r", shape=shape)
+
+    def _complete(
+        self,
+        split: Split,
+        name: str,
+        view: int,
+        workers: int,
+        file: Path,
+        shape: tuple[int, int],
+    ) -> None:
         progress = file.with_suffix(".json")
         done = _rows_done(file, progress, shape)
         if done == 0:
             # The file is renamed into place at its full size, so that the size is always right.
             with write_beside(file) as new:
                 np.memmap(new, np.float16, "w+", shape=shape).flush()
-            self._write_progress(progress, 0)
-        rows = np.memmap(file, np.float16, "r+" if done < len(split) else "r", shape=shape)
+            self._write_progress(progress, 0, view)
         if done < len(split):
+            rows = np.memmap(file, np.float16, "r+", shape=shape)
             self._compute(split, name, view, workers, rows, done, progress)
-        return rows
 
     @torch.no_grad()
     def _compute(
@@ -147,11 +173,11 @@ class FeaturePass:
                 )
                 done += len(images)
                 bar.update(len(images))
-                self._write_progress(progress, done)
+                self._write_progress(progress, done, view)
 
-    def _write_progress(self, progress: Path, done: int) -> None:
+    def _write_progress(self, progress: Path, done: int, view: int) -> None:
         with write_beside(progress) as new:
-            new.write_text(json.dumps({"rows": done, "key": self.key}, indent=1))
+            new.write_text(json.dumps({"rows": done, "key": self.key_of(view)}, indent=1))
 
 
 def _rows_done(file: Path, progress: Path, shape: tuple[int, int]) -> int:
