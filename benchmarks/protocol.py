@@ -67,7 +67,7 @@ CVNET = "--backbone cvnet --weights cvnet --image-size 48 --freeze backbone"
 HEADS = f"{CVNET} --lr 0.003"
 OF_HEADS = "--probe-epochs 0 --layer-decay 1 --drop-path 0 --mixup 0 --lr 0.003"
 METHODS = {
-    "notebook's recipe": f"--recipe notebook-resnet152 {CVNET}",
+    "notebook's recipe": f"--recipe notebook-resnet152 {CVNET} --views 0",
     "plain cross entropy": f"{HEADS} --monitor val_accuracy",
     "balanced monitor": HEADS,
     "label smoothing": f"{HEADS} --label-smoothing 0.1",
