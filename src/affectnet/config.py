@@ -114,13 +114,16 @@ class IngestConfig:
     affectnet ingest train_and_val_set.tar test_set.tar --out affectnet8
     affectnet ingest FERPlus/data --out ferplus --labels shares
     affectnet ingest faces/ --out mine --class-order 1=surprise,2=fear,3=drop
+    affectnet ingest --verify affectnet8
     """
 
     # Data
-    sources: Positional[tuple[Annotated[Path, "SOURCE"], ...]]
+    sources: Positional[tuple[Annotated[Path, "SOURCE"], ...]] = ()
     """Training part, test part or both, in any order: tar files, folders or tables."""
-    out: Dir
+    out: Dir | None = None
     """Folder of the new dataset."""
+    verify: Dir | None = None
+    """Check instead that this dataset is as ingest wrote it: its content has the stored hash."""
     release: Literal[
         "auto",
         "affectnet",
@@ -160,6 +163,9 @@ class IngestConfig:
     `1=surprise,2=fear,...`, or the order of affectnet, ferplus or rafdb."""
     allow_empty_classes: bool = False
     """Accept a class folder of which no image can be used; otherwise that is an error."""
+    allow_outside: bool = False
+    """Read images whose path in a table is absolute or contains `..`; otherwise such rows are
+    dropped, since a table from someone else could name any file."""
     # Images
     check: Literal["decode", "header"] = "decode"
     """How images are checked. decode: decode each image; header: only its header and end marker

@@ -243,6 +243,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def check_encoding(head: bytes, where: object) -> None:
+    """Raise `DataError` where a table begins like text in UTF-16; `where` is named."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or head.count(0) > len(head) // 4:
+        raise DataError(
+            f"{where} is text in UTF-16, or not a table; save it as CSV in UTF-8 (in Excel: "
+            "'CSV UTF-8')"
+        )
+
+
 def counted(n: int, noun: str) -> str:
     """Return a number with its noun: `1 face`, `3,999 faces`."""
     return f"{n:,} {noun if n == 1 else noun + 's'}"

@@ -33,6 +33,10 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Accept a text as the path."""
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def name(self) -> str:
         """The run's name, which is the folder's."""
@@ -92,9 +96,9 @@ class RunFolder:
         return self.path.is_dir() and any(self.path.iterdir())
 
 
-def refuse_existing(path: Path, overwrite: bool, otherwise: str = "") -> None:
+def refuse_existing(path: Path | str, overwrite: bool, otherwise: str = "") -> None:
     """Raise `RunError` if `path` exists and `overwrite` is false; `otherwise` adds an advice."""
-    if path.exists() and not overwrite:
+    if Path(path).exists() and not overwrite:
         raise RunError(
             f"{path} already exists; choose another --out, or add --overwrite{otherwise}"
         )
@@ -127,7 +131,7 @@ def folder_name(backbone: str) -> str:
 
 @contextmanager
 def write_beside(
-    path: Path, overwrite: bool = True, check: Callable[[Path], object] | None = None
+    path: Path | str, overwrite: bool = True, check: Callable[[Path], object] | None = None
 ) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` on success and is removed on failure.
 
@@ -143,6 +147,7 @@ def write_beside(
     Raises `RunError` if something is at `path` that must not be replaced; a file never replaces a
     folder.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(path.parent, f".{path.name}.", ".tmp") as temporary:
         new = temporary / path.name
@@ -177,6 +182,47 @@ def _take_place(
                 f"{path} was created by someone else in the meantime, and is not replaced; move "
                 "it away, or choose another name"
             ) from None
+
+
+def later_place(path: Path) -> Path:
+    """Where `replaced_later` writes what is to replace `path`."""
+    return path.with_name(f".{path.name}.replaced.tmp") / path.name
+
+
+@contextmanager
+def replaced_later(path: Path) -> Iterator[Callable[[], None]]:
+    """Yield a function that puts the folder `later_place(path)` in place of `path`.
+
+    Until it is called, what is at `path` stays as it is, and an error or a kill leaves it there.
+    Afterwards `later_place(path)` leads to `path`, so that writers go on. The caller holds the lock
+    of `path`.
+    """
+    new = later_place(path)
+    folder, link = new.parent, new.with_name("~link")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(folder / _LOCK)
+
+    def replace() -> None:
+        if new.is_symlink():
+            return
+        old = new.with_name("~replaced")
+        link.symlink_to(Path("..") / path.name, target_is_directory=True)
+        with hold_signals():
+            if path.exists():
+                exchange(new, path)
+                new.rename(old)
+            else:
+                new.rename(path)
+            link.replace(new)
+        shutil.rmtree(old, ignore_errors=True)
+
+    try:
+        yield replace
+    finally:
+        with hold_signals():
+            if lock is not None:
+                _release(lock)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def exchange(new: Path, path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,6 +289,22 @@ def test_a_full_disk_gives_one_line_and_the_old_dataset_stays(train_tar, tmp_pat
     assert done.stderr.count("\n") == 1
     assert names(tmp_path) == {train_tar.name, "d"}
     assert content_hash(out) == before
+
+
+def test_altered_images_are_found(drawn, tmp_path, capsys):
+    copied = tmp_path / "copied"
+    shutil.copytree(drawn, copied)
+    assert main(["ingest", "--verify", str(copied)]) == 0
+    assert "unchanged since ingest" in capsys.readouterr().out
+    image = bytes(open_split(copied, "val").image_bytes(5))
+    file = copied / "val.arrow"
+    file.write_bytes(file.read_bytes().replace(image, image[:-40] + b"x" + image[-39:]))
+    assert main(["ingest", "--verify", str(copied)]) == 2
+    assert "was changed after ingest: the hash of its ids, labels" in capsys.readouterr().err
+    assert main(["audit", str(copied), "--strict"]) == 1
+    assert "ids, labels or images were changed after ingest" in capsys.readouterr().out
+    assert main(["ingest", "x.tar", "--verify", str(copied)]) == 2
+    assert "leave out sources and --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -468,6 +468,49 @@ def test_resuming_an_unknown_run_names_those_that_exist(
     assert "did you mean 'first'?" in error
 
 
+def test_an_overwritten_run_stays_until_the_new_one_has_a_checkpoint(
+    drawn: Path, trained: RunFolder, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "first")
+    shutil.copytree(trained.path, run.path)
+    config = small(drawn, tmp_path, name="first", overwrite=True, epochs=1)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="the loss became"):
+        train(dataclasses.replace(config, lr=1e30))
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == ["first"]
+    assert train(config).path == run.path
+    assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == ["first"]
+    assert len(rows_of(run)) == 1
+    assert len(list(run.tensorboard.glob("events.*"))) == 1
+    assert not run.start.exists()
+    assert not same(dict(AffectModel.from_pretrained(run.model).state_dict()), weights_of(trained))
+    resumed = train(dataclasses.replace(config, overwrite=False, resume=True, epochs=2))
+    assert len(rows_of(resumed)) == 2
+    # Without a run there is nothing to keep.
+    assert train(dataclasses.replace(config, name="second")).last.is_file()
+
+
+@pytest.mark.slow
+def test_an_overwritten_run_survives_a_kill(trained: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "first")
+    shutil.copytree(trained.path, run.path)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    arguments = ["--name", "first", "--runs", str(tmp_path), "--overwrite"]
+    config = str(trained.config)
+    command = [sys.executable, "-m", "affectnet", "train", "--config", config, *arguments]
+    process = subprocess.Popen(command)
+    while not list(tmp_path.glob(".first.*.tmp/first/checkpoints/start/config.json")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    subprocess.run([*command, "--epochs", "1"], check=True)
+    assert len(rows_of(run)) == 1
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -1,7 +1,10 @@
 import io
 import json
 import multiprocessing
+import os
 import pickle
+import random
+import traceback
 
 import cv2
 import numpy as np
@@ -166,6 +169,91 @@ def test_damaged_files_are_data_errors(tmp_path):
             Split(path)
     with pytest.raises(DataError, match="affectnet ingest"):
         Split(tmp_path / "absent.arrow")
+
+
+def stored(path, offsets):
+    """Return where a sequence of int64 offsets lies in a file."""
+    return path.read_bytes().index(np.array(offsets, np.int64).tobytes())
+
+
+@pytest.mark.parametrize("value", [2**62, -1, 10**6, 0])
+def test_wrong_offsets_are_refused_instead_of_read(tmp_path, value):
+    rows = faces(30)
+    path = tmp_path / "val.arrow"
+    write(path, rows)
+    ends = np.cumsum([0, *(len(face.image) for face in rows)])
+    at = stored(path, ends) + 8 * 15
+    data = bytearray(path.read_bytes())
+    data[at : at + 8] = np.int64(value).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read as a split"):
+        Split(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": [b"a", b"\xff\xfe"]}, "UTF8|UTF-8"),
+        ({"id": [b"a", None]}, "without id"),
+        ({"image": [b"x", None]}, "without id or image"),
+        ({"expression": [0, 99]}, "labels outside 0 to 7"),
+        ({"valence": [0.5, 7.0]}, "valence or arousal outside"),
+        ({"arousal": [np.inf, None]}, "valence or arousal outside"),
+    ],
+)
+def test_impossible_content_is_refused(tmp_path, change, says):
+    values = {"id": [b"a", b"b"], "image": [b"x", b"y"]} | change
+    columns = {
+        field.name: pa.array(values.get(field.name, [None, None]), field.type)
+        if field.name != "id"
+        else pa.array(values["id"], pa.binary()).view(pa.string())
+        for field in SCHEMA
+    }
+    loose = pa.schema([field.with_nullable(True) for field in SCHEMA])
+    with split_writer(tmp_path / "val.arrow", loose) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=loose))
+    with pytest.raises(DataError, match=says):
+        Split(tmp_path / "val.arrow")
+
+
+def read_all(path):
+    """Read everything in a split; exit with 3 for anything but a `DataError`."""
+    try:
+        split = Split(path)
+        for row in range(len(split)):
+            split.face(row)
+        assert len(split.soft) == len(split.ids) == len(split)
+    except DataError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        os._exit(3)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_mutated_files_are_read_or_refused(tmp_path, count):
+    """In a process each: a wrong offset would end it by a segmentation fault."""
+    write(tmp_path / "whole.arrow", faces(40))
+    whole, path = (tmp_path / "whole.arrow").read_bytes(), tmp_path / "val.arrow"
+    patterns = [b"\xff" * 8, bytes(8), (2**62).to_bytes(8, "little"), b"\xff\xff\xff\x7f", b"\x80"]
+    for seed in range(count):
+        draw, data = random.Random(seed), bytearray(whole)
+        for _ in range(draw.choice((1, 1, 2, 4, 8))):
+            at, way = draw.randrange(max(1, len(data))), draw.randrange(8)
+            token = draw.choice([*patterns, draw.randbytes(8)])
+            if way < 6:
+                data[at : at + len(token)] = token
+            elif way == 6:
+                del data[at : at + draw.randint(1, 64)]
+            elif draw.random() < 0.3:
+                del data[at:]
+        path.write_bytes(data)
+        child = os.fork()
+        if child == 0:
+            read_all(path)
+        assert os.waitpid(child, 0)[1] == 0, f"seed {seed}"
 
 
 def test_a_file_of_another_schema_is_refused(tmp_path):

@@ -266,3 +266,20 @@ def test_a_model_of_fewer_classes_survives_the_file():
     assert preds.uncovered == EXPRESSIONS[2:]
     assert preds.expression.tolist() == [0, 0]
     assert joined_table(join(truth_of(table), preds)).equals(table)
+
+
+def test_text_in_utf_16_is_named(tmp_path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_bytes("id,expression_pred\na,0\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"is text in UTF-16.*save it as CSV in UTF-8"):
+        read_predictions(file)
+
+
+def test_ids_that_are_names_of_files_are_named() -> None:
+    truth = truth_of({"id": ["1", "2"], "expression": [0, 1]})
+    preds = predictions_of({"id": ["images/1.jpg", "images/2.jpg"], "expression_pred": [0, 1]})
+    with pytest.raises(DataError, match=r"names of files: write the ids without .* ending \.jpg"):
+        join(truth, preds)
+    other = predictions_of({"id": ["x"], "expression_pred": [0]})
+    with pytest.raises(DataError, match="--columns id=NAME"):
+        join(truth, other)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -436,3 +437,44 @@ def test_wild_input_gives_a_valid_file(data):
         if entry["value"] is None:
             assert entry["reason"], path
     assert scores.table()
+
+
+def permuted(order: Sequence[str], accuracy: float, n: int = 400) -> list[str]:
+    """Notes on predictions that are right by `accuracy`, numbered in another order."""
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 8, n)
+    said = np.where(rng.random(n) < accuracy, truth, rng.integers(0, 8, n))
+    theirs = np.array([list(order).index(name) for name in EXPRESSIONS])[said]
+    scores = evaluate({"expression": truth}, {"expression_pred": theirs}, resamples=0)
+    assert scores["expression"]["accuracy"]["value"] == np.mean(theirs == truth)
+    return [note for note in scores["protocol"]["notes"] if "another order" in note]
+
+
+FERPLUS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
+
+
+@pytest.mark.parametrize(
+    ("order", "accuracy", "hinted"),
+    [
+        (sorted(EXPRESSIONS), 1.0, True),
+        (sorted(EXPRESSIONS), 0.55, True),
+        (EXPRESSIONS, 1.0, False),
+        (EXPRESSIONS, 0.6, False),
+        (EXPRESSIONS, 0.0, False),
+        (FERPLUS, 1.0, True),
+        (FERPLUS, 0.6, False),  # it explains too few of the errors to be certain
+        ([*EXPRESSIONS[1:], EXPRESSIONS[0]], 0.97, True),
+    ],
+)
+def test_another_class_order_is_hinted_at_and_not_applied(order, accuracy, hinted) -> None:
+    notes = permuted(order, accuracy)
+    assert bool(notes) == hinted
+    if hinted:
+        assert f"read as {', '.join(order)}" in notes[0]
+
+
+def test_few_faces_and_constant_predictions_give_no_hint() -> None:
+    assert not permuted(sorted(EXPRESSIONS), 1.0, n=12)
+    truth = {"expression": np.arange(80) % 8}
+    scores = evaluate(truth, {"expression_pred": np.full(80, 3)}, resamples=0)
+    assert not [note for note in scores["protocol"]["notes"] if "order" in note]

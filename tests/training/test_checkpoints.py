@@ -8,13 +8,16 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint as LightningCheckpoint
 
 from affectnet.errors import RunError, WeightsError
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import (
     AtomicCheckpointIO,
+    ModelCheckpoint,
     MovingAverage,
     averaging,
+    checkpoint_callbacks,
     export_best,
     read_checkpoint,
 )
@@ -90,3 +93,19 @@ def test_the_average_is_on_the_device_of_training() -> None:
     average.on_save_checkpoint(trainer, module, checkpoint)
     assert {weight.device for weight in checkpoint["state_dict"].values()} == {device}
     assert module.layer.weight.device.type == "cpu"
+
+
+def test_the_best_score_is_remembered_in_a_moved_run(tmp_path: Path) -> None:
+    def best_of(run: RunFolder) -> ModelCheckpoint:
+        return checkpoint_callbacks(run, "val_loss", "last")[2]
+
+    was, now = RunFolder(tmp_path / "was"), RunFolder(tmp_path / "now")
+    before, after = best_of(was), best_of(now)
+    before.best_model_score = before.kth_value = torch.tensor(0.5)
+    before.best_model_path = before.kth_best_model_path = str(was.checkpoints / "best.ckpt")
+    before.best_k_models = {before.best_model_path: before.best_model_score}
+    assert after.state_key == LightningCheckpoint("x", "best", "val_loss", mode="min").state_key
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_score == 0.5
+    assert after.best_model_path == str(now.checkpoints / "best.ckpt")
+    assert after.best_k_models == {after.best_model_path: torch.tensor(0.5)}

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Never
@@ -25,7 +26,7 @@ from affectnet.data.readers.release_part import Dropped, RawRelease, Reason
 from affectnet.data.readers.soft import SoftMatch, apply_soft
 from affectnet.data.splits import cap_per_class, stratified_split
 from affectnet.data.store import DROPPED_NAME, INFO_NAME, SPLITS, DatasetInfo
-from affectnet.data.writer import write_splits
+from affectnet.data.writer import content_hash, write_splits
 from affectnet.errors import FULL_DISK, ConfigError, DataError, Faults, Limit, counted, suggest
 from affectnet.evaluation.terminal import grid
 from affectnet.labels import EXPRESSIONS
@@ -41,12 +42,15 @@ _LIMITS: tuple[Limit, ...] = (
     (("face_size",), lambda value: 16 <= value <= 1024, "16 to 1024 pixels"),
 )
 
+_WITHOUT_PATHS = ("affectnet", "affectnet_plus", "folder")
+
 
 def ingest(config: IngestConfig) -> DatasetInfo:
     """Read a release into the dataset folder `config.out`, and print its counts.
 
     The new dataset is written next to `config.out` and renamed when it is complete: after an error,
-    a full disk, Ctrl-C or SIGTERM there is either the old dataset, complete, or nothing.
+    a full disk, Ctrl-C or SIGTERM there is either the old dataset, complete, or nothing. With
+    `config.verify` a dataset is compared with its content hash instead.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -54,6 +58,9 @@ def ingest(config: IngestConfig) -> DatasetInfo:
         RunError: `config.out` exists and --overwrite was not given, or another process writes it.
     """
     _check_settings(config)
+    if config.verify is not None:
+        return _verify(config.verify)
+    assert config.out is not None
     out = config.out.resolve()
     _check_out(out, config)
     try:
@@ -79,11 +86,32 @@ def ingest(config: IngestConfig) -> DatasetInfo:
 
 def _check_settings(config: IngestConfig) -> None:
     faults = Faults(config, _LIMITS)
+    if config.verify is not None:
+        if config.sources or config.out:
+            faults.append(
+                "--verify reads a dataset and writes nothing; leave out sources and --out"
+            )
+        faults.raise_all()
+        return
     if not config.sources:
         faults.append("no source given; give the tar files or folders of the release")
+    if config.out is None:
+        faults.append("missing: --out, the folder of the new dataset")
     with faults.caught():
         Classes(config.class_order)
     faults.raise_all()
+
+
+def _verify(folder: Path) -> DatasetInfo:
+    info = DatasetInfo.read(folder)
+    found = content_hash(folder)
+    if found != info.content_hash:
+        raise DataError(
+            f"{folder} was changed after ingest: the hash of its ids, labels and images is "
+            f"{found[:16]}, that in {INFO_NAME} {info.content_hash[:16]}; make the dataset again"
+        )
+    print(f"{folder} is unchanged since ingest: content hash {found[:16]}")
+    return info
 
 
 def _check_out(out: Path, config: IngestConfig) -> None:
@@ -159,18 +187,10 @@ def _build(config: IngestConfig, folder: Path) -> tuple[DatasetInfo, list[SoftMa
 
 
 def _read(config: IngestConfig, scratch: Path, bars: "_Bars") -> RawRelease:
-    names = (
-        "check",
-        "margin",
-        "face_size",
-        "align",
-        "class_order",
-        "labels",
-        "allow_empty_classes",
-    )
+    names = {field.name for field in fields(ReadOptions) if hasattr(config, field.name)}
     group = None if config.group in _NO_COLUMN else config.group
     options = ReadOptions(
-        scratch=scratch, progress=bars.new, group=group, **settings_of(config, *names)
+        scratch=scratch, progress=bars.new, group=group, **settings_of(config, *names - {"group"})
     )
     return read_release(config.release, config.sources, options)
 
@@ -190,6 +210,7 @@ def _refuse_unused_settings(config: IngestConfig, release: RawRelease) -> None:
         )
     unused = {
         "--class-order": bool(config.class_order) and release.name not in ("folder", "table"),
+        "--allow-outside": config.allow_outside and release.name in _WITHOUT_PATHS,
         "--allow-empty-classes": config.allow_empty_classes and release.name != "folder",
         "--labels shares": config.labels == "shares" and release.name != "ferplus",
     }
@@ -300,7 +321,7 @@ def _print(
         for reason, count in info.dropped.items():
             drops.add_row(reason, f"{count:,}")
         console.print(drops)
-        console.print(f"all dropped rows: {escape(str(config.out / DROPPED_NAME))}")
+        console.print(f"all dropped rows: {escape(f'{config.out}/{DROPPED_NAME}')}")
     else:
         console.print("dropped: none")
     left_out = info.settings["left_out_by_cap"]

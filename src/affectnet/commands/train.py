@@ -3,14 +3,15 @@
 import dataclasses
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
 from affectnet.commands.train_settings import (
     augmentation,
@@ -30,12 +31,12 @@ from affectnet.commands.train_settings import (
 from affectnet.config import TrainConfig, settings_of
 from affectnet.data.augment import Mixing
 from affectnet.data.datamodule import AffectDataModule
-from affectnet.data.store import SPLITS, DatasetInfo
+from affectnet.data.store import SPLITS, DatasetInfo, existing_splits
 from affectnet.errors import RunError, Stopped
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path, untrained_note
-from affectnet.run import RunFolder, locked, remove_leftovers
+from affectnet.run import RunFolder, later_place, locked, remove_leftovers, replaced_later
 from affectnet.seven import classes_for
 from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
 from affectnet.training.distillation import Distillation
@@ -76,14 +77,46 @@ def train(config: TrainConfig) -> RunFolder:
     ):
         if rank() == 0:
             remove_leftovers(config.runs / FEATURES, deep=True)
-        return _train(with_defaults_of_data(config), config.runs / FEATURES)
+        config = with_defaults_of_data(config)
+        if rank() == 0:
+            _check_run(config, RunFolder(path))
+        if not config.overwrite:
+            return _train(config, RunFolder(path), config.runs / FEATURES)
+        # An earlier run stays until the new one has its first checkpoint.
+        with replaced_later(path) if rank() == 0 else nullcontext(lambda: None) as replace:
+            new = RunFolder(later_place(path))
+            _train(config, new, config.runs / FEATURES, _Replacement(path, replace))
+            return RunFolder(path)
 
 
-def _train(config: TrainConfig, features: Path) -> RunFolder:
-    """Train a run, or the probe in a run; `features` is the folder of cached features."""
-    run = RunFolder(config.runs / run_name(config))
-    if rank() == 0:
-        _check_run(config, run)
+class _Replacement(Checkpoint):
+    """Put the new run in place of an earlier one at the end of the first epoch.
+
+    A subclass of `Checkpoint`, so that Lightning calls it after the checkpoint is saved.
+    """
+
+    def __init__(self, path: Path, replace: Callable[[], None]) -> None:
+        self.path = path
+        self.done = False
+        self._replace = replace
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace the earlier run, once."""
+        if not self.done and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                cast(Any, logger).experiment.flush()
+            self._replace()
+        self.done = True
+
+
+def _train(
+    config: TrainConfig, run: RunFolder, features: Path, replacement: _Replacement | None = None
+) -> RunFolder:
+    """Train a run, or the probe in a run.
+
+    `features` is the folder of cached features; with a `replacement` the run is at its path in the
+    end.
+    """
     devices = device_settings(
         **settings_of(config, "accelerator", "devices", "nodes", "precision", "strategy")
     )
@@ -94,13 +127,10 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
     module = _create_module(config, model, data)
     check_monitor(config, _labels(data, "val"), model.targets)
 
-    # All settings are valid: only now is an existing run deleted.
     if rank() == 0:  # the other processes wait for this in `fit`
-        if config.overwrite and run.used():
-            shutil.rmtree(run.path)
         write_config(config, run)
     if config.probe_epochs:
-        model.heads.load_state_dict(_probe(config, run, features).heads.state_dict())
+        model.heads.load_state_dict(_probe(config, run, features, replacement).heads.state_dict())
     if rank() == 0:
         save_start(run, model)
     batches: L.LightningDataModule = data
@@ -113,16 +143,26 @@ def _train(config: TrainConfig, features: Path) -> RunFolder:
         model.compile()
 
     is_probe = features.parent != config.runs
-    trainer = _fit(config, run, module, batches, devices, is_probe)
+    trainer = _fit(config, run, module, batches, devices, is_probe, replacement)
     if trainer.is_global_zero:
         export_best(run)
         shutil.rmtree(run.start, ignore_errors=True)
+        run = RunFolder(replacement.path) if replacement and not is_probe else run
         print(f"best model: {run.model}")
         if not is_probe:
-            datasets = " ".join(f"--data {path}" for path in config.data)
-            print(f"next: affectnet evaluate {run.path} {datasets}")
+            print(f"next: {_next_command(config, run)}")
     trainer.strategy.barrier("exported")
     return run
+
+
+def _next_command(config: TrainConfig, run: RunFolder) -> str:
+    """The command that evaluates the run, on the test split where a dataset has one."""
+    for split in ("test", "val"):
+        having = [path for path in config.data if split in existing_splits(path)]
+        if having:
+            others = "" if split == "test" else " --split val"
+            return f"affectnet evaluate {run.path} --data {having[0]}{others}"
+    return f"affectnet evaluate {run.path} --data DATASET"
 
 
 def _check_run(config: TrainConfig, run: RunFolder) -> None:
@@ -243,7 +283,9 @@ def _feature_pass(
     )
 
 
-def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
+def _probe(
+    config: TrainConfig, run: RunFolder, features: Path, replacement: _Replacement | None
+) -> AffectModel:
     """The model whose heads were trained on features computed once: a run inside the run.
 
     With --resume a finished probe is used and an unfinished one is resumed.
@@ -275,7 +317,7 @@ def _probe(config: TrainConfig, run: RunFolder, features: Path) -> AffectModel:
             accumulate=1,
             compile=False,
         )
-        _train(settings, features)
+        _train(settings, probe, features, replacement)
     return AffectModel.from_pretrained(probe.model)
 
 
@@ -286,12 +328,14 @@ def _fit(
     batches: L.LightningDataModule,
     devices: dict[str, Any],
     is_probe: bool,
+    replacement: _Replacement | None,
 ) -> L.Trainer:
     """Train the epochs that are not done yet."""
     stop = StopOnSignal()
     trainer = make_trainer(
         run,
         stop=stop,
+        after=None if is_probe else replacement,
         keep=config.keep_checkpoints,
         **settings_of(config, "epochs", "monitor", "ema", "clip_norm", "accumulate"),
         **devices,
@@ -301,23 +345,29 @@ def _fit(
         print(f"{run.path} already has its {config.epochs} epochs; --epochs N trains more")
     else:
         resumable = RunFolder(run.path.parent) if is_probe else run
-        with _explain_stop(resumable), stop.listening():
+        with _explain_stop(resumable, replacement), stop.listening():
             trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
     return trainer
 
 
 @contextmanager
-def _explain_stop(run: RunFolder) -> Iterator[None]:
+def _explain_stop(run: RunFolder, replacement: _Replacement | None) -> Iterator[None]:
     """After a signal, state how to resume and queue a SLURM job again; leave Ctrl-C as it is."""
     try:
         with ctrl_c_raises():
             yield
     except Stopped as stop:
         requeued = requeue() if stop.signal == getattr(signal, "SIGUSR1", None) else ""
+        run = RunFolder(replacement.path) if replacement else run
+        state = (
+            "every finished epoch is saved, continue with `affectnet train --runs "
+            f"{run.path.parent} --name {run.name} --resume`"
+        )
+        if replacement and not replacement.done:
+            state = f"no epoch was finished, and {run.path} is as it was before"
         raise Stopped(
             stop.signal,
-            f"stopped by {signal.Signals(stop.signal).name}; every finished epoch is saved, "
-            f"continue with `affectnet train --runs {run.path.parent} --name {run.name} --resume`"
+            f"stopped by {signal.Signals(stop.signal).name}; {state}"
             + (f"; {requeued}" if requeued else ""),
         ) from None
     except ValueError as error:

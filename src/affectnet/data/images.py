@@ -231,7 +231,7 @@ def _open(data: bytes | memoryview) -> Image.Image:
     """
     if len(data) == 0:
         raise DataError("the file is empty")
-    heif = _iso_format(bytes(data[:200])) == "HEIF"
+    heif = is_heic(data)
     if heif:
         try:
             from pillow_heif import register_heif_opener
@@ -371,6 +371,11 @@ def media_kind(head: bytes) -> Literal["image", "video"] | None:
     if head.startswith(_VIDEO_STARTS):
         return "video"
     return "image" if head.startswith(_IMAGE_STARTS) or _SHORT_START.match(head) else None
+
+
+def is_heic(data: bytes | memoryview) -> bool:
+    """Whether an image is HEIC, which needs the package pillow-heif."""
+    return _iso_format(bytes(data[:200])) == "HEIF"
 
 
 def _iso_format(head: bytes) -> Literal["AVIF", "HEIF"] | None:

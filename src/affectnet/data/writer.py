@@ -149,12 +149,12 @@ def combine(digests: Mapping[str, bytes]) -> str:
     return whole.hexdigest()
 
 
-def content_hash(folder: Path) -> str:
+def content_hash(folder: Path | str) -> str:
     """Compute the content hash of a dataset on disk, to be compared with `dataset.json`."""
     digests = {}
     for name in existing_splits(folder):
         content = ContentHash()
-        for batch in Split(folder / f"{name}.arrow").batches():
+        for batch in Split(Path(folder) / f"{name}.arrow").batches():
             content.update(batch)
         digests[name] = content.digest()
     return combine(digests)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from affectnet.errors import ConfigError, DataError, suggest
+from affectnet.errors import ConfigError, DataError, check_encoding, suggest
 from affectnet.evaluation.metrics import Floats, Ints
 from affectnet.evaluation.predictions import (
     PREDICTION_COLUMNS,
@@ -243,12 +243,13 @@ class Columns:
         }
 
 
-def read_table(path: Path, aliases: Mapping[str, str] | None = None) -> pa.Table:
+def read_table(path: Path | str, aliases: Mapping[str, str] | None = None) -> pa.Table:
     """Read a CSV, TSV or Parquet file; ids stay text, so `007` is not `7`.
 
     Raises:
         DataError: no such file, an unknown kind of file, or one that cannot be read.
     """
+    path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     suffix = path.suffix.lower()
@@ -257,6 +258,8 @@ def read_table(path: Path, aliases: Mapping[str, str] | None = None) -> pa.Table
         if suffix in (".parquet", ".pq"):
             return pa.parquet.read_table(path)
         if suffix in (".csv", ".tsv"):
+            with path.open("rb") as file:
+                check_encoding(file.read(200), path)
             return pa.csv.read_csv(
                 path,
                 parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ","),
@@ -272,7 +275,7 @@ def read_table(path: Path, aliases: Mapping[str, str] | None = None) -> pa.Table
 
 
 def read_predictions(
-    path: Path,
+    path: Path | str,
     columns: Sequence[str] = (),
     classes: Sequence[str] = (),
     out_of_range: OutOfRange = "error",
@@ -290,11 +293,12 @@ def read_predictions(
         ConfigError: `columns` or `classes` are not valid.
         DataError: the file cannot be scored; the message states why.
     """
+    path = Path(path)
     table, aliases = _read(path, columns)
     return predictions_of(table, path.name, aliases, parse_classes(classes), out_of_range)
 
 
-def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> Truth:
+def read_truth(path: Path | str, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> Truth:
     """Read truth from a CSV, TSV or Parquet file with `id`, `expression`, `valence`, `arousal`.
 
     At least one of the last three is needed; every further column can be used for slices. Numbers
@@ -304,6 +308,7 @@ def read_truth(path: Path, columns: Sequence[str] = (), classes: Sequence[str] =
     Raises:
         ConfigError, DataError: as `read_predictions`.
     """
+    path = Path(path)
     table, aliases = _read(path, columns)
     numbers = "expression" in table.column_names and not _is_text(table.column("expression").type)
     order = () if numbers and "expression" not in aliases else classes
@@ -376,7 +381,7 @@ def predictions_of(
 _PRIOR: Final = b"affectnet.prior"
 
 
-def write_predictions(table: pa.Table, path: Path, prior: str | None = None) -> None:
+def write_predictions(table: pa.Table, path: Path | str, prior: str | None = None) -> None:
     """Write `predictions.parquet`; class order and `prior` go into the file's metadata.
 
     `prior` names the class fractions that the probabilities were corrected for, if any. The file is

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
@@ -175,7 +176,7 @@ def join(truth: Truth, preds: Predictions) -> Joined:
         raise DataError(
             f"{preds.source} and {truth.source} have no id in common: {preds.source} has "
             f"{_few(preds.ids)}, {truth.source} has {_few(truth.ids)}; "
-            "give the column of the ids with --columns id=NAME"
+            + _advice_on_ids(truth, preds)
         )
     known = set(truth.ids)
     return Joined(
@@ -184,6 +185,19 @@ def join(truth: Truth, preds: Predictions) -> Joined:
         missing=tuple(truth.ids[i] for i in np.flatnonzero(found < 0).tolist()),
         extra=tuple(name for name in preds.ids if name not in known),
     )
+
+
+def _advice_on_ids(truth: Truth, preds: Predictions) -> str:
+    """What to do about ids that do not match: names of files, or another column."""
+    for shorter, longer in ((truth, preds), (preds, truth)):
+        known = set(shorter.ids)
+        if any(PurePath(name).stem in known for name in longer.ids):
+            ending = PurePath(longer.ids[0]).suffix
+            return (
+                f"those of {longer.source} are names of files: write the ids without folders and "
+                f"the ending {ending}"
+            )
+    return "give the column of the ids with --columns id=NAME"
 
 
 def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predictions]:

@@ -39,6 +39,8 @@ from affectnet.seven import lacks_contempt
 from affectnet.version import __version__
 
 LISTED_IDS: Final = 20
+MIN_PERMUTED: Final = 20
+"""Fewer faces give no hint at another class order."""
 ANNOTATOR_AGREEMENT: Final = 0.607
 ANNOTATOR_SOURCE: Final = (
     "Mollahosseini et al. 2017, arXiv:1708.03985: 36,000 images that two annotators labelled, with "
@@ -72,7 +74,7 @@ class Scores:
 
         return to_text(tables(self.metrics))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str) -> None:
         """Write metrics.json, completely or not at all."""
         text = json.dumps(self.metrics, indent=2, allow_nan=False)
         with write_beside(path) as new:
@@ -218,6 +220,7 @@ def _protocol(
             )
     if preds.prior is not None:
         notes.append(f"the probabilities are corrected for other class fractions: {preds.prior}")
+    notes += _permutation_note(truth, preds)
     uncovered = [name for name in preds.uncovered if name in classes]
     if uncovered:
         notes.append(f"the predictions have no probability for {', '.join(uncovered)}")
@@ -255,6 +258,34 @@ def _protocol(
             "python": platform.python_version(),
         },
     }
+
+
+def _permutation_note(truth: Truth, preds: Predictions) -> list[str]:
+    """A hint that the predictions may have another class order; it is never applied.
+
+    The permutation with most hits has to explain 90% of the errors, or to be the alphabetical one
+    of all 40,320 and to double the hits.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    both = (truth.expression >= 0) & (preds.expression >= 0)
+    n = int(both.sum())
+    if n < MIN_PERMUTED:
+        return []
+    counts = np.zeros((N_EXPRESSIONS, N_EXPRESSIONS), np.int64)
+    np.add.at(counts, (preds.expression[both], truth.expression[both]), 1)
+    said, meant = linear_sum_assignment(-counts)
+    hits, best = int(np.trace(counts)), int(counts[said, meant].sum())
+    alphabetical = [EXPRESSIONS[c] for c in meant] == sorted(EXPRESSIONS)
+    explains_all = best - hits >= 0.9 * (n - hits) >= 0.1 * n
+    if not (explains_all or (alphabetical and best >= max(2 * hits, n // 4))):
+        return []
+    order = [EXPRESSIONS[c] for c in meant[: int(preds.expression[both].max()) + 1]]
+    return [
+        f"the classes seem to be in another order: read as {', '.join(order)}, {best / n:.1%} of "
+        f"the labels would be right instead of {hits / n:.1%}; if that is their order, give it "
+        "with --classes"
+    ]
 
 
 def _check(resamples: int, interval: str, zero_rule: str) -> None:

@@ -167,7 +167,7 @@ def thin(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def save_figure(
-    figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("png",), dpi: int = 300
+    figure: Figure, folder: Path | str, name: str, formats: Sequence[str] = ("png",), dpi: int = 300
 ) -> list[Path]:
     """Save a figure as `folder/name.FORMAT`, each file complete or not at all; return the paths.
 
@@ -177,7 +177,7 @@ def save_figure(
     """
     written = []
     for kind in formats:
-        path = folder / f"{name}.{kind}"
+        path = Path(folder) / f"{name}.{kind}"
         dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
         with figure_style(), write_beside(path) as new:
             figure.savefig(new, format=kind, dpi=dpi, metadata=dateless, facecolor="white")

@@ -163,8 +163,9 @@ class OnnxClassifier:
         RunError: its metadata is incomplete, has other classes or is from a newer affectnet.
     """
 
-    def __init__(self, path: Path, device: str = "auto", provider: str | None = None) -> None:
-        self.path, self._arguments = path, (path, device, provider)
+    def __init__(self, path: Path | str, device: str = "auto", provider: str | None = None) -> None:
+        self.path = path = Path(path)
+        self._arguments = (path, device, provider)
         providers = _providers(device, provider)
         self.session = _open(path, providers)
         if providers[0][0] not in self.session.get_providers() and (provider or device == "cuda"):

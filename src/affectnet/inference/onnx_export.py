@@ -184,7 +184,7 @@ class ExportComparison:
 
 def export_onnx(
     model: AffectModel,
-    path: Path,
+    path: Path | str,
     faces: Faces,
     *,
     calibration: Faces | None = None,
@@ -211,6 +211,7 @@ def export_onnx(
         WeightsError: the network cannot be expressed in ONNX, or predicts differently there; no
             file is written.
     """
+    path = Path(path)
     refuse_existing(path, overwrite)
     if precision == "int8" and (calibration is None or len(calibration) == 0):
         raise ConfigError("int8 needs calibration faces; give some, or export without --int8")

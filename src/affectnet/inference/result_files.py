@@ -177,11 +177,12 @@ class ResultWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         resume: bool = False,
         on_saved: Callable[[PictureResult], object] = lambda _: None,
         escape_formulas: bool = False,
     ) -> None:
+        path = Path(path)
         check_format(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._on_saved = path, on_saved

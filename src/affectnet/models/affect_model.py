@@ -92,13 +92,14 @@ class AffectModel(nn.Module):
         backbone_name: str,
         *,
         pretrained: bool = False,
-        weights: Path | None = None,
+        weights: Path | str | None = None,
         image_size: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
         classes: Sequence[str] = EXPRESSIONS,
     ) -> None:
         super().__init__()
+        weights = None if weights is None else Path(weights)
         if not classes or list(classes) != in_order(classes):
             raise ConfigError(
                 f"classes are {', '.join(classes) or 'none'}; allowed are all or some of "

@@ -73,7 +73,7 @@ def create_backbone(
     name: str,
     *,
     pretrained: bool,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     image_size: int | None = None,
     drop_path: float = 0.0,
 ) -> tuple[nn.Module, Preprocessing]:
@@ -91,7 +91,7 @@ def create_backbone(
     `WeightsError` if the weights cannot be loaded or do not fit (weights are never left out
     silently), and `RunError` if the config that affectnet saved with them is incomplete.
     """
-    file = read_weights(weights) if weights is not None else None
+    file = read_weights(Path(weights)) if weights is not None else None
     full = resolve_name(name)
     if full == CVNET:
         model, preprocessing = _create_cvnet(image_size, drop_path)

@@ -60,9 +60,9 @@ SLICE_METRICS: Final = {
 
 def write_card(
     run_folder: Path | str,
-    out: Path | None = None,
+    out: Path | str | None = None,
     *,
-    datasets: Sequence[Path] = (),
+    datasets: Sequence[Path | str] = (),
     license: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -76,7 +76,7 @@ def write_card(
     Raises:
         RunError: the run has no model or no evaluation, or the card exists.
     """
-    path = out or RunFolder(Path(run_folder)).model / CARD_NAME
+    path = Path(out) if out else RunFolder(Path(run_folder)).model / CARD_NAME
     refuse_existing(path, overwrite)
     text = model_card(run_folder, datasets=datasets, license=license)
     with write_beside(path, overwrite) as new:
@@ -84,7 +84,7 @@ def write_card(
     return path
 
 
-def refresh_card(run_folder: Path | str, datasets: Sequence[Path] = ()) -> Path | None:
+def refresh_card(run_folder: Path | str, datasets: Sequence[Path | str] = ()) -> Path | None:
     """Write the card of an evaluated run with a model, or replace the one written earlier.
 
     Returns None and does nothing if there is no model, or if the card was edited or handwritten.
@@ -101,7 +101,7 @@ def refresh_card(run_folder: Path | str, datasets: Sequence[Path] = ()) -> Path 
 def model_card(
     run_folder: Path | str,
     *,
-    datasets: Sequence[Path] = (),
+    datasets: Sequence[Path | str] = (),
     license: str | None = None,
     name: str | None = None,
 ) -> str:
@@ -241,9 +241,9 @@ def _training(config: dict[str, Any]) -> Table:
     return text_table("", ("setting", "value"), known.items())
 
 
-def _datasets(folders: Sequence[Path]) -> tuple[list[tuple[Path, DatasetInfo]], str]:
+def _datasets(folders: Sequence[Path | str]) -> tuple[list[tuple[Path, DatasetInfo]], str]:
     found, problems = [], []
-    for folder in folders:
+    for folder in map(Path, folders):
         try:
             found.append((folder, DatasetInfo.read(folder)))
         except DataError:

@@ -91,7 +91,7 @@ class Contents:
 
 
 def contents_of(
-    runs: Sequence[EvaluatedRun], datasets: Sequence[Path] = (), explain: bool = True
+    runs: Sequence[EvaluatedRun], datasets: Sequence[Path | str] = (), explain: bool = True
 ) -> Contents:
     """Assemble the contents of a report over these runs of one split.
 

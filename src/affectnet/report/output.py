@@ -33,7 +33,7 @@ MARKDOWN_DPI: Final = 130
 def save_run_figures(
     run_folder: Path | str,
     split: str = "test",
-    datasets: Sequence[Path] = (),
+    datasets: Sequence[Path | str] = (),
     formats: Sequence[str] = ("png",),
     dpi: int = 300,
     explain: bool = True,
@@ -95,7 +95,7 @@ def write_report(
     out: Path | str,
     split: str = "test",
     overwrite: bool = False,
-    datasets: Sequence[Path] = (),
+    datasets: Sequence[Path | str] = (),
     *,
     format: Format | None = None,
     explain: bool = True,

@@ -98,11 +98,11 @@ class FaceSource:
         problem: why there are no images, as shown in the report; empty where there are some.
     """
 
-    def __init__(self, datasets: Iterable[Path], split: str) -> None:
+    def __init__(self, datasets: Iterable[Path | str], split: str) -> None:
         self.datasets: list[Path] = []
         self._splits: list[tuple[Split, dict[str, int]]] = []
         problems = []
-        for folder in datasets:
+        for folder in map(Path, datasets):
             try:
                 opened = open_split(folder, split)
                 rows = {face: row for row, face in enumerate(opened.ids)}

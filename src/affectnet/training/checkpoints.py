@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint as checkpoint_of_lightning
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -90,6 +91,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"the checkpoint {path} could not be written ({reason}); {before}free space on the "
                 "disk or raise the quota, then continue with `affectnet train --resume`"
             ) from error
+
+
+class ModelCheckpoint(checkpoint_of_lightning):
+    """Lightning's, but the run folder may have been moved since the checkpoint was saved.
+
+    Otherwise it would forget the best score, and the next epoch would replace `best.ckpt`. Of the
+    same name, since the state in a checkpoint is found by it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state, with the paths in this folder."""
+        here = Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).name) if path else path
+
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {name: moved(state_dict[name]) for name in names}
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            state_dict | paths | {"best_k_models": best, "dirpath": str(self.dirpath)}
+        )
 
 
 def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callback]:

@@ -60,7 +60,7 @@ def predict(
 
 def predict_split(
     model: AffectModel,
-    data: Path,
+    data: Path | str,
     split: str = "test",
     *,
     prior: str | None = None,
@@ -116,7 +116,7 @@ class CalibrationFit(NamedTuple):
 
 def calibrate(
     model: AffectModel,
-    data: Path,
+    data: Path | str,
     split: str = "val",
     *,
     scored: str = "test",
@@ -176,7 +176,7 @@ def _labels_of(model: AffectModel, faces: Split) -> NDArray[np.int64]:
 
 def forward_split(
     model: AffectModel,
-    data: Path,
+    data: Path | str,
     split: str,
     *,
     flip: bool = False,

@@ -220,11 +220,12 @@ def make_trainer(
     clip_norm: float | None = None,
     accumulate: int = 1,
     stop: StopOnSignal | None = None,
+    after: Callback | None = None,
     **devices: Any,
 ) -> L.Trainer:
     """A Trainer that writes everything into `run` and does not replace the samplers.
 
-    With `stop` it handles SIGTERM and SIGUSR1.
+    With `stop` it handles SIGTERM and SIGUSR1; `after` is called after the checkpoints are saved.
     """
     quiet_lightning()
     return L.Trainer(
@@ -235,6 +236,7 @@ def make_trainer(
             FiniteLoss(),
             *([MovingAverage(ema)] if ema else []),
             *checkpoint_callbacks(run, monitor, keep),
+            *([after] if after else []),
         ],
         plugins=[AtomicCheckpointIO()],
         gradient_clip_val=clip_norm,

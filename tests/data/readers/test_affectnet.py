@@ -235,7 +235,7 @@ def planted() -> dict[str, tuple[dict[str, bytes], str, str]]:
         "pickle": (
             {"aro": npy_of_objects()},
             "unreadable annotation",
-            "aro: Object arrays cannot be loaded",
+            "aro: pickled objects, which can run code",
         ),
         "two_numbers": ({"exp": npy([1, 2])}, "unreadable annotation", "exp: an array of shape"),
         "cut_npy": ({"exp": npy("1")[:-2]}, "unreadable annotation", "exp: "),

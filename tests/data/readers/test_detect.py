@@ -1,4 +1,6 @@
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -124,3 +126,56 @@ def test_the_command_line_takes_orders_in_one_word_or_several(kit):
         flags = ["--val-fraction", "0", "--class-order", *order]
         assert main(["ingest", str(top), "--out", str(out), *flags]) == 0
         assert open_split(out, "train").expression.tolist() == [2, 1, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "train.tar.001",
+            b"x",
+            r"part of a split archive; join the parts .*train\.tar\.\*",
+        ),
+        ("train.tar.gz.aa", b"x", r"one part of a split archive"),
+        ("train.zip.part2", b"x", r"one part of a split archive"),
+        ("faces.csv", "path,label\na.png,happy\n".encode("utf-16"), "is text in UTF-16"),
+        ("faces.csv", "path,label\na.png,happy\n".encode("utf-16-le"), "is text in UTF-16"),
+    ],
+)
+def test_messages_say_what_it_is_and_the_next_step(kit, capsys, name, content, says):
+    source = kit.write({name: content}) / name
+    assert main(["ingest", str(source), "--out", str(kit.folder / "out")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(says, error)
+    assert "\0" not in error
+
+
+def test_pickled_annotations_are_named_as_such(kit):
+    def saved(value, **settings) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, value, **settings)
+        return buffer.getvalue()
+
+    faces = {}
+    for i, label in enumerate([np.array("1"), np.array([{"a": 1}], object)]):
+        faces |= {
+            f"train_set/images/{i}.jpg": kit.image(i, "JPEG"),
+            f"train_set/annotations/{i}_exp.npy": saved(label, allow_pickle=True),
+            f"train_set/annotations/{i}_val.npy": saved(np.array("0.5")),
+            f"train_set/annotations/{i}_aro.npy": saved(np.array("0.5")),
+        }
+    out, _ = kit.ingest(kit.write(faces), val_fraction=0)
+    assert "pickled objects, which can run code" in (out / "dropped.csv").read_text()
+
+
+@pytest.mark.parametrize("command", [["train", "--data"], ["audit"]])
+def test_what_is_not_a_dataset_is_named(kit, capsys, command):
+    run = kit.write({"config.yaml": "a: 1", "checkpoints/x": b""}, "run")
+    release = kit.write({"train_set/images/1.jpg": kit.image(0)}, "release")
+    assert main([*command, str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "it is a run or a model; give the folder that `affectnet ingest` wrote" in error
+    assert main([*command, str(release)]) == 2
+    error = capsys.readouterr().err
+    assert f"`affectnet ingest {release} --out DATASET` makes one of it" in error
+    assert f"--out {release}" not in error

@@ -95,7 +95,7 @@ def test_columns_are_checked(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_soft(tmp_path / "absent.csv")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00" * 100)
-    with pytest.raises(DataError, match="not a CSV file"):
+    with pytest.raises(DataError, match="not a table; save it as CSV in UTF-8"):
         read_soft(tmp_path / "binary")
 
 

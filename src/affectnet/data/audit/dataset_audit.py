@@ -30,12 +30,14 @@ from affectnet.data.audit.scan import (
 )
 from affectnet.data.readers.release_part import Reason
 from affectnet.data.store import DatasetInfo, Split, existing_splits, open_split
+from affectnet.data.writer import content_hash
 from affectnet.errors import DataError, counted, suggest
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS
 from affectnet.seven import CONTEMPT, classes_for
 
 DUPLICATES: Final = Topic("duplicates")
 LABELS: Final = Topic("labels")
+CONTENT: Final = Topic("content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +197,8 @@ def expression_name(expression: int) -> str:
 
 
 def audit_dataset(
-    folder: Path,
-    predictions: Path | None = None,
+    folder: Path | str,
+    predictions: Path | str | None = None,
     split: str | None = None,
     without_contempt: bool = False,
 ) -> Audit:
@@ -212,6 +214,7 @@ def audit_dataset(
     Raises:
         DataError: the folder is not a dataset, or the predictions do not belong to it.
     """
+    folder = Path(folder)
     known = DatasetInfo.read(folder)
     without_contempt = without_contempt or known.without_contempt
     splits = _open_splits(folder, split)
@@ -250,6 +253,7 @@ def audit_dataset(
     images = summarise_images(scan)
     duplicates = find_duplicates(scan, rows)
     findings = [
+        *_content_findings(folder, known),
         *recognition.findings,
         *_label_findings(rows, dropped, left_out if without_contempt else None),
         *judge(affect, found, *labels),
@@ -283,6 +287,15 @@ def _open_splits(folder: Path, wanted: str | None) -> dict[str, Split]:
             f"{folder} has no split '{wanted}'{suggest(wanted, splits)}; it has {', '.join(splits)}"
         )
     return splits
+
+
+def _content_findings(folder: Path, info: DatasetInfo) -> Iterator[Finding]:
+    found = content_hash(folder)
+    if found != info.content_hash:
+        yield CONTENT.problem(
+            f"ids, labels or images were changed after ingest: their hash is {found[:16]}, that in "
+            f"dataset.json {info.content_hash[:16]}; make the dataset again"
+        )
 
 
 def _label_findings(rows: DatasetRows, dropped: int, left_out: int | None) -> Iterator[Finding]:

@@ -114,7 +114,7 @@ class Suspects:
 
 
 def suspect_labels(
-    file: Path, rows: DatasetRows, split: str | None = None, without_contempt: bool = False
+    file: Path | str, rows: DatasetRows, split: str | None = None, without_contempt: bool = False
 ) -> Suspects:
     """Find the labels that predictions in a file confidently contradict.
 
@@ -129,6 +129,7 @@ def suspect_labels(
     Raises:
         DataError: the file cannot be read, lacks a column, or its faces are not in the dataset.
     """
+    file = Path(file)
     ids, probs, expression = _read(file)
     place, name = _rows_of(file, ids, expression, rows, split)
     labels = rows.expression[place].astype(np.int64)

@@ -166,7 +166,7 @@ def _vote(
 
 
 def write_affectnet_tars(
-    out: Path,
+    out: Path | str,
     train_per_class: int | Sequence[int] = 200,
     test_per_class: int | Sequence[int] = 50,
     size: int = 224,

@@ -12,6 +12,7 @@ from affectnet.data.readers.annotations import (
     expression,
     number,
     open_csv,
+    path_below,
     plain_key,
     points,
 )
@@ -188,8 +189,9 @@ def _faces(
                 yield Dropped(part, name, Reason.UNREADABLE, detail)
                 continue
             values = dict(zip(COLUMNS, (row[column] for column in columns), strict=True))
-            name = values[COLUMNS[0]].strip().replace("\\", "/").removeprefix("./")
+            name = values[COLUMNS[0]]
             try:
+                name = path_below(name, options.allow_outside)
                 face = _face(part, name, values)
             except Bad as bad:
                 yield Dropped(part, name, *bad.fault)
@@ -206,8 +208,6 @@ def _faces(
 
 
 def _face(part: str, name: str, values: dict[str, str]) -> FaceRecord:
-    if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise Bad(Reason.UNREADABLE_ID, "not a path below the folder of the images")
     label = expression(values["expression"], "expression")
     valence, arousal = both_affects(values["valence"], values["arousal"])
     sides = [number(values[key], key) for key in COLUMNS[1:5]]

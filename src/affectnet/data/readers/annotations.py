@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from affectnet.data.readers.archive import Progress
 from affectnet.data.readers.release_part import Fault, Reason, affect_fault, plain_number
 from affectnet.data.store import N_LANDMARKS
-from affectnet.errors import DataError
+from affectnet.errors import DataError, check_encoding
 from affectnet.labels import N_EXPRESSIONS
 
 NO_FACE: Final = {8: "none", 9: "uncertain", 10: "no face"}
@@ -25,6 +27,10 @@ NO_FACE: Final = {8: "none", 9: "uncertain", 10: "no face"}
 _SHOWN = 40
 _NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY = 64 << 10
+_LONGEST_NAME = 255
+
+# NumPy's hint about files of Python 2 is nothing that the user of a release can act on.
+warnings.filterwarnings("ignore", message="Reading `.npy` or `.npz`", category=UserWarning)
 
 
 class Bad(Exception):
@@ -200,6 +206,7 @@ def open_csv(
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     with raw:
+        check_encoding(raw.peek(200)[:200], path)
         text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
         yield _rows(path, text, lambda: progress(min(raw.tell(), total), total))
         progress(total, total)
@@ -226,6 +233,23 @@ def _rows(
         raise DataError(f"{path}, line {line}: not CSV: {error}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def path_below(name: str, allow_outside: bool) -> str:
+    """Return a path from an annotation file, to be read from a folder on, with `/` between parts.
+
+    Raises:
+        Bad: it is empty or contains NUL, or it leads out of that folder and `allow_outside` is off.
+    """
+    path = name.strip().replace("\\", "/").removeprefix("./")
+    names = path.split("/")
+    if not path or "\0" in path or max(len(os.fsencode(name)) for name in names) > _LONGEST_NAME:
+        raise Bad(Reason.UNREADABLE_ID, "not a path")
+    absolute = path.startswith("/") or path[1:3] == ":/"
+    if (absolute or ".." in names) and not allow_outside:
+        detail = "a path out of the folder of the images; --allow-outside accepts it"
+        raise Bad(Reason.UNREADABLE_ID, detail)
+    return path
 
 
 def is_plain_text(text: str) -> bool:
@@ -318,6 +342,8 @@ def _load_array(data: bytes) -> NDArray[np.generic] | str:
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # a damaged header makes NumPy raise almost anything
+        if "allow_pickle" in str(error):
+            return "pickled objects, which can run code and are not read; save it as plain numbers"
         return " ".join(str(error).split())[:200] or type(error).__name__
     if not isinstance(loaded, np.ndarray):
         return "not a .npy file"

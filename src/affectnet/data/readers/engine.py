@@ -29,6 +29,7 @@ from affectnet.data.images import (
     Pixels,
     decode_image,
     is_complete_jpeg,
+    is_heic,
     one_large_at_a_time,
     orientation,
 )
@@ -94,7 +95,8 @@ class ReadOptions:
     are cropped or aligned; `align` places the eyes at fixed positions; `class_order` states what
     labels mean (see `Classes`); `labels` how votes become labels (see `read_ferplus`);
     `allow_empty_classes` whether a class folder may be without images (see `read_folder`);
-    `group` is a further column to read, of releases that may have any column.
+    `allow_outside` whether paths in tables may lead out of the folder of the images; `group` is a
+    further column to read, of releases that may have any column.
     """
 
     scratch: Path
@@ -106,6 +108,7 @@ class ReadOptions:
     class_order: tuple[str, ...] = ()
     labels: Labels = "majority"
     allow_empty_classes: bool = False
+    allow_outside: bool = False
     group: str | None = None
 
     def settings(self, cropped: bool) -> dict[str, Any]:
@@ -329,7 +332,7 @@ class Engine:
 
         Faces are cropped or aligned if that is required, and images with an EXIF orientation are
         turned upright, with the landmarks and the box of the face: as a JPEG of quality 100, or as
-        a PNG where the image is not a JPEG.
+        a PNG where the image is not a JPEG. HEIC images become such JPEGs, too.
 
         Raises:
             Bad: it does not decode, or the face cannot be used.
@@ -351,9 +354,10 @@ class Engine:
                 if self._edit:
                     face = replace(face, landmarks=points, box=box)
                     return Edited(*self._edit(pixels, face), turned, upright)
-            if turned == 1:
+            heic = is_heic(data)  # a dataset must not need a package to be read
+            if turned == 1 and not heic:
                 return None
-            encode = _as_jpeg if bytes(data[:2]) == b"\xff\xd8" else _as_png
+            encode = _as_jpeg if heic or bytes(data[:2]) == b"\xff\xd8" else _as_png
             return Edited(encode(pixels), points, turned, upright)
 
 

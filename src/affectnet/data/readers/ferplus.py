@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.readers.annotations import Bad, number, open_csv, plain_key
+from affectnet.data.readers.annotations import Bad, number, open_csv, path_below, plain_key
 from affectnet.data.readers.archive import find_folders, image_names
 from affectnet.data.readers.classes import FERPLUS
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
@@ -138,8 +138,7 @@ def _columns(file: Path, header: list[str]) -> tuple[int, list[int], int]:
 def _face(folder: Path, name: str, cells: Sequence[str], options: ReadOptions) -> FaceRecord:
     if not name:
         raise Bad(Reason.MISSING, "no image name (FER+ has rows for images that were removed)")
-    if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
-        raise Bad(Reason.UNREADABLE_ID, "not the name of a file in this folder")
+    image = folder / path_below(name, options.allow_outside)
     counts = [number(cell, answer) for cell, answer in zip(cells, ANSWERS, strict=True)]
     if not all(n is not None and 0 <= n <= _MOST_VOTES and n == int(n) for n in counts):
         raise Bad(Reason.UNREADABLE, f"votes are {', '.join(cells)[:100]}")
@@ -153,4 +152,4 @@ def _face(folder: Path, name: str, cells: Sequence[str], options: ReadOptions) -
     elif winner is None:
         raise Bad(Reason.NO_MAJORITY, f"votes are {', '.join(cell.strip() for cell in cells)}")
     label = None if winner is None else EXPRESSIONS.index(ANSWERS[winner])
-    return FaceRecord(folder.name, _stem(name), folder / name, label, soft=soft)
+    return FaceRecord(folder.name, _stem(name), image, label, soft=soft)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from affectnet.data.images import decode_image, is_image_file
-from affectnet.data.readers.annotations import Bad
+from affectnet.data.readers.annotations import Bad, path_below
 from affectnet.data.readers.archive import below, entries, read_member, tracked, walk
 from affectnet.data.readers.classes import ORDERS, RAFDB
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
@@ -62,9 +62,10 @@ def _faces(
                 shown = line.strip()[:60]
                 raise Bad(Reason.UNREADABLE, f"'{shown}' is not of the form 'train_00001.jpg 5'")
             label = _label(words[1])
-            if "/" in name or "\\" in name or "\0" in name or not stem:
+            if not stem:
                 raise Bad(Reason.UNREADABLE_ID, "not the name of an image file")
-            image = folder / (f"{stem}_aligned.{suffix}" if aligned else name)
+            file = f"{stem}_aligned.{suffix}" if aligned else name
+            image = folder / path_below(file, options.allow_outside)
             yield FaceRecord(part, stem, image, label)
         except Bad as bad:
             yield Dropped(part, stem or name, *bad.fault)

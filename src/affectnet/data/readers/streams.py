@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 import queue
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ _OTHER_KINDS = {
     b"BZh": "compressed by bzip2",
 }
 
+
+_PART_OF_ARCHIVE = re.compile(
+    r"(.+\.(?:tar|tgz|gz|xz|zst|zip|7z|rar))\.(?:\d{2,4}|part[-_]?\d+|[a-f][a-z])", re.IGNORECASE
+)
 
 Prepared = TypeVar("Prepared")
 
@@ -63,6 +68,11 @@ def open_archive(path: Path) -> Iterator[tuple[ByteStream, bool, IO[bytes]]]:
     with file:
         magic = file.read(6)
         file.seek(0)
+        if whole := _PART_OF_ARCHIVE.fullmatch(path.name):
+            raise DataError(
+                f"{path} is one part of a split archive; join the parts first, as by `cat "
+                f"{whole[1]}.* > {whole[1]}`, and give {whole[1]}"
+            )
         for start, kind in _OTHER_KINDS.items():
             if magic.startswith(start):
                 raise DataError(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affectnet.data.readers.annotations import Bad, affect, as_text, open_csv, points
+from affectnet.data.readers.annotations import Bad, affect, as_text, open_csv, path_below, points
 from affectnet.data.readers.archive import Progress, below, with_folder
 from affectnet.data.readers.classes import Classes, find_class
 from affectnet.data.readers.engine import Engine, FaceRecord, ReadOptions
@@ -71,7 +71,8 @@ def read_table(paths: Sequence[Path], options: ReadOptions) -> RawRelease:
     columns = pa.schema([pa.field(name, pa.string()) for name in group])
     with Engine(options, columns=columns) as engine:
         for table in tables:
-            reader = _TableReader(table, classes, several=len(tables) > 1, group=group)
+            several = len(tables) > 1
+            reader = _TableReader(table, classes, several, options.allow_outside, group)
             engine.read(reader.faces(options.progress(str(table.path))))
         return engine.release(
             "table", {split: split for split in engine.tables}, class_order=classes.given or None
@@ -159,11 +160,12 @@ def _check_splits(tables: Sequence[_Table]) -> None:
 
 @dataclass(frozen=True)
 class _TableReader:
-    """Reads one table; ids of `several` tables have to differ."""
+    """Reads one table; ids of `several` tables have to differ; see `path_below` for the paths."""
 
     table: _Table
     classes: Classes
     several: bool
+    allow_outside: bool
     group: tuple[str, ...] = ()
 
     def faces(self, progress: Progress) -> Iterator[FaceRecord | Dropped]:
@@ -217,7 +219,7 @@ class _TableReader:
         if isinstance(value, bytes) and value:
             return value
         if isinstance(value, str) and value.strip():
-            return self.table.path.absolute().parent / value.strip()
+            return self.table.path.absolute().parent / path_below(value, self.allow_outside)
         raise Bad(Reason.ORPHAN_ANNOTATION, "no image")
 
     def _label(self, row: Mapping[str, Any]) -> int | None:
