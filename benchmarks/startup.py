@@ -90,7 +90,7 @@ def cost_of(command: Sequence[str], until: str | None = None) -> Cost:
         process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
+        if process.returncode != 0 and until is None:
             errors.seek(0)
             raise SystemExit(f"{' '.join(command)[:80]}: {errors.read().decode()[-2000:]}")
     return Cost(

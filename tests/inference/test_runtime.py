@@ -163,7 +163,9 @@ def test_a_device_that_is_not_there_is_reported(device: str, run: Path) -> None:
 def test_the_model_of_the_package_has_the_numbers_of_evaluate_and_of_pytorch(
     drawn: Path, tmp_path: Path
 ) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("torch")
+    import pyarrow.parquet as pq
+
     from affectnet.commands.evaluate import evaluate
     from affectnet.config import EvaluateConfig
     from affectnet.data.store import open_split
