@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import affectnet
+from affectnet.errors import installed
 
 ROOT = Path(affectnet.__file__).parent
 LEAVES = {"labels", "seven", "run", "threads", "errors", "version", "lazy"}
@@ -43,7 +44,7 @@ NEED_TORCH = {
     "inference.onnx_export",
     "inference.torch_classifier",
 }
-LIGHT_ROOMS = ("evaluation", "figures", "inference", "serve")
+LIGHT_ROOMS = ("evaluation", "figures", "inference", *(["serve"] if installed("gradio") else []))
 
 
 def modules() -> dict[str, Path]:
