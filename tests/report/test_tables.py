@@ -169,3 +169,17 @@ def test_the_confusion_matrix_has_seven_rows():
     figure = figures.confusion_matrix(np.eye(7) * 3)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels == list(SEVEN)
+
+
+def test_faces_without_duplicates_stand_next_to_all(runs):
+    def block(name: str, accuracy: float) -> dict:
+        return {"slice": name, "n": 410, "expression": {"accuracy": {"value": accuracy}}}
+
+    known = [block("also in train or val", 0.9), block("not in train or val", 0.7)]
+    metrics = runs[0].metrics | {"slices": {"duplicates": {"slices": known, "worst": None}}}
+    changed = [replace(runs[0], metrics=metrics), runs[1]]
+    (row,) = [r for r in categorical_table(changed).rows if "duplicates" in r.name]
+    assert (row.name, row.note) == ("good without duplicates", "the 410 faces not in train or val")
+    assert [cell.text for cell in row.cells] == ["0.700", *["–"] * 5]
+    assert not any("duplicates" in row.name for row in categorical_table(runs).rows)
+    assert not any("duplicates" in row.name for row in continuous_table(changed).rows)
