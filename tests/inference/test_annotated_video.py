@@ -117,6 +117,7 @@ def test_every_frame_is_shown_at_its_own_time(tmp_path: Path, name: str) -> None
     with VideoReader(tmp_path / "a" / name) as reader:
         frames = list(reader.frames())
     np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
+    assert reader.info.seconds == pytest.approx(4.0, abs=0.11)
     assert [round(float(frame.pixels.mean()) / 30) for frame in frames] == list(range(8))
     assert frames[0].pixels.shape == (120, 160, 3)
     codec = stream_of(tmp_path / "a" / name, "video")[0]

@@ -18,7 +18,8 @@ from affectnet.threads import Background
 
 CODECS: Final = {
     ".mp4": {
-        "libx264": {"preset": "veryfast", "crf": "20"},
+        # Frames out of order would make the stated length too short where the frame rate varies.
+        "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
         "libopenh264": {"b": "4000000"},
     },
     ".webm": {
