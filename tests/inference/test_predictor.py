@@ -107,7 +107,8 @@ def test_a_face_has_the_same_numbers_by_every_route(
     (tmp_path / "csv" / "validation.csv").write_text(f"{columns},expression,valence,arousal\n{row}")
     for name, release in (("faces", "folder"), ("csv", "affectnet_csv")):
         out, scores = tmp_path / f"{name}.data", tmp_path / f"{name}.scores"
-        ingest(IngestConfig((tmp_path / name,), out, release, margin=0.0, face_size=size))
+        source = (tmp_path / name,)
+        ingest(IngestConfig(source, out, release=release, margin=0.0, face_size=size))
         settings = {"resamples": 0, "flip": flip, "prior": prior}
         evaluate(EvaluateConfig(runs=(with_prior,), data=out, out=scores, **settings))
         table = pq.read_table(next(scores.rglob("predictions.parquet")))
