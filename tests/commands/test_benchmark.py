@@ -55,6 +55,8 @@ def test_the_default_recipe_keeps_its_own_weights(drawn: Path, tmp_path: Path) -
     finish(drawn, tmp_path, Job("resnet152", 0))
     run = Job("resnet152", 0).run(tmp_path)
     run.config.write_text("backbone: resnet152.a1h_in1k\nseed: 0\n")
+    with (tmp_path / module.SETTINGS).open("a") as file:
+        file.write("recipe: default\n")
     config = BenchmarkConfig(data=(drawn,), out=tmp_path, backbones=("resnet152",))
     assert benchmark(dataclasses.replace(config, recipe="default")) == 0
     assert "| resnet152 | 0.500" in (tmp_path / "leaderboard.md").read_text()
