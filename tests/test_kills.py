@@ -102,15 +102,19 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids
 SERVER = """
 import contextlib, importlib, json, os, signal, sys
 from affectnet.cli import main
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # until a command runs
 for line in sys.stdin:
     command, log = json.loads(line)
     pid = os.fork()
     if pid == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        status = main(command)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            status = main(command)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stdout.flush()
         sys.stderr.flush()
         with open(log + ".modules", "w") as file:
@@ -179,7 +183,7 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     one = Server(tmp_path_factory.mktemp("server") / "log")
     yield one
@@ -284,7 +288,7 @@ def stop_at_random(
         whole.append({path: content(out / path) for path in outputs})
     files = names(out)
     assert whole[0] != whole[1]
-    draw = random.Random(f"{name} {number}")
+    draw = random.Random()
     turn = old = new = 0
     state = 1
     while old + new < kills:
@@ -359,7 +363,7 @@ def test_a_resumed_prediction_ends_as_an_uninterrupted_one(
     server.run([*command, str(tmp_path / f"first.{kind}")])
     seconds = server.run([*command, str(tmp_path / f"whole.{kind}")])
     whole = (tmp_path / f"whole.{kind}").read_bytes()
-    draw = random.Random(f"{kind} {number}")
+    draw = random.Random()
     stopped = resumed = 0
     while stopped < KILLS:
         out = tmp_path / "turn" / f"r.{kind}"
@@ -395,7 +399,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     seconds = server.run(command)
     whole = RunFolder(tmp_path / "whole" / "r")
     files = {name for name in names(whole.path) if "tfevents" not in name}
-    draw = random.Random(number)
+    draw = random.Random()
     stopped = resumed = 0
     while stopped < KILLS:
         run = RunFolder(tmp_path / "turn" / "r")
@@ -464,7 +468,7 @@ def test_a_resumed_benchmark_ends_as_an_uninterrupted_one(
 ) -> None:
     seconds = server.run(benchmark_command(drawn, tmp_path / "whole", "test_convnext", 2))
     files = {name for name in names(tmp_path / "whole") if "tfevents" not in name}
-    draw = random.Random(number)
+    draw = random.Random()
     stopped = 0
     while stopped < KILLS:
         out = tmp_path / "turn"
