@@ -15,6 +15,7 @@ from affectnet.commands.audit import audit
 from affectnet.config import AuditConfig
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.store import DatasetInfo, Face, open_split
+from affectnet.data.writer import content_hash
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 
@@ -27,7 +28,7 @@ def write_dataset(folder: Path, splits: dict[str, list[Face]], release: str = "f
         known = [face.expression for face in faces if face.expression is not None]
         n = np.bincount(known, minlength=8).tolist()
         counts[name] = dict(zip(EXPRESSIONS, n, strict=True))
-    DatasetInfo(["drawn"], release, counts, {}, "0", "0").write(folder)
+    DatasetInfo(["drawn"], release, counts, {}, content_hash(folder), "0").write(folder)
     return folder
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from affectnet.inference.classifiers import ModelOutput, WithoutContempt
 from affectnet.labels import EXPRESSIONS
+from affectnet.models.model_config import TARGETS
 from affectnet.seven import SEVEN
 
 
@@ -13,6 +14,7 @@ class Fixed:
 
     classes = EXPRESSIONS
     size, margin, alignment, interpolation, face_size = 8, 0.1, None, "bilinear", None
+    targets = TARGETS
 
     def __init__(self, probabilities):
         self.probabilities = np.array(probabilities, np.float32)
