@@ -93,7 +93,7 @@ def main() -> int:
     """Simulate the dataset, train and score every method, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="ingested FER+ dataset")
-    parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default 0,1,2)")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="comma-separated (0 to 9)")
     parser.add_argument("--only", default="", help="methods whose name contains this text")
     parser.add_argument("--out", type=Path, help="folder that keeps data and runs (default: none)")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a target is missed")
