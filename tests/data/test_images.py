@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from affectnet.data import images
+from affectnet.data.file_kinds import media_kind
 from affectnet.data.images import (
     INTERPOLATIONS,
     MAX_PIXELS,
@@ -22,7 +23,6 @@ from affectnet.data.images import (
     as_pixels,
     decode_image,
     decode_into,
-    media_kind,
     one_large_at_a_time,
     read_file,
     read_header,
@@ -389,19 +389,6 @@ def test_every_form_gives_the_same_pixels(photo: np.ndarray, tmp_path: Path) -> 
 def test_arrays_in_another_form_are_refused(image: object, says: str) -> None:
     with pytest.raises(DataError, match=says):
         as_pixels(image)
-
-
-def test_images_and_videos_are_told_apart_by_content(photo_file: Path, walk: Path) -> None:
-    assert media_kind(photo_file.read_bytes()[:200]) == "image"
-    assert media_kind(walk.read_bytes()[:200]) == "video"
-    assert media_kind(b"RIFF\0\0\0\0WEBPVP8 ") == "image"
-    assert media_kind(b"RIFF\0\0\0\0WAVEfmt ") is None
-    assert media_kind(b"\0\0\0\x1cftypheic") == "image"
-    assert media_kind(b"BMI is a number, P1 a name") is None
-    assert media_kind(b"P1 is a name") == "image"  # as the format has it: reading decides
-    assert media_kind(b"#EXTM3U\nhttp://127.0.0.1/a.ts") is None
-    assert media_kind(b"ffconcat version 1.0\nfile /etc/passwd") is None
-    assert media_kind(b"") is None
 
 
 def mutants(seeds: list[bytes], count: int, seed: int) -> list[bytes]:

@@ -3,8 +3,6 @@
 import base64
 import io
 import os
-import re
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from affectnet.data.file_kinds import START, is_heic, media_kind, size_of_file
 from affectnet.data.orientation import exif_of_jpeg, turn
 from affectnet.errors import DataError, check_choice
 
@@ -51,12 +50,6 @@ INTERPOLATIONS: Final = {
 FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 """By Pillow's names; HEIF, as phones write it (.heic), needs the package pillow-heif."""
 
-IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"}
-)
-"""Usual endings of the names of image files. `media_kind` decides by the content."""
-
 _CMYK: Final = ("CMYK", "YCCK")
 """Colour spaces left to Pillow, which reads in an Adobe marker whether they are inverted."""
 
@@ -72,19 +65,6 @@ _EXIF_MARKS: Final = (
     b"\x01\x12",
 )
 """Bytes without one of which no image, JPEGs aside, states an orientation."""
-_IMAGE_STARTS: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"),
-)
-# Two letters alone would take a text that starts with them for an image.
-_SHORT_START: Final = re.compile(
-    rb"P[1-6]\s|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL
-)
-_AVIF: Final = frozenset({b"avif", b"avis"})
-_HEIF: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-_VIDEO_STARTS: Final = (
-    *(b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS"),
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-)
 
 # This module checks the pixel limit before it decodes anything, so Pillow's own warning, at a
 # higher number, only repeats it.
@@ -273,7 +253,7 @@ def _refusal(verb: str, error: Exception, data: bytes | memoryview = b"") -> Dat
     if isinstance(error, Image.DecompressionBombError):
         return DataError(f"the image is far too large; at most {MAX_PIXELS:,} pixels are read")
     reason = " ".join(str(error).split())
-    if media_kind(bytes(data[:200])) == "video":
+    if media_kind(bytes(data[:START])) == "video":
         reason = "it is a video"
     elif not reason or "cannot identify image file" in reason:
         reason = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
@@ -356,49 +336,6 @@ def count_pixels(data: memoryview) -> int:
         return 0
 
 
-def media_kind(head: bytes) -> Literal["image", "video"] | None:
-    """Distinguish images and videos by the first 200 bytes; None for anything else.
-
-    By content and not by name: a wrong extension does no harm, and a playlist that names other
-    files or addresses is never taken for a video.
-    """
-    if head[:4] == b"RIFF":
-        return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])  # type: ignore[return-value]
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "image" if _iso_format(head) else "video"
-    if head[:1] == b"\x47" and head[188:189] == b"\x47":
-        return "video"
-    if head.startswith(_VIDEO_STARTS):
-        return "video"
-    return "image" if head.startswith(_IMAGE_STARTS) or _SHORT_START.match(head) else None
-
-
-def is_heic(data: bytes | memoryview) -> bool:
-    """Whether an image is HEIC, which needs the package pillow-heif."""
-    return _iso_format(bytes(data[:200])) == "HEIF"
-
-
-def _iso_format(head: bytes) -> Literal["AVIF", "HEIF"] | None:
-    """Which kind of image a file of the ISO base media format is; None for videos and others."""
-    if head[4:8] != b"ftyp" or head[8:12] not in _AVIF | _HEIF:
-        return None
-    brands = head[8 : min(int.from_bytes(head[:4], "big"), 200)]
-    return "AVIF" if any(brand in brands for brand in _AVIF) else "HEIF"
-
-
-def is_image_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has the ending of an image or else, whatever its name, begins like one."""
-    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 (for a million)
-        return True
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (reading a pipe would block)
-            return False
-        with open(path, "rb") as file:  # noqa: PTH123
-            return media_kind(file.read(200)) == "image"
-    except (OSError, ValueError):
-        return False
-
-
 def read_file(path: Path) -> bytes:
     """Read an image file whole.
 
@@ -407,17 +344,13 @@ def read_file(path: Path) -> bytes:
             over 256 MB.
     """
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             os.listdir(path)  # noqa: PTH208 (raises for a folder that must not be read)
             raise DataError("it is a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("it is not a regular file")
-        if status.st_size == 0:
-            raise DataError("the file is empty")
-        if status.st_size > MAX_FILE_BYTES:
+        size = size_of_file(path)
+        if size > MAX_FILE_BYTES:
             raise DataError(
-                f"the file has {status.st_size / 2**20:,.0f} MB; images are read up to "
+                f"the file has {size / 2**20:,.0f} MB; images are read up to "
                 f"{MAX_FILE_BYTES // 2**20} MB"
             )
         return path.read_bytes()

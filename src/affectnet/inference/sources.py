@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Literal
 
-from affectnet.data.images import IMAGE_SUFFIXES, media_kind
+from affectnet.data.file_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, is_named, kind_of_file
 from affectnet.errors import DataError
 
-VIDEO_SUFFIXES: Final = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
-    | {".flv", ".wmv", ".ogv", ".3gp"}
-)
+_SUFFIXES: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -66,14 +63,14 @@ def find_sources(inputs: Sequence[str]) -> list[InputSource]:
             if not files:
                 missing.append(given)
         for file, name in files:
-            found.setdefault(file, InputSource(_kind_of_file(file), file, name))
+            found.setdefault(file, InputSource(_kind(file), file, name))
     if missing:
         raise DataError(
             f"there is no file, folder or camera {', '.join(map(repr, missing))}; give images, "
             "videos, folders, globs in quotes, or the number of a camera"
         )
     if not found:
-        extensions = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+        extensions = " ".join(sorted(_SUFFIXES))
         raise DataError(
             f"there is no image and no video in {', '.join(inputs)}; a folder is searched for "
             f"files that end in {extensions}, or begin as such a file does"
@@ -119,15 +116,11 @@ def _walk(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = os.path.join(base, name)  # noqa: PTH118 (keeps a leading ./)
-            if not name.startswith(".") and (_is_named_so(name) or _kind_by_content(path)):
+            if not name.startswith(".") and (is_named(name, _SUFFIXES) or kind_of_file(path)):
                 yield path
         yield from refused
         refused.clear()
     yield from refused
-
-
-def _is_named_so(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _expand(pattern: str) -> list[str]:
@@ -135,18 +128,6 @@ def _expand(pattern: str) -> list[str]:
     return sorted(file for file in files if not Path(file).is_dir())
 
 
-def _kind_of_file(path: str) -> Literal["image", "video"]:
-    by_name: Literal["image", "video"] = (
-        "video" if Path(path).suffix.lower() in VIDEO_SUFFIXES else "image"
-    )
-    return _kind_by_content(path) or by_name
-
-
-def _kind_by_content(path: str) -> Literal["image", "video"] | None:
-    try:
-        if not Path(path).is_file():  # reading a pipe would block
-            return None
-        with Path(path).open("rb") as file:
-            return media_kind(file.read(200))
-    except OSError:
-        return None
+def _kind(path: str) -> Kind:
+    """Return what a file is by its content, or else by its name."""
+    return kind_of_file(path) or ("video" if is_named(path, VIDEO_SUFFIXES) else "image")

@@ -1,7 +1,6 @@
 """Video files by PyAV (FFmpeg): true times, upright frames, damage skipped and reported."""
 
 import math
-import stat
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from affectnet.data.images import Pixels, media_kind
+from affectnet.data.file_kinds import START, media_kind, size_of_file
+from affectnet.data.images import Pixels
 from affectnet.errors import DataError
 
 MAX_FRAME_PIXELS: Final = 36_000_000
@@ -298,13 +298,9 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
 def check_video_file(path: Path) -> None:
     """Raise `DataError` where this is not a regular file that starts as a video does."""
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise DataError("it is not a regular file")
-        if about.st_size == 0:
-            raise DataError("the file is empty")
+        size_of_file(path)
         with path.open("rb") as file:
-            head = file.read(200)
+            head = file.read(START)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"the file cannot be read: {reason}") from error

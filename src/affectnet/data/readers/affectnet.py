@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from affectnet.data.images import IMAGE_SUFFIXES
+from affectnet.data.file_kinds import IMAGE_SUFFIXES
 from affectnet.data.readers.annotations import read_npy_number, read_npy_points
 from affectnet.data.readers.archive import Archive, Progress, open_source
 from affectnet.data.readers.bulk import group_names, have_sound_headers, plain_numbers, plain_points

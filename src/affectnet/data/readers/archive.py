@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Final, Protocol, TypeVar
 
-from affectnet.data.images import is_image_file
+from affectnet.data.file_kinds import is_image_file
 from affectnet.data.readers.streams import WINDOW, new_memory, open_archive, read_at
 from affectnet.data.readers.tarscan import MAX_MEMBER, FileBlock, scan_tar
 from affectnet.errors import DataError

@@ -25,11 +25,11 @@ from affectnet.data.crop import (
     eye_centres,
     move_points,
 )
+from affectnet.data.file_kinds import is_heic
 from affectnet.data.images import (
     Pixels,
     decode_image,
     is_complete_jpeg,
-    is_heic,
     one_large_at_a_time,
     orientation,
 )

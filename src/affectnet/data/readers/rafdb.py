@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from affectnet.data.images import decode_image, is_image_file
+from affectnet.data.file_kinds import is_image_file
+from affectnet.data.images import decode_image
 from affectnet.data.readers.annotations import Bad, path_below
 from affectnet.data.readers.archive import below, entries, read_member, tracked, walk
 from affectnet.data.readers.classes import ORDERS, RAFDB
