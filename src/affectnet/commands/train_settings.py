@@ -246,18 +246,20 @@ def trained_targets(
     `labels` are those of the training split. Raises `ConfigError` if there are none.
     """
     affect = config.va_loss != "none" and config.va_weight > 0
-    learned = {
-        "expression": bool((labels["expression"] >= 0).any()),
-        "valence": affect and bool(np.isfinite(labels["valence"]).any()),
-        "arousal": affect and bool(np.isfinite(labels["arousal"]).any()),
-    }
-    targets = tuple(name for name in TARGETS if learned[name] or name in taught)
+    learned = {name for name in _labelled(labels) if affect or name == "expression"}
+    targets = tuple(name for name in TARGETS if name in learned or name in taught)
     if not targets:
         raise ConfigError(
             "there is nothing to train: no face of the train split has a label that these settings "
             "use; ingest a release with labels, or leave out --va-loss none and --va-weight 0"
         )
     return targets
+
+
+def _labelled(labels: dict[str, np.ndarray]) -> set[str]:
+    """The targets for which some face has a label."""
+    affect = {name for name in ("valence", "arousal") if np.isfinite(labels[name]).any()}
+    return affect | ({"expression"} if (labels["expression"] >= 0).any() else set())
 
 
 def check_monitor(
@@ -267,11 +269,7 @@ def check_monitor(
 
     Also if the val split lacks the labels for it.
     """
-    present = {
-        "expression": bool((val["expression"] >= 0).any()),
-        "valence": bool(np.isfinite(val["valence"]).any()),
-        "arousal": bool(np.isfinite(val["arousal"]).any()),
-    }
+    present = _labelled(val)
     needs = {
         "val_accuracy": ["expression"],
         "val_balanced_accuracy": ["expression"],
@@ -283,11 +281,11 @@ def check_monitor(
         "val_arousal_rmse": ["arousal"],
     }.get(config.monitor or "", [])
     for target in needs:
-        if present[target] and target in targets:
+        if target in present and target in targets:
             continue
-        reason = "is not trained" if present[target] else "has no labels in the val split"
+        reason = "is not trained" if target in present else "has no labels in the val split"
         metrics = {"expression": "val_accuracy", "valence": "val_valence_ccc"}
-        usable = [metric for name, metric in metrics.items() if present[name] and name in targets]
+        usable = [metric for name, metric in metrics.items() if name in present and name in targets]
         raise ConfigError(
             f"--monitor {config.monitor} needs {target}, which {reason}; "
             f"choose --monitor {[*usable, 'val_loss'][0]}"

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -16,6 +16,10 @@ from affectnet.models.model_config import TARGETS, incomplete, parse_config
 from affectnet.models.prior import corrected, mean_before_temperature
 from affectnet.seven import seven_probabilities
 from affectnet.threads import cores
+
+if TYPE_CHECKING:
+    from affectnet.models.affect_model import AffectModel
+    from affectnet.models.model_config import ModelConfig
 
 Floats = NDArray[np.float32]
 
@@ -55,6 +59,23 @@ class ClassifierLike(Protocol):
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3)."""
+
+
+class Described:
+    """What prediction needs to know of a model, from its configuration."""
+
+    def __init__(self, model: "ModelConfig | AffectModel") -> None:
+        prep = model.preprocessing
+        self.classes = model.classes
+        self.targets = model.targets
+        self.class_fractions = model.class_fractions
+        self.prior = model.prior
+        self.temperature = model.temperature
+        self.size = prep.size
+        self.margin = prep.margin
+        self.alignment = prep.alignment
+        self.interpolation = prep.interpolation
+        self.face_size = prep.face_size
 
 
 class _Wrapped:
@@ -148,7 +169,7 @@ _SUFFIX: Final = "ExecutionProvider"
 _PROVIDER_SETTINGS: Final = {"cuda": {"use_tf32": "0"}}
 
 
-class OnnxClassifier:
+class OnnxClassifier(Described):
     """A file written by `affectnet export`, with its own preprocessing.
 
     Args:
@@ -199,19 +220,9 @@ class OnnxClassifier:
                 f"{path} has the inputs {shown(inputs)} and outputs {shown(outputs)}, not those of "
                 "a file that `affectnet export` wrote; export it again"
             )
-        config = self.config
-        prep = config.preprocessing
-        self.classes, self.prior = config.classes, config.prior
-        self.class_fractions = config.class_fractions
-        self.temperature = config.temperature
-        self.targets = config.targets
-        self.size = prep.size
-        self.margin = prep.margin
-        self.alignment = prep.alignment
-        self.interpolation = prep.interpolation
-        self.face_size = prep.face_size
-        self._mean = np.array(prep.mean, np.float32)
-        self._std = np.array(prep.std, np.float32)
+        super().__init__(self.config)
+        self._mean = np.array(self.config.preprocessing.mean, np.float32)
+        self._std = np.array(self.config.preprocessing.std, np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OnnxClassifier, self._arguments

@@ -23,7 +23,7 @@ from affectnet.inference.pipeline import Faces, Pipeline
 from affectnet.inference.results import PictureResult, Results
 from affectnet.inference.runtime import open_classifier
 from affectnet.models.model_config import DEFAULT_MODEL
-from affectnet.models.prior import log_ratios, target_prior
+from affectnet.models.prior import correction
 from affectnet.seven import lacks_contempt
 
 OnError = Literal["raise", "keep"]
@@ -172,8 +172,7 @@ def load(
         settings["model"] = str(Path(model).resolve())  # spawned processes may work elsewhere
     classifier: ClassifierLike = Mirrored(opened, opened.temperature) if flip else opened
     if prior is not None:
-        target = target_prior(prior, opened.classes, opened.class_fractions)
-        classifier = CorrectedPrior(classifier, log_ratios(opened.prior, target, prior_tau))
+        classifier = CorrectedPrior(classifier, correction(opened, prior, prior_tau))
     if without_contempt and not lacks_contempt(classifier.classes):
         classifier = WithoutContempt(classifier)
     predictor = Predictor(classifier, margin=margin, min_score=min_score, detect_size=detect_size)

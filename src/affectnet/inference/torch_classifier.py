@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from affectnet.data.augment import normalise, to_float
 from affectnet.errors import ConfigError
-from affectnet.inference.classifiers import ModelOutput, checked
+from affectnet.inference.classifiers import Described, ModelOutput, checked
 from affectnet.models.affect_model import AffectModel
 from affectnet.threads import refuse_fork
 
 
-class TorchClassifier:
+class TorchClassifier(Described):
     """An `AffectModel` on a device, with its own preprocessing.
 
     Args:
@@ -46,16 +46,7 @@ class TorchClassifier:
         self.device = torch.device(device)
         self.runtime = f"PyTorch on {device}"
         self.model = model.to(self.device).eval()
-        prep = model.preprocessing
-        self.classes = model.classes
-        self.targets = model.targets
-        self.class_fractions, self.prior = model.class_fractions, model.prior
-        self.temperature = model.temperature
-        self.size = prep.size
-        self.margin = prep.margin
-        self.alignment = prep.alignment
-        self.interpolation = prep.interpolation
-        self.face_size = prep.face_size
+        super().__init__(model)
 
     def __call__(self, crops: NDArray[np.uint8]) -> ModelOutput:
         """Classify face crops, uint8 RGB (n, size, size, 3), in one pass; raises as `checked`."""

@@ -26,7 +26,7 @@ from affectnet.models.model_config import (
     read_config,
     resolve_model,
 )
-from affectnet.models.prior import after_correction, log_ratios, target_prior
+from affectnet.models.prior import after_correction, correction
 from affectnet.models.weights import (
     CARD,
     MAX_CARD,
@@ -182,14 +182,13 @@ class AffectModel(nn.Module):
 
         The bias of the expression head is shifted by temperature * tau * log(target / prior), so
         the probabilities after the temperature are those of `models.prior.corrected`. The
-        temperature has to be fitted before. Raises the errors of `target_prior` and `log_ratios`.
+        temperature has to be fitted before. Raises the errors of `models.prior.correction`.
 
         Args:
             prior: the target: `train`, `uniform` or a file, as `target_prior` reads it.
             tau: strength, 0 to 2.
         """
-        target = target_prior(prior, self.classes, self.class_fractions)
-        ratios = log_ratios(self.prior, target, tau)
+        ratios = correction(self, prior, tau)
         bias = self.heads.expression.bias
         bias.add_(torch.as_tensor((self.temperature or 1.0) * ratios).to(bias))
         self.prior = after_correction(self.prior, ratios)

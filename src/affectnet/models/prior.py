@@ -11,7 +11,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,17 @@ from affectnet.errors import ConfigError
 from affectnet.models.model_config import Fractions
 
 Floats = NDArray[np.float64]
+
+
+class HasFractions(Protocol):
+    """A model that states its classes, and the class fractions of its training."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def class_fractions(self) -> Fractions | None: ...
+    @property
+    def prior(self) -> Fractions | None: ...
 
 
 def effective_prior(
@@ -123,6 +134,15 @@ def log_ratios(prior: Fractions | None, target: Fractions, tau: float = 1.0) -> 
     with np.errstate(divide="ignore"):
         ratios = np.log(np.array(target)) - np.log(np.where(given > 0, given, 1))
     return np.where(given > 0, tau * ratios, 0.0)
+
+
+def correction(model: HasFractions, prior: str, tau: float = 1.0) -> Floats:
+    """`log_ratios` from a model's own fractions to those that `--prior` names, (K,).
+
+    Raises the errors of `target_prior` and `log_ratios`.
+    """
+    target = target_prior(prior, model.classes, model.class_fractions)
+    return log_ratios(model.prior, target, tau)
 
 
 def corrected(probabilities: npt.ArrayLike, ratios: Floats) -> Floats:

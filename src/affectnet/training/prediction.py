@@ -19,7 +19,7 @@ from affectnet.evaluation.predictions import predictions_table
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import untrained_note
-from affectnet.models.prior import corrected, log_ratios, target_prior
+from affectnet.models.prior import corrected, correction
 from affectnet.training.distributed import gather_over_ranks
 from affectnet.training.module import AffectModule
 from affectnet.training.trainer import ctrl_c_raises, device_settings, quiet_lightning
@@ -75,15 +75,14 @@ def predict_split(
         data: dataset folder.
         split: train, val or test.
         prior, prior_tau: correct the probabilities, after the temperature, for these class
-            fractions; see `target_prior` and `log_ratios`, whose errors it raises.
+            fractions; see `models.prior.correction`, whose errors it raises.
         settings: as of `forward_split`.
 
     Raises `ConfigError` for fsdp without a GPU, `DataError` if there is no such dataset or split.
     """
     ratios = None
     if prior is not None:
-        target = target_prior(prior, model.classes, model.class_fractions)
-        ratios = log_ratios(model.prior, target, prior_tau)
+        ratios = correction(model, prior, prior_tau)
     faces, rows = forward_split(model, data, split, **settings)
     probabilities = rows["probabilities"].astype(np.float64)
     if model.temperature is not None:
@@ -140,14 +139,13 @@ def calibrate(
 
     Raises `DataError` if there is no such dataset or split, or no face has an expression of the
     model's, `ConfigError` if the model does not predict expressions, and the errors of
-    `target_prior` and `log_ratios`.
+    `models.prior.correction`.
     """
     if "expression" not in model.targets:
         raise ConfigError(f"{untrained_note(model.targets)}: it has no temperature to calibrate")
     ratios = np.zeros(len(model.classes))
     if prior is not None:
-        target = target_prior(prior, model.classes, model.class_fractions)
-        ratios = log_ratios(model.prior, target, prior_tau)
+        ratios = correction(model, prior, prior_tau)
     faces, rows = forward_split(model, data, split, **settings)
     truth = _labels_of(model, faces)
     counts = np.bincount(truth[truth >= 0], minlength=len(ratios))
