@@ -96,10 +96,7 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
         raise DataError(f"{_names(members)} have no id in common, so they have no mean")
     if len({member.uncovered for member in members}) > 1:
         raise DataError(f"{_names(members)} have probabilities for different classes")
-    aligned = []
-    for member in members:
-        place = {name: i for i, name in enumerate(member.ids)}
-        aligned.append(member.rows(np.array([place[name] for name in ids], dtype=np.int64)))
+    aligned = [member.in_order(ids) for member in members]
     if any(member.probabilities is None for member in members) and any(
         (member.expression >= 0).any() for member in members
     ):

@@ -90,11 +90,8 @@ def compare(
         preds if isinstance(preds, Predictions) else predictions_of(preds, source=name)
         for preds, name in zip((a, b), names, strict=True)
     )
-    joined = join(known, first)
-    both = join(joined.truth, second)
-    shared = both.truth
-    place = {name: i for i, name in enumerate(joined.preds.ids)}
-    pair = [joined.preds.rows(np.array([place[name] for name in shared.ids])), both.preds]
+    shared = join(join(known, first).truth, second).truth
+    pair = [one.in_order(shared.ids) for one in (first, second)]
     shared, pair, classes = scored_faces(shared, pair, without_contempt)
 
     found: dict[str, Any] = {
@@ -149,10 +146,7 @@ def compare_seeds(
     faces = truth
     for one in (*a, *b):
         faces = join(faces, one).truth
-    aligned = []
-    for one in (*a, *b):
-        place = {name: i for i, name in enumerate(one.ids)}
-        aligned.append(one.rows(np.array([place[name] for name in faces.ids])))
+    aligned = [one.in_order(faces.ids) for one in (*a, *b)]
     faces, every, classes = scored_faces(faces, aligned, False)
     rows = np.logical_and.reduce([one.expression >= 0 for one in (faces, *every)])
     y, n, count = faces.expression[rows], int(rows.sum()), len(a)

@@ -64,6 +64,11 @@ class Faces:
         columns = {name: pick(values) for name, values in vars(self).items()}
         return replace(self, **columns | {"ids": [self.ids[i] for i in index]})
 
+    def in_order(self, ids: Sequence[str]) -> Self:
+        """The faces with these ids, in their order; all of them have to be there."""
+        place = {name: i for i, name in enumerate(self.ids)}
+        return self.rows(np.array([place[name] for name in ids], dtype=np.int64))
+
 
 @dataclass(frozen=True)
 class Truth(Faces):
