@@ -87,7 +87,7 @@ class Screen(io.TextIOBase):
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return found[0] if len(found[0]) > 1 else found[0].encode("unicode_escape").decode()
+    return found[0] if len(found[0]) > 1 else printable(found[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from affectnet.errors import counted
 from affectnet.evaluation.bootstrap import LEVEL
 from affectnet.evaluation.comparison import holm
 from affectnet.report import html
@@ -105,7 +106,7 @@ def comparison_table(reference: str, compared: Mapping[str, dict[str, Any]]) -> 
             if p < 1 - LEVEL:
                 verdict.append(f"{'lower' if one['difference'] < 0 else 'higher'} {label}")
         cells.append(Cell(", ".join(verdict) or "no more than chance"))
-        seeds = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}, {found['n']:,} faces"
+        seeds = f"{counted(found['seeds'], 'seed')}, {counted(found['n'], 'face')}"
         rows.append(Row(name, tuple(cells), seeds))
     columns = ("Accuracy", "p", "Macro F1", "p", "More than chance")
     return Table(f"Compared with {reference}", "backbone", columns, tuple(rows))
