@@ -487,6 +487,7 @@ def test_a_resumed_benchmark_ends_as_an_uninterrupted_one(
     print(f"| benchmark, resumed | {signal.Signals(number).name} | {stopped} |")
 
 
+@pytest.mark.slow
 def test_benchmark_survives_two_kills(drawn: Path, tmp_path: Path) -> None:
     from affectnet.commands.evaluate import evaluate
     from affectnet.commands.train import train

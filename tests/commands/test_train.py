@@ -393,8 +393,15 @@ def wait_for_rows(run: RunFolder, count: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("ema", [None, 0.99])
-@pytest.mark.parametrize("delay", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("delay", "ema"),
+    [
+        (0.0, None),
+        (0.4, 0.99),
+        pytest.param(0.0, 0.99, marks=pytest.mark.slow),
+        pytest.param(0.4, None, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_ends_like_an_uninterrupted_run(
     drawn: Path, tmp_path: Path, delay: float, ema: float | None
 ) -> None:

@@ -134,6 +134,7 @@ def test_calibrating_leaves_the_package_as_it_is(folder: Path, drawn: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_metrics_on_real_faces(ferplus: Path, tmp_path: Path) -> None:
     from affectnet.commands.evaluate import evaluate
     from affectnet.commands.ingest import ingest

@@ -101,8 +101,10 @@ def test_slow_bodies_take_no_place(serve_model, predictor, photo_file, tmp_path)
 
 
 @LINUX
-@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"])
-@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost: ", None])
+@pytest.mark.parametrize(
+    ("source", "start"),
+    [("127.0.0.2", b""), ("127.0.0.1", b"GET / HTTP/1.1\r\nHost: "), ("127.0.0.2", None)],
+)
 def test_idle_connections_give_way_and_end(server, source, start, monkeypatch) -> None:
     """None: a slow body. The client under attack may even have the attacker's address."""
     monkeypatch.setattr(connections, "HEADER_SECONDS", 1.5)
