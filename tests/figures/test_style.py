@@ -1,10 +1,12 @@
+import cv2
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from affectnet.figures import class_distribution, save_figure
-from affectnet.figures.style import known, shades, thin
+from affectnet.figures.style import CLASS_COLOURS, PERSON_COLOURS, known, shades, thin
 
 
 def test_figures_leave_no_global_state():
@@ -65,3 +67,14 @@ def test_known_and_thin():
 def test_shades_start_clear():
     assert shades()(0.0)[3] == 0
     assert shades()(1.0)[3] == 1
+
+
+def test_persons_are_told_apart_from_each_other_and_from_expressions():
+    def lab(colours):
+        rgb = np.array([[to_rgb(colour) for colour in colours]], np.float32)
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab)[0]
+
+    persons, classes = lab(PERSON_COLOURS), lab(CLASS_COLOURS)
+    assert np.linalg.norm(persons[:, None] - classes, axis=2).min() >= 40
+    apart = np.linalg.norm(persons[:, None] - persons, axis=2)
+    assert apart[np.triu_indices(len(persons), 1)].min() >= 40

@@ -16,6 +16,8 @@ from affectnet.figures.style import (
     CLASS_COLOURS,
     FULL_WIDTH,
     MUTED,
+    PERSON_COLOURS,
+    PERSON_DASHES,
     RUN_COLOURS,
     RUN_MARKERS,
     message_figure,
@@ -32,7 +34,7 @@ PANELS = {
     "arousal_ccc": "CCC of arousal",
 }
 LOWER_IS_BETTER = {"loss"}
-MOST_LINES: Final = len(RUN_COLOURS)
+MOST_LINES: Final = len(PERSON_COLOURS)
 
 
 @styled
@@ -183,7 +185,8 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
 def _draw_lines(axes: Axes, lines: Sequence[Line], name: str) -> None:
     for number, line in enumerate(lines):
         time, values = _broken(line, getattr(line, name))
-        axes.plot(time, values, color=RUN_COLOURS[number], label=line.name, linewidth=1.3)
+        colour, dash = PERSON_COLOURS[number], PERSON_DASHES[number]
+        axes.plot(time, values, color=colour, linestyle=dash, label=line.name, linewidth=1.3)
     axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.set_ylim(-1.02, 1.02)
     axes.set_yticks([-1, -0.5, 0, 0.5, 1])

@@ -42,6 +42,11 @@ CLASS_DASHES: Final = ("-", "-", "-", "-", "--", "--", "--", "--")
 RUN_COLOURS: Final = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#66ccee", "#ccbb44")
 RUN_MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 
+PERSON_COLOURS: Final = ("#b300ff", "#6b9900", "#ff0080", "#0066ff", "#ff0033", "#ff19d1")
+"""Of persons in a film. In CIELAB each is 40 or more from the others and from every class colour;
+the contrast is at least 3:1 on white paper and on dark pages."""
+PERSON_DASHES: Final = ("-", "-", "-", "--", "--", "--")
+
 FULL_WIDTH: Final = 7.2
 """Inches: both columns of a paper."""
 COLUMN_WIDTH: Final = 5.0
