@@ -34,6 +34,18 @@ COLOURS: Final[dict[str, str]] = {
 UNKNOWN_COLOUR: Final = "#5b6672"
 """Of a face without a predicted expression."""
 
+LABEL_COLOURS: Final[dict[str, str]] = {
+    "neutral": "#737373",
+    "happiness": "#9a6a00",
+    "sadness": "#0072b2",
+    "surprise": "#3a7a9e",
+    "fear": "#8a5fa8",
+    "disgust": "#00835f",
+    "anger": "#bd5300",
+    "contempt": "#a0522d",
+}
+"""`COLOURS`, darkened where white text on them would have a contrast below 4.5:1."""
+
 CIRCUMPLEX: Final[dict[str, tuple[float, float]]] = {
     "neutral": (0.0, 0.0),
     "happiness": (0.81, 0.51),

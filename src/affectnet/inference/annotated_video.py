@@ -12,7 +12,8 @@ import numpy as np
 
 from affectnet.data.images import Pixels
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.drawing import DrawnImage, Traces, annotate
+from affectnet.inference.drawing import annotate
+from affectnet.inference.panels import DrawnImage, Traces
 from affectnet.inference.video_reader import VideoReader, demux, open_media
 from affectnet.threads import Background
 

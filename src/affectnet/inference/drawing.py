@@ -1,57 +1,43 @@
-"""Images and videos with the faces drawn in: boxes, labels, and the circumplex."""
+"""Images and videos with the faces drawn in: boxes, labels, the circumplex, and curves over time.
+
+No label covers a face, and neither does the circumplex: what has no room is under the picture.
+"""
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from affectnet.data.crop import Box, shrink
 from affectnet.data.images import Pixels
-from affectnet.labels import CIRCUMPLEX, COLOURS, UNKNOWN_COLOUR
-
-Colour = tuple[int, int, int]
+from affectnet.inference.layout import clip, free_corner, place_labels, place_tags
+from affectnet.inference.panels import (
+    GROUND,
+    WHITE,
+    Colour,
+    DrawnFace,
+    DrawnImage,
+    Traces,
+    colour_of,
+    draw_circumplex,
+    draw_curves,
+    font,
+    has_place,
+    label_colour_of,
+)
 
 LARGEST_SIDE: Final = 2048
 """Long side of annotated images, at most, in pixels."""
-TRACE_SECONDS: Final = 3.0
-WHITE: Final[Colour] = (255, 255, 255)
-_PANEL_FRACTION = 0.28
-_PANEL = (17, 24, 32, 205)
-
-
-class DrawnFace(Protocol):
-    """What is drawn of a face; `FaceResult` has these attributes."""
-
-    @property
-    def box(self) -> Box: ...
-    @property
-    def expression(self) -> str | None: ...
-    @property
-    def probability(self) -> float: ...
-    @property
-    def valence(self) -> float: ...
-    @property
-    def arousal(self) -> float: ...
-    @property
-    def track(self) -> int | None: ...
-
-
-class DrawnImage(Protocol):
-    """What is drawn of an image or a frame; `PictureResult` has these attributes."""
-
-    @property
-    def width(self) -> int | None: ...
-    @property
-    def time(self) -> float | None: ...
-    @property
-    def faces(self) -> Sequence[DrawnFace]: ...
+SMALLEST_SIDE: Final = 240
+"""Images with a shorter side below this are enlarged, so that labels are legible."""
+_LONGEST_ENLARGED: Final = 960
+_PANEL_FRACTION, _SMALLEST_PANEL = 0.28, 72
+_SMALLEST_CURVES = 150
+_BLACK: Final[Colour] = (0, 0, 0)
 
 
 def expression_text(face: DrawnFace) -> str:
@@ -65,35 +51,49 @@ def affect_text(face: DrawnFace) -> str:
     return "  ".join(f"{name} {signed(value)}" for name, value in values if math.isfinite(value))
 
 
-def has_place(face: DrawnFace) -> bool:
-    """Whether valence and arousal are known, so that the face has a place on the circumplex."""
-    return math.isfinite(face.valence) and math.isfinite(face.arousal)
+def signed(value: float) -> str:
+    """Format valence or arousal with its sign."""
+    return f"{value:+.2f}".replace("-", "−")  # a hyphen is hard to see at this size
 
 
-def colour_of(expression: str | None) -> Colour:
-    """Return the expression's colour as red, green, blue; grey for None."""
-    code = COLOURS[expression] if expression else UNKNOWN_COLOUR
-    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+@dataclass(frozen=True)
+class _Text:
+    """A label: lines of text with their fonts, on a ground of one colour."""
+
+    lines: tuple[tuple[str, Any], ...]
+    ground: Colour
+
+    @property
+    def _pad(self) -> int:
+        letters: int = self.lines[0][1].size
+        return max(2, round(0.35 * letters))
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        wide = max(letters.getlength(text) for text, letters in self.lines)
+        high = sum(1.25 * letters.size for _, letters in self.lines)
+        return math.ceil(wide) + 2 * self._pad, math.ceil(high) + self._pad
+
+    def draw(self, draw: ImageDraw.ImageDraw, left: float, top: float) -> None:
+        wide, high = self.size
+        corners = (left, top, left + wide - 1, top + high - 1)
+        draw.rounded_rectangle(corners, self._pad, fill=self.ground)
+        row = top + 0.4 * self._pad
+        for text, letters in self.lines:
+            draw.text((left + self._pad, row), text, WHITE, letters)
+            row += 1.25 * letters.size
 
 
-@dataclass
-class Traces:
-    """The path of each tracked face on the circumplex in the last `TRACE_SECONDS` seconds."""
-
-    points: dict[int, deque[tuple[float, float, float]]] = field(default_factory=dict)
-
-    def add(self, result: DrawnImage) -> None:
-        """Add the next frame."""
-        time = result.time or 0.0
-        for face in result.faces:
-            if face.track is not None and has_place(face):
-                trace = self.points.setdefault(face.track, deque())
-                trace.append((time, face.valence, face.arousal))
-        for track, trace in list(self.points.items()):
-            while trace and time - trace[0][0] > TRACE_SECONDS:
-                trace.popleft()
-            if not trace:
-                del self.points[track]
+def _texts(face: DrawnFace, number: int | None, letters: int) -> list[_Text]:
+    """Return the forms of a face's label, the longest first, each with less of it; as many for
+    each face of a picture."""
+    large, small = font(letters), font(max(9, round(0.82 * letters)))
+    ground = label_colour_of(face.expression)
+    head = f"{number}  " if number is not None else ""
+    first = (head + expression_text(face), large)
+    affect = [(affect_text(face), small)] if affect_text(face) else []
+    return [_Text((first, *affect), ground), _Text((first,), ground)]
 
 
 def annotate(
@@ -107,41 +107,72 @@ def annotate(
     """Draw the faces of an image or a frame.
 
     Each face has a box in the colour of its expression, a label with the expression, its
-    probability, valence and arousal, and a point on the circumplex. Points are numbered where
-    there are several. The circumplex is in the corner where it covers the least of the faces.
+    probability, valence and arousal, and a point on the circumplex. Labels are next to their boxes
+    where they cover no face and no other label; the others are under the picture, and their faces
+    are numbered. The circumplex is in a corner where it covers nothing, else under the picture.
+    Under a film are always the circumplex, the faces as a list, and curves of the last 30 seconds.
 
     Args:
         pixels: the RGB image that the result is for, or a smaller copy of it; not changed.
         result: its faces.
-        traces: the paths of the points so far, in a video.
+        traces: the film so far, this frame included.
         panel: whether to draw the circumplex.
-        largest: long side of the result at most, in pixels.
+        largest: long side of the picture at most, in pixels, without what is under it.
 
     Returns:
-        uint8 RGB.
+        uint8 RGB; its upper left part is the picture, enlarged where its short side is below
+        `SMALLEST_SIDE`. The frames of a film all get the same size.
     """
-    image = Image.fromarray(shrink(pixels, largest))
+    faces = result.faces
+    if not faces and traces is None:
+        return shrink(pixels, largest)
+    image = Image.fromarray(_enlarged(shrink(pixels, largest)))
     scale = image.width / (result.width or pixels.shape[1])
     unit = max(1.0, min(image.size) / 400)  # of line widths: 1 for 400 px
+    boxes = [Box(*(scale * value for value in face.box)) for face in faces]
+    numbers = _numbers(faces)
     draw = ImageDraw.Draw(image)
-    numbers = _numbers(result.faces)
-    # In order of size, the smallest last, so that no label of a large face hides a small one.
-    boxes = {
-        i: tuple(scale * v for v in (f.box.x, f.box.y, f.box.width, f.box.height))
-        for i, f in enumerate(result.faces)
-    }
-    for i, box in boxes.items():
-        _draw_box(draw, box, colour_of(result.faces[i].expression), unit)
-    for i, box in boxes.items():
-        _draw_label(draw, image.size, box, result.faces[i], numbers.get(i), unit)
-    side = round(_PANEL_FRACTION * min(image.size))
-    if panel and side >= 60 and (any(map(has_place, result.faces)) or traces):
-        gap = max(4, side // 20)
-        place = (image.width - side - gap, image.height - side - gap)
-        if traces is None:  # in a video it stays in one place
-            place = _emptiest_corner(image.size, side, gap, list(boxes.values()))
-        _draw_panel(image, place, side, result.faces, numbers, traces)
-    return np.asarray(image)
+    for box, face in zip(boxes, faces, strict=True):
+        visible = clip(box, (image.width - 1, image.height - 1))
+        _draw_box(draw, visible, colour_of(face.expression), unit)
+    texts = [
+        _texts(face, numbers.get(i), round(min(max(11.0, boxes[i].width / 9.5), 13 * unit)))
+        for i, face in enumerate(faces)
+    ]
+    gap = _line(unit) + 3
+    labels = place_labels(image.size, boxes, [[t.size for t in forms] for forms in texts], gap)
+    without = [i for i, label in enumerate(labels) if label is None]
+    for i, label in enumerate(labels):
+        if label is not None:
+            texts[i][label.choice].draw(draw, *label.place[:2])
+    if len(faces) > 1:
+        _draw_tags(draw, image.size, boxes, faces, numbers, without)
+    side = max(_SMALLEST_PANEL, round(_PANEL_FRACTION * min(image.size)))
+    margin = max(4, side // 20)
+    wanted = panel and (traces is not None or any(map(has_place, faces)))
+    base = round(min(13 * unit, max(11.0, side / 9)))
+    if traces is not None:
+        forms = [_texts(face, numbers.get(i), base) for i, face in enumerate(faces)]
+        return np.asarray(_film(image, side, margin, faces, forms, numbers, traces, base))
+    taken = [clip(box, image.size) for box in boxes] + [label.place for label in labels if label]
+    corner = free_corner(image.size, side, margin, taken) if wanted else None
+    if corner is not None:
+        place = round(corner.x), round(corner.y)
+        draw_circumplex(image, place, side, faces, numbers, None)
+        wanted = False
+    listed = [_texts(faces[i], numbers.get(i), base)[0] for i in without]
+    if not listed and not wanted:
+        return np.asarray(image)
+    return np.asarray(_with_list(image, side if wanted else 0, margin, faces, listed, numbers))
+
+
+def _enlarged(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape[:2]
+    scale = min(SMALLEST_SIDE / min(height, width), _LONGEST_ENLARGED / max(height, width))
+    if scale <= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
@@ -151,147 +182,104 @@ def _numbers(faces: Sequence[DrawnFace]) -> Mapping[int, int]:
     return {i: face.track if face.track is not None else i + 1 for i, face in enumerate(faces)}
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> Any:
-    import matplotlib  # only for annotations: it is slow to import
-
-    # The font of the figures, which comes with matplotlib.
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size
-    )
+def _line(unit: float) -> int:
+    return max(2, round(1.6 * unit))
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Any, colour: Colour, unit: float) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, unit: float) -> None:
+    """Draw a line in the colour between a black and a white one, one of which is always visible."""
     x, y, w, h = box
-    if w < 1 or h < 1:
-        return
-    radius = min(w, h) * 0.08
-    line = max(2, round(1.6 * unit))
-    draw.rounded_rectangle((x - 1, y - 1, x + w + 1, y + h + 1), radius, outline=(0, 0, 0), width=1)
-    draw.rounded_rectangle((x, y, x + w, y + h), radius, outline=colour, width=line)
+    radius, line = min(w, h) * 0.08, _line(unit)
+    around = max(1, line // 2)
+    for grown, width, ink in ((around, around, _BLACK), (-line, around, WHITE), (0, line, colour)):
+        if min(w, h) + 2 * grown >= 2:
+            corners = (x - grown, y - grown, x + w + grown, y + h + grown)
+            draw.rounded_rectangle(corners, max(0.0, radius + grown), outline=ink, width=width)
 
 
-def _draw_label(
+def _draw_tags(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    box: Any,
-    face: DrawnFace,
-    number: int | None,
-    unit: float,
-) -> None:
-    """Write the label above the box, below it, or inside, whichever fits first."""
-    x, y, w, h = box
-    letters = round(min(max(11.0, w / 9.5), 13 * unit))
-    large, small = _font(letters), _font(max(9, round(0.82 * letters)))
-    head = f"{number}  " if number is not None else ""
-    lines = [
-        (head + expression_text(face), large),
-        *((text, small) for text in [affect_text(face)] if text),
-    ]
-    pad = max(2, round(letters * 0.35))
-    widths = [draw.textlength(text, font) for text, font in lines]
-    wide = max(widths) + 2 * pad
-    heights = [1.25 * font.size for _, font in lines]
-    high = sum(heights) + pad
-    gap = 2 * unit
-    top = y - high - gap
-    if top < 0:
-        top = y + h + gap if y + h + gap + high <= size[1] else max(0.0, y + gap)
-    left = min(max(0.0, x), max(0.0, size[0] - wide))
-    colour = colour_of(face.expression)
-    dark = tuple(round(0.72 * value) for value in colour)
-    draw.rounded_rectangle((left, top, left + wide, top + high), pad, fill=dark)
-    row = top + pad * 0.4
-    for (text, font), step in zip(lines, heights, strict=True):
-        draw.text((left + pad, row), text, WHITE, font)
-        row += step
-
-
-def signed(value: float) -> str:
-    """Format valence or arousal with its sign."""
-    return f"{value:+.2f}".replace("-", "−")  # a hyphen is hard to see at this size
-
-
-def _emptiest_corner(
-    size: tuple[int, int], side: int, gap: int, boxes: list[Any]
-) -> tuple[int, int]:
-    """Return the upper left corner of the panel where it covers the least of the boxes."""
-    right, low = size[0] - side - gap, size[1] - side - gap
-    places = [(right, low), (gap, low), (right, gap), (gap, gap)]
-
-    def covered(place: tuple[int, int]) -> float:
-        total = 0.0
-        for x, y, w, h in boxes:
-            wide = min(place[0] + side, x + w) - max(place[0], x)
-            high = min(place[1] + side, y + h) - max(place[1], y)
-            total += max(0.0, wide) * max(0.0, high)
-        return total
-
-    return min(places, key=covered)
-
-
-@lru_cache(maxsize=8)
-def _panel_background(side: int) -> Image.Image:
-    """Return the circumplex without points, drawn at four times the size for smooth lines."""
-    k = 4
-    n = side * k
-    background = Image.new("RGBA", (n, n), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(background)
-    draw.rounded_rectangle((0, 0, n - 1, n - 1), n * 0.06, fill=_PANEL)
-    middle, radius = n / 2, _radius(n)
-    line = (150, 162, 174, 255)
-    draw.circle((middle, middle), radius, outline=line, width=k)
-    draw.line((middle - radius, middle, middle + radius, middle), line, k)
-    draw.line((middle, middle - radius, middle, middle + radius), line, k)
-    for name, at in CIRCUMPLEX.items():
-        draw.circle(_on_panel(at, n), n * 0.012, fill=(*colour_of(name), 255))
-    background = background.resize((side, side), Image.Resampling.LANCZOS)
-    font = _font(max(9, round(side * 0.062)))
-    draw = ImageDraw.Draw(background)
-    pale = (206, 214, 222, 255)
-    draw.text((side / 2 + 3, side * 0.015), "arousal", pale, font)
-    text = "valence"
-    draw.text((side - draw.textlength(text, font) - side * 0.03, side / 2 + 1), text, pale, font)
-    return background
-
-
-def _radius(side: float) -> float:
-    return 0.44 * side
-
-
-def _on_panel(at: tuple[float, float], side: float) -> tuple[float, float]:
-    valence, arousal = at
-    return side / 2 + _radius(side) * valence, side / 2 - _radius(side) * arousal
-
-
-def _draw_panel(
-    image: Image.Image,
-    place: tuple[int, int],
-    side: int,
+    boxes: Sequence[Box],
     faces: Sequence[DrawnFace],
     numbers: Mapping[int, int],
-    traces: Traces | None,
+    which: Sequence[int],
 ) -> None:
-    panel = _panel_background(side).copy()
-    k = 3
-    ink = Image.new("RGBA", (side * k, side * k), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(ink)
-    n = side * k
-    colours = {face.track: colour_of(face.expression) for face in faces}
-    now = max((t[-1][0] for t in traces.points.values()), default=0.0) if traces else 0.0
-    for track, points in (traces.points if traces else {}).items():
-        path = [(time, _on_panel((v, a), n)) for time, v, a in points]
-        colour = colours.get(track, (150, 150, 150))
-        for (_, p), (time, q) in pairwise(path):
-            age = min(1.0, (now - time) / TRACE_SECONDS)
-            draw.line((*p, *q), (*colour, round(235 * (1 - age) + 20)), max(k, round(n * 0.011)))
-    several = len(numbers) > 1
-    r = max(2.0 * k, n * (0.045 if several else 0.03))
-    font = _font(max(9, round(1.45 * r)))
-    for i in reversed([i for i, face in enumerate(faces) if has_place(face)]):
-        at = _on_panel((faces[i].valence, faces[i].arousal), n)
-        draw.circle(at, r, (*colour_of(faces[i].expression), 255), WHITE, k)
-        if several:
-            draw.text(at, str(numbers[i]), (*WHITE, 255), font, anchor="mm")
-    panel.alpha_composite(ink.resize((side, side), Image.Resampling.BILINEAR))
-    image.paste(panel, place, panel)
+    """Write the numbers of faces whose labels are under the picture, in corners of their boxes."""
+    tags = [
+        _Text(((str(numbers[i]), font(11)),), label_colour_of(faces[i].expression)) for i in which
+    ]
+    places = place_tags(size, [boxes[i] for i in which], [tag.size for tag in tags])
+    for tag, place in zip(tags, places, strict=True):
+        if place is not None:
+            tag.draw(draw, *place[:2])
+
+
+def _with_list(
+    image: Image.Image,
+    side: int,
+    margin: int,
+    faces: Sequence[DrawnFace],
+    listed: Sequence[_Text],
+    numbers: Mapping[int, int],
+) -> Image.Image:
+    """Put the circumplex, where `side` is above 0, and the labels without a place under it."""
+    wide = max((text.size[0] for text in listed), default=0)
+    high = max((text.size[1] for text in listed), default=0)
+    beside = side + margin if side else 0
+    if listed and image.width < 2 * margin + beside + wide:
+        beside = 0  # the list is under the circumplex
+    columns = max(1, (image.width - margin - beside) // (wide + margin)) if listed else 0
+    rows = -(-len(listed) // columns) if listed else 0
+    top = image.height + margin + (side + margin if side and not beside and listed else 0)
+    below = max(top + rows * (high + margin), image.height + (side + 2 * margin if side else 0))
+    across = max(image.width, 2 * margin + max(side, beside + wide))
+    whole = Image.new("RGB", (across, below), GROUND)
+    whole.paste(image)
+    if side:
+        place = (margin, image.height + margin)
+        draw_circumplex(whole, place, side, faces, numbers, None)
+    draw = ImageDraw.Draw(whole)
+    for i, text in enumerate(listed):
+        left = margin + beside + (i % columns) * (wide + margin)
+        text.draw(draw, left, top + i // columns * (high + margin))
+    return whole
+
+
+def _film(
+    image: Image.Image,
+    side: int,
+    margin: int,
+    faces: Sequence[DrawnFace],
+    forms: Sequence[Sequence[_Text]],
+    numbers: Mapping[int, int],
+    traces: Traces,
+    letters: int,
+) -> Image.Image:
+    """Put the circumplex, the list of the faces and the curves under a frame of a film."""
+    across = max(image.width, side + 2 * margin)
+    whole = Image.new("RGB", (across, image.height + side + 2 * margin), GROUND)
+    whole.paste(image)
+    top = image.height + margin
+    draw_circumplex(whole, (margin, top), side, faces, numbers, traces)
+    left = side + 2 * margin
+    # Constant in all frames: the room of the longest label.
+    column = round(font(letters).getlength("00  happiness 100%")) + letters
+    column = min(column, across - left - margin)
+    draw = ImageDraw.Draw(whole)
+    order = sorted(range(len(faces)), key=lambda i: numbers.get(i, 0))
+    fitting = [next((t for t in forms[i] if t.size[0] <= column), None) for i in order]
+    listed = [text for text in fitting if text is not None]
+    if sum(text.size[1] + 2 for text in listed) > side:  # the others are counted in the last row
+        room = side // (listed[0].size[1] + 2) - 1
+        more = f"and {len(listed) - room} more"
+        listed = [*listed[:room], _Text(((more, font(letters)),), GROUND)] if room > 0 else []
+    row = top
+    for text in listed:
+        text.draw(draw, left, row)
+        row += text.size[1] + 2
+    left += column + margin
+    if across - left - margin >= _SMALLEST_CURVES:
+        area = Box(left, top, across - left - margin, side)
+        draw_curves(whole, area, traces, max(9, round(0.72 * letters)))
+    return whole

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from affectnet.data.crop import Box, crop_face, shrink
 from affectnet.data.images import Pixels, data_uri, read_file
 from affectnet.errors import AffectNetError, counted
-from affectnet.inference.drawing import has_place, signed
+from affectnet.inference.drawing import signed
+from affectnet.inference.panels import has_place
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.inference.tracks import Course
 from affectnet.labels import CIRCUMPLEX, COLOURS, EXPRESSIONS, UNKNOWN_COLOUR
