@@ -305,6 +305,9 @@ class TrainConfig:
     """Epochs of linear warm-up from zero."""
     clip_norm: float | None = 5.0
     """Maximum norm of the gradient; None turns clipping off."""
+    sam: float | None = None
+    """Radius of sharpness-aware minimisation, for example 0.05: each step follows the gradient at
+    the worst point that near. A step costs twice as much. Default: off."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, for example 0.999. The average is then
     validated, saved and exported. Default: no average."""

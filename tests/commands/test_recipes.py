@@ -14,7 +14,7 @@ from affectnet.commands.train_settings import check, run_name, write_config
 from affectnet.errors import ConfigError
 from affectnet.models.backbones import BASELINES, CVNET, layer_depths, resolve_name
 from affectnet.recipes import find_recipe, recipe_text, shipped_recipes, title
-from affectnet.run import RunFolder
+from affectnet.run import RunFolder, folder_name
 
 MODELS = (CVNET, *BASELINES)
 
@@ -28,7 +28,8 @@ def test_a_recipe_is_read_and_passes_every_check(name: str) -> None:
     config = parse("train", ["--recipe", name, "--data", "D"])
     check(config)
     assert config.recipe == name
-    assert run_name(config) == name.removeprefix("notebook-")
+    # `finetune` is for any backbone, whose name the run has.
+    assert run_name(config) in (name.removeprefix("notebook-"), folder_name(config.backbone))
     assert get_pretrained_cfg(resolve_name(config.backbone)) or config.backbone == CVNET
     assert 20 < len(title(shipped_recipes()[name])) < 100
 
@@ -51,6 +52,41 @@ def test_the_network_takes_the_recipes_size_and_drop_path(name: str) -> None:
         assert depths.keys() == {key for key, _ in network.named_parameters()}
         # The layers nearest to the picture still learn.
         assert config.layer_decay ** (1 + max(depths.values())) > 0.05
+
+
+def test_the_six_baselines_are_fine_tuned_by_one_recipe() -> None:
+    """They change what depends on the network: rates, sizes, epochs, regularisation."""
+    own = {"backbone", "name", "recipe", "image_size", "epochs", "batch_size", "accumulate", "lr"}
+    own |= {"layer_decay", "weight_decay", "drop_path", "dropout"}
+    common = dataclasses.asdict(parse("train", ["--recipe", "finetune", "--data", "D"]))
+    for name in (*BASELINES, "finetune-112"):
+        config = dataclasses.asdict(parse("train", ["--recipe", name, "--data", "D"]))
+        assert {key for key in common if config[key] != common[key]} <= own
+
+
+def test_finetune_takes_any_backbone() -> None:
+    config = parse("train", ["--recipe", "finetune", "--backbone", "resnet18", "--data", "D"])
+    assert run_name(config) == "resnet18"
+    assert config.image_size is None
+
+
+PUBLISHED = {
+    # lr, batch size, epochs, optimiser, SAM, correction of the class frequencies
+    "published-emotiefflib": (1e-4, 32, 6, "adam", 0.05, "balanced", "natural"),
+    "published-cage": (4e-5, 128, 20, "adamw", None, "balanced", "natural"),
+    "published-qcs": (4e-6, 24, 50, "adam", 0.05, "none", "balanced"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_has_the_settings_of_its_source(name: str) -> None:
+    config = parse("train", ["--recipe", name, "--data", "D"])
+    assert PUBLISHED[name] == (
+        *(config.lr, config.batch_size, config.epochs, config.optimizer, config.sam),
+        *(config.class_weights, config.sampler),
+    )
+    assert config.clip_norm is None
+    assert "github.com/" in shipped_recipes()[name].read_text()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -188,10 +224,16 @@ def test_a_recipe_overrides_its_base(tmp_path: Path) -> None:
     assert (config.backbone, config.lr, config.views) == ("resnet18", 0.25, 2)
     assert (config.optimizer, config.freeze, config.vflip) == ("adam", "backbone", 0.5)
     assert recipe_text(file).count("lr:") == 1
+    # Where all settings below a comment are overridden, so is the comment.
+    assert "Adam, learning rate" in recipe_text(file)
+    whole = [line.split(":")[0] for line in recipe_text(find_recipe("notebook-vgg19")).splitlines()]
+    file.write_text("# Mine\nbase: notebook\nva_loss: none\nloss: focal\n")
+    assert "Plain cross entropy" not in recipe_text(file)
+    assert {"loss", "va_loss"} < set(whole)
     file.write_text("# base: notebook\nbase: notebook\n")
     assert recipe_text(file).startswith("# base: notebook\n\n# Adam")
     file.write_text("# Mine\nbase: nowhere\n")
-    with pytest.raises(ConfigError, match="choose fine-tuning, notebook-frozen, notebook"):
+    with pytest.raises(ConfigError, match="choose notebook-frozen, notebook, convnext_large"):
         recipe_text(file)
 
 

@@ -9,7 +9,9 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from affectnet.cli import parse
 from affectnet.errors import ConfigError, WeightsError
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.backbones import BASELINES, create_backbone, resolve_name
@@ -181,12 +183,35 @@ def test_a_pytorch_checkpoint_is_loaded_completely(original, tmp_path):
             t | {"fc.weight": torch.zeros(8, t["fc.weight"].shape[1]), "fc.bias": torch.ones(8)}
         ),
         lambda t: {name: value for name, value in t.items() if not name.startswith("fc.")},
+        lambda t: (
+            {name: value for name, value in t.items() if not name.startswith("fc.")}
+            | {"fc.0.weight": torch.zeros(8, t["fc.weight"].shape[1]), "fc.0.bias": torch.ones(8)}
+        ),
     ],
-    ids=["another classifier", "no classifier"],
+    ids=["another classifier", "no classifier", "a classifier of several layers"],
 )
 def test_the_classifier_does_not_matter(original, checkpoint, edit):
     backbone, _ = create_backbone(TINY, pretrained=False, weights=checkpoint(edit))
     assert_same_features(backbone, original)
+
+
+@pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(nn.Linear(1280, 8))])
+def test_emotiefflibs_weights_from_faces_are_loaded_completely(head, tmp_path):
+    """The keys of `state_vggface2_enet0_new.pt`: timm's network, its classifier replaced."""
+    torch.manual_seed(1)
+    net = timm.create_model("tf_efficientnet_b0.ns_jft_in1k", pretrained=False)
+    net.classifier = head
+    path = tmp_path / "state_vggface2_enet0_new.pt"
+    torch.save(net.state_dict(), path)
+    config = parse("train", ["--recipe", "published-emotiefflib", "--data", "D"])
+    backbone, preprocessing = create_backbone(config.backbone, pretrained=True, weights=path)
+    net.classifier = nn.Identity()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.eval()(images), net.eval()(images))
+    # Its training normalised the faces with the same values.
+    assert preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert preprocessing.std == pytest.approx((0.229, 0.224, 0.225))
 
 
 def test_half_precision_weights_become_32_bit(original, checkpoint):
@@ -218,11 +243,11 @@ def test_weights_that_do_not_fit_are_refused(checkpoint, edit, message, classifi
     path = checkpoint(lambda tensors: without(edit(tensors)))
     with pytest.raises(WeightsError) as error:
         create_backbone(TINY, pretrained=False, weights=path)
-    message = str(error.value)
-    assert message in message
-    assert str(path) in message
-    assert len(message) < 600
-    assert "\n" not in message
+    text = str(error.value)
+    assert message in text
+    assert str(path) in text
+    assert len(text) < 600
+    assert "\n" not in text
 
 
 def test_backbone_from_an_affectnet_model(tmp_path):

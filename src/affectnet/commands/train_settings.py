@@ -142,7 +142,7 @@ _LIMITS: Final[tuple[Limit, ...]] = (
     ),
     (("dropout", "drop_path", "label_smoothing"), lambda value: 0 <= value < 1, "in [0, 1)"),
     (("ema",), lambda value: 0 < value < 1, "between 0 and 1"),
-    (("clip_norm",), lambda value: value > 0, "above 0, or None"),
+    (("clip_norm", "sam"), lambda value: value > 0, "above 0, or None"),
     (("name",), lambda value: Path(value).name == value, "a plain name without folders"),
 )
 
@@ -208,10 +208,19 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         and not any(map(which, _COMPILERS)),
         "--compile needs a C++ compiler on a CPU: install g++, or leave it out",
     )
+    yield (
+        config.sam is not None and config.accumulate != 1,
+        "--sam computes the gradient of a step twice, and --accumulate adds up those of several "
+        "batches; leave out one of them",
+    )
     fsdp = config.strategy == "fsdp"
     yield (
         fsdp and config.optimizer == "muon",
         "--strategy fsdp flattens matrices, and --optimizer muon needs their shapes; choose adamw",
+    )
+    yield (
+        fsdp and config.sam is not None,
+        "--strategy fsdp cannot measure the gradient's norm, which --sam needs; leave out --sam",
     )
     yield (
         fsdp and config.head_epochs != 0,

@@ -233,9 +233,17 @@ def _load_timm_file(
 ) -> Any:
     """Create a model with the weights of a timm checkpoint, without its classifier."""
     heads = cfg.classifier if isinstance(cfg.classifier, tuple | list) else [cfg.classifier]
-    rows = [file.tensors[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in file.tensors]
+    prefixes = tuple(f"{head}." for head in heads)
+    body = {key: t for key, t in file.tensors.items() if not key.startswith(prefixes)}
     with torch.device("meta"):
         headless = timm.create_model(full, pretrained=False, num_classes=0, **options).state_dict()
+    if not explain_mismatch(body, headless):
+        # Whatever the classifier was: none, or several layers.
+        model = timm.create_model(full, pretrained=False, num_classes=0, **options)
+        model.load_state_dict(body)
+        return model
+    # timm resizes position embeddings, and translates the names of other libraries that it knows.
+    rows = [file.tensors[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in file.tensors]
     overlay: dict[str, Any] = {"file": str(file.path), "label_offset": 0}
     if rows:
         classes = overlay["num_classes"] = rows[0]
@@ -243,15 +251,12 @@ def _load_timm_file(
         classes = 0
         overlay["classifier"] = None
     else:
-        # Names of another library: timm translates those it knows.
         classes = cfg.num_classes
     try:
-        model: Any = timm.create_model(
+        model = timm.create_model(
             full, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **options
         )
     except (*_BUILD_FAULTS, KeyError) as error:
-        prefixes = tuple(f"{head}." for head in heads)
-        body = {key: t for key, t in file.tensors.items() if not key.startswith(prefixes)}
         detail = explain_mismatch(body, headless) or first_line(error)
         raise WeightsError(
             f"{file.path} does not fit the backbone {name} ({detail}); give weights of {full}"

@@ -1,9 +1,12 @@
 """Settings of `affectnet train` by name: YAML files that give a reason for each setting.
 
-A recipe may name a file in `base/` as its `base`: those settings apply where it sets none.
+A recipe may name another, or a file in `base/`, as its `base`: the settings of that one apply where
+it sets none.
 """
 
 import re
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,11 +38,23 @@ def recipe_text(file: Path) -> str:
         return text
     own = text[: named.start()] + text[named.end() :]
     bases = {path.stem: path for path in sorted((_FOLDER / "base").glob("*.yaml"))}
+    bases |= shipped_recipes()
     if named[1] not in bases:
         raise ConfigError(f"{file}: there is no base {named[1]}; choose {', '.join(bases)}")
-    overridden = {f"{key}:" for key in re.findall(r"^(\w+):", own, re.MULTILINE)}
-    _, *inherited = recipe_text(bases[named[1]]).splitlines(keepends=True)
-    return own + "".join(line for line in inherited if line.split(" ")[0] not in overridden)
+    overridden = set(re.findall(r"^(\w+):", own, re.MULTILINE))
+    _, inherited = recipe_text(bases[named[1]]).split("\n", 1)
+    return own + re.sub(_REASON_AND_SETTINGS, partial(_left, overridden), inherited)
+
+
+_REASON_AND_SETTINGS: Final = re.compile(r"((?:^#.*\n)*)((?:^\w+:.*\n?)+)", re.MULTILINE)
+"""Comment lines, and the settings below for which they give the reason."""
+
+
+def _left(overridden: Collection[str], found: re.Match[str]) -> str:
+    """The settings that are not overridden, and their reason if there are any."""
+    reason, settings = found.groups()
+    left = [s for s in settings.splitlines(keepends=True) if s.partition(":")[0] not in overridden]
+    return "".join([reason, *left]) if left else ""
 
 
 def find_recipe(name: str) -> Path:

@@ -76,6 +76,7 @@ class AffectModule(L.LightningModule):
         self.seed = seed
         # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
+        self._collected = -1  # the last batch among them
 
     def on_fit_start(self) -> None:
         """Move the tensors of the losses and the teachers to the model's device."""
@@ -100,6 +101,7 @@ class AffectModule(L.LightningModule):
             self.model.freeze_below(self.unfreezing.first_layer(self.current_epoch, layers))
         torch.manual_seed(derived_seed(self.seed, "layers", self.current_epoch, self.global_rank))
         self._epoch["train"] = defaultdict(list)
+        self._collected = -1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one augmented batch."""
@@ -112,11 +114,13 @@ class AffectModule(L.LightningModule):
             prep = self.model.preprocessing
             output = self.model(normalise(images, prep.mean, prep.std))
         losses = self._losses(*gather_batch(output, labels), mixed=bool(self.mixing))
-        self._collect("train", batch, output)
         loss = losses["loss"]
-        # Every rank has the loss of the whole batch, weighted here by its own rows.
-        self._epoch["train"]["loss"].append(loss.detach().float() * len(batch["index"]))
-        self._epoch["train"]["rows"].append(torch.tensor(len(batch["index"])))
+        if batch_idx != self._collected:  # SAM computes every batch twice
+            self._collected = batch_idx
+            self._collect("train", batch, output)
+            # Every rank has the loss of the whole batch, weighted here by its own rows.
+            self._epoch["train"]["loss"].append(loss.detach().float() * len(batch["index"]))
+            self._epoch["train"]["rows"].append(torch.tensor(len(batch["index"])))
         (distillation,) = self._distillation
         if distillation is not None and images is not None:
             targets = distillation.targets(images, self.current_epoch, **self._place(len(images)))

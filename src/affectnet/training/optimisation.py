@@ -93,6 +93,7 @@ class Optimisation:
     warmup_epochs: float = 0.5
     backbone_lr: float = 1.0
     layer_decay: float = 1.0
+    sam: float | None = None
 
     def factor(self, epoch: float, epochs: int) -> float:
         """Learning rate as a fraction of the peak after `epoch` (fractional) of `epochs` epochs.
@@ -160,13 +161,20 @@ class Optimisation:
                 groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2] == 0)
             )
         ]
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(settings, lr=self.lr, momentum=0.9, nesterov=True)
-        if self.optimizer == "muon":
+        kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+            "adam": (torch.optim.Adam, {}),
+            "adamw": (torch.optim.AdamW, {}),
+            "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
             # Steps as large as AdamW's, so that the same rates suit both.
-            return Muon(settings, lr=self.lr, nesterov=True, adjust_lr_fn="match_rms_adamw")
-        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return kind(settings, lr=self.lr)
+            "muon": (Muon, {"nesterov": True, "adjust_lr_fn": "match_rms_adamw"}),
+        }
+        kind, options = kinds[self.optimizer]
+        if self.sam is None:
+            return kind(settings, lr=self.lr, **options)
+        # Loaded only here, because importing its many optimisers takes a second.
+        from affectnet.training.sam import SAM
+
+        return SAM(settings, kind, rho=self.sam, lr=self.lr, **options)
 
 
 @dataclass(frozen=True)
