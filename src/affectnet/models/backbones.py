@@ -239,7 +239,7 @@ def _load_timm_file(
         headless = timm.create_model(full, pretrained=False, num_classes=0, **options).state_dict()
     if not explain_mismatch(body, headless):
         # Whatever the classifier was: none, or several layers.
-        model = timm.create_model(full, pretrained=False, num_classes=0, **options)
+        model: Any = timm.create_model(full, pretrained=False, num_classes=0, **options)
         model.load_state_dict(body)
         return model
     # timm resizes position embeddings, and translates the names of other libraries that it knows.
