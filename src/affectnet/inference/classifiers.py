@@ -33,6 +33,8 @@ class ModelOutput(NamedTuple):
     """(n,), in [-1, 1]."""
     arousal: Floats
     """(n,), in [-1, 1]."""
+    embedding: NDArray[np.float16] | None = None
+    """The backbone's features, (n, F); None where they were not requested."""
 
 
 class ClassifierLike(Protocol):
@@ -117,6 +119,7 @@ class Mirrored(_Wrapped):
             ).astype(np.float32),
             (plain.valence + mirrored.valence) / np.float32(2),
             (plain.arousal + mirrored.arousal) / np.float32(2),
+            plain.embedding,
         )
 
 
@@ -162,6 +165,8 @@ EXPORT_KEY: Final = "affectnet.export"
 """Metadata key that holds the layout of the graph, a JSON object."""
 FACES: Final = "faces"
 OUTPUTS: Final = ("probabilities", "valence", "arousal")
+FEATURES: Final = "features"
+"""A further output of files that `affectnet export --features` wrote."""
 _MAX_FILE_BYTES: Final = 2**31
 _ROUNDING: Final = 1e-3
 _SUFFIX: Final = "ExecutionProvider"
@@ -177,16 +182,24 @@ class OnnxClassifier(Described):
         device: `auto` and `cuda` use ONNX Runtime's CUDA provider; `auto` uses the CPU where there
             is none.
         provider: another provider of ONNX Runtime, such as `openvino`, `coreml` or `tensorrt`.
+        embedding: also return the backbone's features.
 
     Raises:
-        ConfigError: this ONNX Runtime has no such provider, or cannot start it.
+        ConfigError: this ONNX Runtime has no such provider, or cannot start it; or the file has no
+            features.
         WeightsError: the file is damaged, or was not written by `affectnet export`.
         RunError: its metadata is incomplete, has other classes or is from a newer affectnet.
     """
 
-    def __init__(self, path: Path | str, device: str = "auto", provider: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        device: str = "auto",
+        provider: str | None = None,
+        embedding: bool = False,
+    ) -> None:
         self.path = path = Path(path)
-        self._arguments = (path, device, provider)
+        self._arguments = (path, device, provider, embedding)
         providers = _providers(device, provider)
         self.session = _open(path, providers)
         if providers[0][0] not in self.session.get_providers() and (provider or device == "cuda"):
@@ -215,11 +228,18 @@ class OnnxClassifier(Described):
                 raise TypeError("preprocessing_inside is neither true nor false")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise incomplete(path, error) from error
-        if inputs != [FACES] or outputs != list(OUTPUTS):
+        if inputs != [FACES] or outputs not in ([*OUTPUTS], [*OUTPUTS, FEATURES]):
             raise WeightsError(
                 f"{path} has the inputs {shown(inputs)} and outputs {shown(outputs)}, not those of "
                 "a file that `affectnet export` wrote; export it again"
             )
+        if embedding and FEATURES not in outputs:
+            raise ConfigError(
+                f"an embedding is requested, and {path} has no features; write them with "
+                "`affectnet export MODEL --features`"
+            )
+        self.has_features = FEATURES in outputs
+        self._outputs = outputs if embedding else [*OUTPUTS]
         super().__init__(self.config)
         self._mean = np.array(self.config.preprocessing.mean, np.float32)
         self._std = np.array(self.config.preprocessing.std, np.float32)
@@ -234,7 +254,7 @@ class OnnxClassifier(Described):
         """
         faces = crops if self.inside else normalised(crops, self._mean, self._std)
         try:
-            output = ModelOutput(*self.session.run(OUTPUTS, {FACES: faces}))
+            output = ModelOutput(*self.session.run(self._outputs, {FACES: faces}))
         except Exception as error:  # ONNX Runtime has a class for each kind of damage
             raise WeightsError(
                 f"{self.path} cannot be run ({_reason(error)}); export it again"
@@ -247,28 +267,36 @@ def checked(
 ) -> ModelOutput:
     """Return the output of a model if it is what `ModelOutput` promises.
 
-    `targets` are those that the model was trained on; the others become NaN.
+    `targets` are those that the model was trained on; the others become NaN. An embedding in
+    float32 becomes float16.
 
-    Raises `WeightsError` for other shapes, numbers that are not finite, probabilities that do not
-    add up to 1, and valence or arousal outside [-1, 1].
+    Raises `WeightsError` for other shapes, numbers that are not finite (an embedding in float16
+    included), probabilities that do not add up to 1, and valence or arousal outside [-1, 1].
     """
     wanted = ((faces, classes), (faces,), (faces,))
+    embedding = output.embedding
     faults = [
         f"{name} of shape {shown(np.shape(values))} instead of {shape}"
-        for name, values, shape in zip(OUTPUTS, output, wanted, strict=True)
+        for name, values, shape in zip(OUTPUTS, output[:3], wanted, strict=True)
         if not isinstance(values, np.ndarray) or values.shape != shape
     ] or [
         f"{name} as {values.dtype}"
-        for name, values in zip(OUTPUTS, output, strict=True)
+        for name, values in zip(OUTPUTS, output[:3], strict=True)
         if values.dtype != np.float32
     ]
+    if embedding is not None and (embedding.ndim != 2 or len(embedding) != faces):
+        faults.append(f"features of shape {shown(np.shape(embedding))} instead of ({faces}, n)")
     if not faults:
-        output = ModelOutput(
-            *(
-                values if name in targets else np.full_like(values, np.nan)
-                for name, values in zip(TARGETS, output, strict=True)
-            )
+        if embedding is not None:
+            with np.errstate(over="ignore"):
+                embedding = embedding.astype(np.float16)
+            if not np.isfinite(embedding).all():
+                faults.append("features that are too large for float16")
+        probabilities, valence, arousal = (
+            values if name in targets else np.full_like(values, np.nan)
+            for name, values in zip(TARGETS, output[:3], strict=True)
         )
+        output = ModelOutput(probabilities, valence, arousal, embedding)
         p = output.probabilities
         # Written so that NaN fails.
         sums_to_one = (p >= 0).all() and (np.abs(p.sum(axis=1) - 1) <= _ROUNDING).all()

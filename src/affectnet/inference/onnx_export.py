@@ -28,6 +28,7 @@ from affectnet.inference.classifiers import (
     CONFIG_KEY,
     EXPORT_KEY,
     FACES,
+    FEATURES,
     OUTPUTS,
     ModelOutput,
     OnnxClassifier,
@@ -111,6 +112,8 @@ MAX_MEAN_DIFFERENCE: Final = {"fp32": 1e-4, "fp16": 0.003, "int8": 0.03}
 """The mean over all of them."""
 MIN_AGREEMENT: Final = {"fp32": 0.99, "fp16": 0.98, "int8": 0.9}
 """Fraction of faces whose most probable expression is PyTorch's; near ties may differ."""
+MIN_COSINE: Final = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
+"""Between the features of any face and PyTorch's."""
 MAX_CALIBRATION: Final = 128
 """Faces that determine the ranges of int8."""
 
@@ -125,32 +128,37 @@ class Exported(nn.Module):
         inside: faces are uint8 RGB (n, S, S, 3), scaled and normalised inside the graph; otherwise
             they are normalised float32 (n, 3, S, S).
         half: compute in float16.
+        features: the backbone's features are an output, too.
     """
 
     face_mean: Tensor
     face_std: Tensor
 
-    def __init__(self, model: AffectModel, inside: bool, half: bool) -> None:
+    def __init__(
+        self, model: AffectModel, inside: bool, half: bool, features: bool = False
+    ) -> None:
         super().__init__()
         self.model = model.half() if half else model
-        self.inside, self.half_ = inside, half
+        self.inside, self.half_, self.features = inside, half, features
         self.temperature = model.temperature or 1.0
         prep = model.preprocessing
         for name, values in (("face_mean", prep.mean), ("face_std", prep.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map faces to probabilities (n, K), valence and arousal (n,)."""
+    def forward(self, faces: Tensor) -> tuple[Tensor, ...]:
+        """Map faces to probabilities (n, K), valence and arousal (n,), and features (n, F)."""
         if self.inside:
             faces = (faces.permute(0, 3, 1, 2).float() / 255 - self.face_mean) / self.face_std
-        output = self.model(faces.half() if self.half_ else faces)
+        features = self.model.features(faces.half() if self.half_ else faces)
+        output = self.model.heads(features)
         logits = output.logits.float() / self.temperature
         outputs = logits.softmax(dim=1), output.valence.float(), output.arousal.float()
         expression, valence, arousal = (
             values if name in self.model.targets else torch.full_like(values, torch.nan)
             for name, values in zip(TARGETS, outputs, strict=True)
         )
-        return expression, valence, arousal
+        more = (features.float(),) if self.features else ()
+        return expression, valence, arousal, *more
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +170,14 @@ class ExportComparison:
         largest: largest absolute difference of any probability, valence or arousal.
         mean: mean absolute difference over all of them.
         agreement: fraction of faces with the same most probable expression.
+        cosine: smallest cosine between the features of a face; None where the file has none.
     """
 
     faces: int
     largest: float
     mean: float
     agreement: float
+    cosine: float | None = None
 
     def fault(self, precision: Precision) -> str | None:
         """Describe what exceeds the tolerance; None where nothing does."""
@@ -179,6 +189,11 @@ class ExportComparison:
         limit = MIN_AGREEMENT[precision]
         if not self.agreement >= limit:
             faults.append(f"the same expression on {self.agreement:.1%} of faces, not {limit:.0%}")
+        limit = MIN_COSINE[precision]
+        if self.cosine is not None and not self.cosine >= limit:
+            faults.append(
+                f"features with a cosine of {self.cosine:.4f}, at least {limit} is needed"
+            )
         return "; ".join(faults) or None
 
 
@@ -190,6 +205,7 @@ def export_onnx(
     calibration: Faces | None = None,
     precision: Precision = "fp32",
     inside: bool = True,
+    features: bool = False,
     overwrite: bool = False,
     weights_sha256: str | None = None,
 ) -> ExportComparison:
@@ -202,6 +218,7 @@ def export_onnx(
         calibration: other faces, which determine the ranges of int8; needed only there.
         precision: `fp32`; `fp16` (half the size, for GPUs); `int8` (a quarter, for CPUs).
         inside: whether scaling and normalisation are part of the graph; see `Exported`.
+        features: whether the backbone's features are an output, too; see `Exported`.
         overwrite: replace an existing file.
         weights_sha256: of the model's file of weights, see `affectnet.inference.runtime`.
 
@@ -216,8 +233,8 @@ def export_onnx(
     if precision == "int8" and (calibration is None or len(calibration) == 0):
         raise ConfigError("int8 needs calibration faces; give some, or export without --int8")
     # A copy, since half precision changes the model in place.
-    exported = Exported(_copy(model), inside, precision == "fp16").eval()
-    expected = _classify(TorchClassifier(_copy(model), "cpu"), faces)
+    exported = Exported(_copy(model), inside, precision == "fp16", features).eval()
+    expected = _classify(TorchClassifier(_copy(model), "cpu", features), faces)
     with write_beside(path, overwrite) as new, quiet():
         write_graph(exported, new)
         if precision == "int8":
@@ -229,7 +246,7 @@ def export_onnx(
                 sample = normalised(sample, mean, std)
             quantise(new, sample)
         finish_file(new, model, precision, inside, weights_sha256)
-        found = compare(expected, _classify(OnnxClassifier(new, "cpu"), faces))
+        found = compare(expected, _classify(OnnxClassifier(new, "cpu", embedding=features), faces))
         fault = found.fault(precision)
         if fault is not None:
             raise WeightsError(
@@ -245,7 +262,7 @@ def compare(expected: ModelOutput, given: ModelOutput) -> ExportComparison:
     differences = np.concatenate(
         [
             np.where(np.isnan(a) & np.isnan(b), 0, np.abs(a - b)).reshape(len(a), -1)
-            for a, b in zip(expected, given, strict=True)
+            for a, b in zip(expected[:3], given[:3], strict=True)
         ],
         axis=1,
     )
@@ -255,7 +272,16 @@ def compare(expected: ModelOutput, given: ModelOutput) -> ExportComparison:
         float(differences.max()) if np.isfinite(differences).all() else float("inf"),
         float(differences.mean()),
         float(same.mean()),
+        None if given.embedding is None else _cosine(expected.embedding, given.embedding),
     )
+
+
+def _cosine(some: Any, others: Any) -> float:
+    """Return the smallest cosine between rows; those of zeros only are equal to each other."""
+    a, b = (np.asarray(rows, np.float64) for rows in (some, others))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = (a == 0).all(axis=1) & (b == 0).all(axis=1)
+    return float(np.where(both_zero, 1, (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
 
 
 def _copy(model: AffectModel) -> AffectModel:
@@ -267,7 +293,9 @@ def _classify(classifier: TorchClassifier | OnnxClassifier, faces: Faces) -> Mod
     cuts = [0, 1, 4, *range(36, len(faces), 32), len(faces)]
     cuts = sorted({min(cut, len(faces)) for cut in cuts})
     outputs = [classifier(faces[a:b]) for a, b in pairwise(cuts)]
-    return ModelOutput(*map(np.concatenate, zip(*outputs, strict=True)))
+    parts = zip(*outputs, strict=True)
+    joined: Any = (None if part[0] is None else np.concatenate(part) for part in parts)
+    return ModelOutput(*joined)
 
 
 def write_graph(module: Exported, path: Path, *, fused: bool = True) -> None:
@@ -287,7 +315,7 @@ def write_graph(module: Exported, path: Path, *, fused: bool = True) -> None:
             module,
             (example,),
             input_names=[FACES],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, *([FEATURES] if module.features else [])],
             dynamic_shapes=({0: torch.export.Dim("n")},),
             opset_version=OPSET,
             dynamo=True,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from affectnet.data.crop import DEFAULT_MARGIN, Box, as_boxes, crop_face, shrink
 from affectnet.data.images import Pixels, as_face, as_pixels, encoded, one_large_at_a_time
 from affectnet.errors import ConfigError, DataError
-from affectnet.inference.classifiers import ClassifierLike
+from affectnet.inference.classifiers import ClassifierLike, ModelOutput
 from affectnet.inference.detector import IMAGE_SIZE, MIN_SCORE, Candidate, FaceDetector
+from affectnet.inference.quality import Pose, Quality, measure
 from affectnet.inference.results import FaceResult, PictureResult
 from affectnet.threads import cores, ordered_map, refuse_fork
 
@@ -36,6 +37,18 @@ class Prepared:
     candidates: tuple[Candidate, ...]
     crops: NDArray[np.uint8]
     pixels: Pixels | None
+    measured: tuple[tuple[Pose | None, Quality], ...] = ()
+
+    @classmethod
+    def of(
+        cls, result: PictureResult, candidates: Sequence[Candidate], crops: NDArray[np.uint8]
+    ) -> "Prepared":
+        """Return the image with pose and quality of its faces, without its pixels."""
+        measured = (
+            measure(face.box, face.landmarks, crop)
+            for face, crop in zip(candidates, crops, strict=True)
+        )
+        return cls(result, tuple(candidates), crops, None, tuple(measured))
 
 
 class Pipeline:
@@ -143,7 +156,7 @@ class Pipeline:
                 if points is None:
                     raise
                 crop[:] = by_box(face.box)
-        return Prepared(result, tuple(candidates), crops, None)
+        return Prepared.of(result, candidates, crops)
 
     def classify_all(
         self, prepared: Iterable[Prepared], batch_size: int, max_waiting: int | None = None
@@ -180,7 +193,8 @@ class Pipeline:
             crop, width, height = as_face(image, size, self.classifier.interpolation)
             whole = Candidate(Box(0.0, 0.0, float(width), float(height)))
             pixels = shrink(as_pixels(image), PIXELS_SIDE) if keep_pixels else None
-            return Prepared(PictureResult(source, width, height), (whole,), crop[None], pixels)
+            prepared = Prepared.of(PictureResult(source, width, height), [whole], crop[None])
+            return replace(prepared, pixels=pixels)
         pixels = as_pixels(image)
         if boxes is None:
             candidates = self.detector.detect(pixels)
@@ -200,16 +214,22 @@ class Pipeline:
             self.classifier(crops[start : start + batch_size])
             for start in range(0, len(crops), batch_size)
         ]
-        rows = (
-            (tuple(map(float, p)), float(v), float(a))
-            for output in outputs
-            for p, v, a in zip(*output, strict=True)
-        )
+        rows = (row for output in outputs for row in zip(*_columns(output), strict=True))
         for image in images:
-            faces = tuple(
-                FaceResult(*candidate, self.classes, *next(rows)) for candidate in image.candidates
-            )
-            yield replace(image.result, faces=faces), image.pixels
+            faces = []
+            for candidate, (pose, quality) in zip(image.candidates, image.measured, strict=True):
+                p, valence, arousal, embedding = next(rows)
+                face = FaceResult(
+                    *candidate, self.classes, tuple(map(float, p)), float(valence), float(arousal)
+                )
+                faces.append(replace(face, pose=pose, quality=quality, embedding=embedding))
+            yield replace(image.result, faces=tuple(faces)), image.pixels
+
+
+def _columns(output: ModelOutput) -> tuple[Any, ...]:
+    """Return probabilities, valence, arousal and embedding, None for each face without one."""
+    *values, embedding = output
+    return (*values, [None] * len(output.valence) if embedding is None else embedding)
 
 
 def unreadable(result: PictureResult, size: int) -> Prepared:

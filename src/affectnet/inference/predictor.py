@@ -149,6 +149,7 @@ def load(
     flip: bool = False,
     prior: str | None = None,
     prior_tau: float = 1.0,
+    embedding: bool = False,
 ) -> Predictor:
     """Load a model for prediction.
 
@@ -163,11 +164,16 @@ def load(
         prior: correct the probabilities for these class fractions of the faces: `train`, `uniform`
             or a file, see `affectnet.models.prior.target_prior`; no correction where None.
         prior_tau: strength of that correction, 0 to 2.
+        embedding: also return the backbone's features of each face, `face.embedding`. Of a model
+            with an ONNX file that has none (see `affectnet export --features`), PyTorch computes
+            them.
 
     Raises as `open_classifier`, and `ConfigError` for settings out of range.
     """
     settings = dict(locals())  # all arguments
-    opened = open_classifier(model, revision=revision, device=device, provider=provider)
+    opened = open_classifier(
+        model, revision=revision, device=device, provider=provider, embedding=embedding
+    )
     if Path(model).exists():
         settings["model"] = str(Path(model).resolve())  # spawned processes may work elsewhere
     classifier: ClassifierLike = Mirrored(opened, opened.temperature) if flip else opened

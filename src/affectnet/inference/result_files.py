@@ -4,19 +4,25 @@ CSV and JSON lines grow in place, by whole rows. JSON and Parquet have an end, s
 first collected as JSON lines in `.NAME.part`, as are all results while an older file is replaced.
 """
 
+import base64
 import csv
 import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
+
 from affectnet.errors import ConfigError, DataError, RunError
-from affectnet.inference.results import COLUMNS, PictureResult
+from affectnet.inference.results import PictureResult, columns
 from affectnet.run import write_beside
+
+Columns = Mapping[str, type]
+FILM_COLUMNS: Final = columns(film=True)
 
 _FLUSH_SECONDS = 1.0
 _ROW_GROUP = 5000
@@ -30,8 +36,9 @@ class _JsonLines:
     in_place = True
     head = b""
 
-    def __init__(self, escape_formulas: bool = False) -> None:
-        """The argument is for CSV alone."""
+    def __init__(self, columns: Columns, escape_formulas: bool = False) -> None:
+        """The arguments are for tables; `escape_formulas` for CSV alone."""
+        self.columns = columns
 
     def encode(self, result: PictureResult) -> bytes:
         """Return the lines of one image."""
@@ -54,12 +61,13 @@ class _JsonLines:
 
 
 class _Csv(_JsonLines):
-    def __init__(self, escape_formulas: bool = False) -> None:
-        self.head = _csv_row(COLUMNS)
+    def __init__(self, columns: Columns, escape_formulas: bool = False) -> None:
+        super().__init__(columns)
+        self.head = _csv_row(columns)
         self._escape = escape_formulas
 
     def encode(self, result: PictureResult) -> bytes:
-        rows = ([self._cell(row.get(name)) for name in COLUMNS] for row in result.to_rows())
+        rows = ([self._cell(row.get(name)) for name in self.columns] for row in result.to_rows())
         return b"".join(map(_csv_row, rows))
 
     def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -71,7 +79,7 @@ class _Csv(_JsonLines):
                 yield raw.decode("utf-8", "replace")
 
         for row in islice(csv.reader(lines()), 1, None):
-            if len(row) != len(COLUMNS) or not raw.endswith(b"\r\n"):
+            if len(row) != len(self.columns) or not raw.endswith(b"\r\n"):
                 if file.read(1):
                     raise ValueError
                 return
@@ -80,6 +88,8 @@ class _Csv(_JsonLines):
 
     def _cell(self, value: Any) -> Any:
         """A float with seven digits: float32 has no more, and a full float64 is twice as long."""
+        if isinstance(value, bool):
+            return str(value).lower()
         if isinstance(value, float):
             return f"{value:.7g}"
         escaped = self._escape and isinstance(value, str) and value[:1] in _FORMULA_STARTS
@@ -111,11 +121,14 @@ class _Parquet(_JsonLines):
         import pyarrow as pa  # only for this format: it is slow to import
         import pyarrow.parquet as pq
 
-        types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-        schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+        types: dict[type, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+        types |= {bool: pa.bool_(), list: pa.list_(pa.float16())}
+        schema = pa.schema([(name, types[kind]) for name, kind in self.columns.items()])
         with part.open("rb") as lines, pq.ParquetWriter(new, schema) as file:
             while rows := [json.loads(line) for line in islice(lines, _ROW_GROUP)]:
-                columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+                columns = {name: [row.get(name) for row in rows] for name in self.columns}
+                if "embedding" in columns:
+                    columns["embedding"] = [_unpacked(text) for text in columns["embedding"]]
                 file.write_table(pa.table(columns, schema=schema))
 
     def collect(self, out: Path) -> Iterator[bytes]:
@@ -130,9 +143,17 @@ def _line(value: Any) -> bytes:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its empty columns, its texts as Parquet can store them."""
-    texts = ("source", "reason")
-    return {k: plain(v) if k in texts else v for k, v in row.items() if v is not None}
+    """A row without its empty columns, its texts as Parquet can store them, ready for JSON."""
+    row = {name: value for name, value in row.items() if value is not None}
+    row |= {name: plain(row[name]) for name in ("source", "reason") if name in row}
+    if "embedding" in row:
+        packed = np.asarray(row["embedding"], np.float16).tobytes()
+        row["embedding"] = base64.b64encode(packed).decode()
+    return row
+
+
+def _unpacked(text: str | None) -> Any:
+    return None if text is None else np.frombuffer(base64.b64decode(text), np.float16)
 
 
 def plain(text: str) -> str:
@@ -167,6 +188,7 @@ class ResultWriter:
             input; otherwise an existing file is replaced.
         on_saved: called with each result when it is in a file.
         escape_formulas: in CSV, put an apostrophe before texts that could be formulas.
+        columns: of a table, as `results.columns` gives them; those of films by default.
 
     Attributes:
         finished: inputs that were kept, as `plain` text.
@@ -181,12 +203,13 @@ class ResultWriter:
         resume: bool = False,
         on_saved: Callable[[PictureResult], object] = lambda _: None,
         escape_formulas: bool = False,
+        columns: Columns = FILM_COLUMNS,
     ) -> None:
         path = Path(path)
         check_format(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._on_saved = path, on_saved
-        self._format = FORMATS[path.suffix.lower()](escape_formulas)
+        self._format = FORMATS[path.suffix.lower()](columns, escape_formulas)
         self._part = path.with_name(f".{path.name}.part")
         self.finished: set[str] = set()
         self._replaces = path.exists()
@@ -199,8 +222,9 @@ class ResultWriter:
                 if not collected:
                     self._part.unlink(missing_ok=True)
                 raise DataError(
-                    f"{path} has not been written by `affectnet predict`, so it cannot be resumed; "
-                    "choose another --out, or replace it with --overwrite"
+                    f"{path} has not been written by `affectnet predict` with these inputs and "
+                    "settings, so it cannot be resumed; choose another --out, or replace it with "
+                    "--overwrite"
                 ) from None
         in_place = self._format.in_place and not self._part.exists()
         in_place = in_place and (resume or not path.exists())

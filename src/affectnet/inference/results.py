@@ -1,18 +1,20 @@
 """What prediction returns: frozen records that convert to JSON, a data frame and a figure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from affectnet.data.crop import Box, Landmarks, crop_face
 from affectnet.data.images import Pixels, as_pixels, data_uri
 from affectnet.errors import ConfigError, DataError, counted, installed
+from affectnet.inference.quality import Pose, Quality
 from affectnet.labels import EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -23,26 +25,97 @@ _FACE_SIDE: Final = 256
 _IMAGE_SIDE: Final = 800
 _SHOWN: Final = 5
 _POINTS: Final = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
-COLUMNS: Final[Mapping[str, type]] = {
-    "source": str,
-    "status": str,
-    "frame": int,
-    "time": float,
-    "face": int,
-    "track": int,
-    "expression": str,
-    "valence": float,
-    "arousal": float,
-    **{f"p_{name}": float for name in EXPRESSIONS},
-    **{"x": float, "y": float, "width": float, "height": float, "score": float},
-    **{f"{point}_{axis}": float for point in _POINTS for axis in "xy"},
-    "reason": str,
+
+
+def columns(film: bool, relative: bool = False, embedding: bool = False) -> dict[str, type]:
+    """Return the columns of a table of results, in order, with the types of their values.
+
+    Values may be missing.
+
+    Args:
+        film: with `frame`, `time` and `track`.
+        relative: with the columns that are relative to a baseline.
+        embedding: with the embedding.
+    """
+    return {
+        "source": str,
+        "status": str,
+        **({"frame": int, "time": float} if film else {}),
+        "face": int,
+        **({"track": int} if film else {}),
+        "expression": str,
+        "valence": float,
+        "arousal": float,
+        **{f"p_{name}": float for name in EXPRESSIONS},
+        **(_RELATIVE if relative else {}),
+        **{"x": float, "y": float, "width": float, "height": float, "score": float},
+        **{f"{point}_{axis}": float for point in _POINTS for axis in "xy"},
+        **dict.fromkeys(Pose._fields, float),
+        **dict.fromkeys(Quality._fields, float),
+        "usable": bool,
+        **({"embedding": list} if embedding else {}),
+        "reason": str,
+    }
+
+
+_RELATIVE: Final[dict[str, type]] = {
+    "relative_expression": str,
+    "relative_valence": float,
+    "relative_arousal": float,
+    **{f"log_ratio_{name}": float for name in EXPRESSIONS},
 }
-"""The columns of a table of results, in order, with the types of their values (may be missing)."""
+
+
+class _Answer:
+    """The most probable of `classes`."""
+
+    __slots__ = ()
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def expression(self) -> str | None:
+        """The most probable expression; None where the model was not trained on expressions."""
+        best = self.probability
+        return None if math.isnan(best) else self.classes[self.probabilities.index(best)]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable expression."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Relative(_Answer):
+    """A face compared with the person's own neutral face, see `affectnet.inference.baseline`.
+
+    Attributes:
+        classes: expressions that the model distinguishes.
+        probabilities: of `classes`, if the person's neutral face looked like a typical one.
+        log_ratios: natural logarithms of the face's probabilities over those of the neutral face.
+        valence, arousal: differences from the neutral face, in [-2, 2].
+
+    Values are NaN where the model was not trained on them.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    log_ratios: tuple[float, ...]
+    valence: float
+    arousal: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "expression": self.expression,
+            "valence": _known(self.valence),
+            "arousal": _known(self.arousal),
+            "log_ratios": dict(zip(self.classes, map(_known, self.log_ratios), strict=True)),
+        }
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class FaceResult:
+class FaceResult(_Answer):
     """One face.
 
     Attributes:
@@ -55,6 +128,10 @@ class FaceResult:
             on expressions.
         valence, arousal: in [-1, 1]; NaN where the model was not trained on them.
         track: number of the person in a video, from 1; None in images.
+        pose: of the head; None without landmarks, and where they are not those of a face.
+        quality: how well the face can be seen; `quality.usable` is its documented rule.
+        relative: compared with the person's own neutral face; None without a baseline.
+        embedding: the backbone's features, float16 (F,); None where they were not requested.
     """
 
     box: Box
@@ -65,6 +142,10 @@ class FaceResult:
     valence: float
     arousal: float
     track: int | None = None
+    pose: Pose | None = None
+    quality: Quality | None = None
+    relative: Relative | None = None
+    embedding: NDArray[np.float16] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         expression, valence, arousal, box = _facts(self)
@@ -80,17 +161,6 @@ class FaceResult:
         """Return a table of one row, which notebooks show."""
         return _table([self])
 
-    @property
-    def expression(self) -> str | None:
-        """The most probable expression; None where the model was not trained on expressions."""
-        best = self.probability
-        return None if math.isnan(best) else self.classes[self.probabilities.index(best)]
-
-    @property
-    def probability(self) -> float:
-        """Probability of the most probable expression."""
-        return max(self.probabilities)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {
@@ -99,21 +169,31 @@ class FaceResult:
             "valence": _known(self.valence),
             "arousal": _known(self.arousal),
             "probabilities": dict(zip(self.classes, map(_known, self.probabilities), strict=True)),
+            **({} if self.relative is None else {"relative": self.relative.to_dict()}),
             "box": self.box._asdict(),
             "score": self.score,
             "landmarks": None
             if self.landmarks is None
             else {name: list(at) for name, at in zip(_POINTS, self.landmarks, strict=True)},
+            "pose": None if self.pose is None else self.pose._asdict(),
+            "quality": None
+            if self.quality is None
+            else {**self.quality._asdict(), "usable": self.quality.usable},
         }
 
     def to_row(self) -> dict[str, Any]:
-        """Return the face's columns of `COLUMNS`."""
+        """Return the face's columns of `columns`."""
         row = self.to_dict()
         probabilities, points = row.pop("probabilities"), row.pop("landmarks") or {}
         row |= row.pop("box") | {f"p_{name}": value for name, value in probabilities.items()}
+        row |= (row.pop("pose") or {}) | (row.pop("quality") or {})
         for name, (x, y) in points.items():
             row |= {f"{name}_x": x, f"{name}_y": y}
-        return row
+        if relative := row.pop("relative", None):
+            ratios = relative.pop("log_ratios")
+            row |= {f"relative_{name}": value for name, value in relative.items()}
+            row |= {f"log_ratio_{name}": value for name, value in ratios.items()}
+        return row if self.embedding is None else row | {"embedding": self.embedding}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a data frame of one row."""
@@ -203,15 +283,15 @@ class PictureResult:
         }
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row of `COLUMNS` per face; one row with the status where there is none."""
+        """Return one row of `columns` per face; one row with the status where there is none."""
         names = ("source", "status", "frame", "time", "reason")
         common = {name: getattr(self, name) for name in names}
         if not self.faces:
             return [common]
-        return [common | {"face": i} | face.to_row() for i, face in enumerate(self.faces)]
+        return [common | {"face": i} | face.to_row() for i, face in enumerate(self.faces, 1)]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a data frame with one row per face and the columns `COLUMNS`."""
+        """Return a data frame with one row per face and the columns `columns`."""
         return _frame(self.to_rows())
 
     def plot(self, picture: Any = None) -> "Figure":
@@ -315,9 +395,14 @@ def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
         )
     import pandas as pd
 
-    kinds = {str: "object", int: "Int64", float: "float64"}
-    columns = {
-        name: pd.Series([row.get(name) for row in rows], dtype=kinds[kind])
-        for name, kind in COLUMNS.items()
-    }
-    return pd.DataFrame(columns)
+    kinds = {str: "object", int: "Int64", float: "float64", bool: "boolean", list: "object"}
+    film = any(row.get("frame") is not None for row in rows)
+    relative, embedding = (
+        any(name in row for row in rows) for name in ("relative_valence", "embedding")
+    )
+    return pd.DataFrame(
+        {
+            name: pd.Series([row.get(name) for row in rows], dtype=kinds[kind])
+            for name, kind in columns(film, relative, embedding).items()
+        }
+    )

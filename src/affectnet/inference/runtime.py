@@ -26,6 +26,7 @@ def open_classifier(
     revision: str | None = None,
     device: str = "auto",
     provider: str | None = None,
+    embedding: bool = False,
 ) -> "OnnxClassifier | TorchClassifier":
     """Open a model with the runtime that suits the device.
 
@@ -35,6 +36,8 @@ def open_classifier(
         device: `cpu`; `cuda`; `mps`, the GPU of an Apple computer, which PyTorch uses; or `auto`,
             which is `cuda` where there is an NVIDIA GPU and `cpu` elsewhere.
         provider: of ONNX Runtime, such as `openvino`; chosen by the device where None.
+        embedding: also return the backbone's features. PyTorch runs the model where its ONNX file
+            has none.
 
     Raises `ConfigError` where the device, the provider or PyTorch is missing, `RunError` and
     `WeightsError` as `resolve_model` and `AffectModel.from_pretrained`.
@@ -51,17 +54,20 @@ def open_classifier(
                 f"PyTorch uses the device mps, and {place} is an ONNX file; give the run folder, "
                 "or leave out the device and give the provider coreml"
             )
-        return OnnxClassifier(place, device, provider)
+        return OnnxClassifier(place, device, provider, embedding)
     exported = place / ONNX if isinstance(place, Path) and (place / ONNX).is_file() else None
     if exported is not None and (provider is not None or not _torch_on_gpu(device)):
         classifier = OnnxClassifier(exported, device, provider)
         fault = _fault(classifier, exported.parent)
-        if fault is None:
+        if fault is not None:
+            raise ConfigError(
+                f"{exported} {fault} next to it; run `affectnet export {model} --overwrite` to "
+                "make it again, or delete it"
+            )
+        if not embedding:
             return classifier
-        raise ConfigError(
-            f"{exported} {fault} next to it; run `affectnet export {model} --overwrite` to make it "
-            "again, or delete it"
-        )
+        if classifier.has_features or provider is not None or not installed("torch"):
+            return OnnxClassifier(exported, device, provider, embedding)
     if provider is not None:
         raise ConfigError(
             f"the provider {provider} runs ONNX files, and {model} has none; run `affectnet export "
@@ -74,7 +80,7 @@ def open_classifier(
     from affectnet.inference.torch_classifier import TorchClassifier
     from affectnet.models.affect_model import AffectModel
 
-    return TorchClassifier(AffectModel.from_pretrained(place, revision=revision), device)
+    return TorchClassifier(AffectModel.from_pretrained(place, revision=revision), device, embedding)
 
 
 def weights_digest(folder: Path) -> str:

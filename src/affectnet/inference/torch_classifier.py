@@ -21,6 +21,7 @@ class TorchClassifier(Described):
         model: as `AffectModel.from_pretrained` loads it.
         device: `cpu`, `cuda`, `mps` (the GPU of an Apple computer), or `auto`: `cuda` where there
             is one, `cpu` elsewhere.
+        embedding: also return the backbone's features.
 
     Raises `ConfigError` where PyTorch cannot use the device, and in a process that was forked after
     another classifier was made, because PyTorch hangs there.
@@ -28,7 +29,7 @@ class TorchClassifier(Described):
 
     _process: ClassVar[int] = 0
 
-    def __init__(self, model: AffectModel, device: str = "auto") -> None:
+    def __init__(self, model: AffectModel, device: str = "auto", embedding: bool = False) -> None:
         TorchClassifier._process = TorchClassifier._process or os.getpid()
         refuse_fork(TorchClassifier._process)
         usable = {
@@ -45,6 +46,7 @@ class TorchClassifier(Described):
             torch.backends.cudnn.allow_tf32 = False
         self.device = torch.device(device)
         self.runtime = f"PyTorch on {device}"
+        self.embedding = embedding
         self.model = model.to(self.device).eval()
         super().__init__(model)
 
@@ -53,11 +55,14 @@ class TorchClassifier(Described):
         prep = self.model.preprocessing
         with torch.inference_mode():
             images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).contiguous()
-            output = self.model(normalise(to_float(images), prep.mean, prep.std, inplace=True))
+            images = normalise(to_float(images), prep.mean, prep.std, inplace=True)
+            features = self.model.features(images)
+            output = self.model.heads(features)
             logits = output.logits.float() / (self.model.temperature or 1.0)
             found = ModelOutput(
                 logits.softmax(dim=1).cpu().numpy(),
                 output.valence.float().cpu().numpy(),
                 output.arousal.float().cpu().numpy(),
+                features.float().cpu().numpy() if self.embedding else None,
             )
         return checked(found, len(crops), len(self.classes), self.targets)

@@ -130,7 +130,7 @@ def _prepare(
     if detector is None:
         whole = Candidate(Box(0.0, 0.0, float(width), float(height)))
         crop = resize(frame.pixels, classifier.size, classifier.interpolation)
-        return Prepared(result, (whole,), crop[None], None)
+        return Prepared.of(result, [whole], crop[None])
     return predictor.crop(frame.pixels, follow(detector, found), result)
 
 
