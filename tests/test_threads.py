@@ -1,5 +1,6 @@
 """Threads that keep the order, hand over errors, stop when asked, and stay within their bounds."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from affectnet.errors import raise_on_signals
 from affectnet.threads import Background, ordered_map, overlap
 
 
@@ -171,3 +173,98 @@ def test_closing_an_overlap_halts_items_that_go_on_and_on() -> None:
     stream.close()
     assert time.monotonic() - start < 5
     assert halted.is_set()
+
+
+STOPS = """
+import itertools, signal, sys
+from affectnet.errors import raise_on_signals
+from affectnet.threads import Background, ordered_map, overlap
+
+def consume(items):
+    for _ in items:
+        pass
+
+def background():
+    with Background(abs, 1) as thread:
+        consume(map(thread.submit, itertools.count()))
+
+USES = {
+    "overlap": lambda: consume(overlap(itertools.count(), 1)),
+    "map": lambda: consume(ordered_map(abs, itertools.count(), 1)),
+    "background": background,
+}
+
+def stop_at(point, use):
+    passed = 0
+
+    def look(frame, event, _):
+        nonlocal passed
+        passed += event in ("call", "c_return")
+        if passed == point:
+            sys.setprofile(None)
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
+
+    try:
+        with raise_on_signals():
+            sys.setprofile(look)
+            use()
+    except KeyboardInterrupt:
+        return
+    finally:
+        sys.setprofile(None)
+
+for point in range(1, int(sys.argv[2])):
+    print("stopped at", point, flush=True)
+    stop_at(point, USES[sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("points", [120, pytest.param(600, marks=pytest.mark.slow)])
+def test_a_signal_stops_threads_wherever_python_handles_it(points: int) -> None:
+    """After the call of each function: also while a lock is taken, where it used to hang."""
+    uses = {
+        use: subprocess.Popen(
+            [sys.executable, "-c", STOPS, use, str(points)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for use in ("overlap", "map", "background")
+    }
+    try:
+        for use, process in uses.items():
+            out, err = process.communicate(timeout=points)
+            assert process.returncode == 0, f"{use}: {err}"
+            assert out.splitlines()[-1] == f"stopped at {points - 1}"
+    finally:
+        for process in uses.values():
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal to a thread")
+@pytest.mark.parametrize("way", ["overlap", "map", "background"])
+def test_a_signal_does_not_leave_threads_at_work(way: str) -> None:
+    """What they work on is closed after them, also where the signal comes while they are ending."""
+    done: list[int] = []
+    begun = threading.Event()
+
+    def work(item: int) -> None:
+        if item == 1:
+            begun.set()
+            main = threading.main_thread().ident or 0
+            threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT]).start()
+            time.sleep(0.4)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt), raise_on_signals():
+        if way == "background":
+            with Background(work, 1) as background:
+                background.submit(0)
+                background.submit(1)
+        else:
+            two = range(2)
+            items = overlap(map(work, two), 1) if way == "overlap" else ordered_map(work, two, 1)
+            next(items)
+            begun.wait()
+            items.close()
+    assert done == [0, 1]

@@ -4,10 +4,12 @@ The command line prints an `AffectNetError` as one line and exits with status 2.
 """
 
 import errno
+import math
 import reprlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -118,12 +120,11 @@ def handle_signals(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        number: signal.signal(number, handler)
-        for number in numbers
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    before: dict[int, Any] = {}
     try:
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
         yield
     finally:
         for number, earlier in before.items():
@@ -134,8 +135,9 @@ def handle_signals(
 def raise_on_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` on Ctrl-C and `Stopped` on the stop signals in this context.
 
-    Where the exception would be lost, which is in the middle of an import and in callbacks whose
-    exceptions Python ignores, it is raised a moment later.
+    Where the exception would be lost or leave a lock taken for ever, it is raised a moment later:
+    in the middle of an import, in callbacks whose exceptions Python ignores, and while a lock is
+    taken or released.
     """
     hook = sys.unraisablehook
 
@@ -156,12 +158,36 @@ def raise_on_signals() -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    if _is_taking_a_lock(frame) or _is_importing(frame):
+        _signal_again(number)
+        return
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def _is_taking_a_lock(frame: FrameType | None) -> bool:
+    """Whether a lock may be taken here before the `with` that releases it knows.
+
+    Conditions, of which futures, events and queues consist, take and release their locks in
+    functions written in Python. An exception there leaves the lock taken, and the next thread that
+    needs it waits for ever.
+    """
+    if frame is None:
+        return False
+    name = frame.f_code.co_name
+    if name in ("__enter__", "__exit__", "acquire", "release", "handle_signals"):
+        return True
+    if frame.f_globals is not vars(threading):
+        return False
+    # A condition is prepared for an exception from where it defines `gotit`, and then it waits.
+    return "gotit" not in frame.f_locals and name not in ("join", "_wait_for_tstate_lock")
+
+
+def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            _signal_again(number)
-            return
+            return True
         frame = frame.f_back
-    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+    return False
 
 
 def _signal_again(number: int) -> None:
@@ -175,11 +201,23 @@ def _signal_again(number: int) -> None:
 
 
 @contextmanager
-def hold_signals() -> Iterator[None]:
-    """Hold Ctrl-C and the stop signals off until this context ends."""
+def hold_signals(patience: float = math.inf) -> Iterator[None]:
+    """Hold Ctrl-C and the stop signals off until this context ends.
+
+    A signal that comes more than `patience` seconds after the first one that is held is not held.
+    """
     held: list[int] = []
+    first = math.inf
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if time.monotonic() > first + patience:
+            _raise(number, frame)
+        first = min(first, time.monotonic())
+        held.append(number)
+
     try:
-        with handle_signals(lambda number, _: held.append(number), (signal.SIGINT, *STOP_SIGNALS)):
+        with handle_signals(hold, (signal.SIGINT, *STOP_SIGNALS)):
             yield
     finally:
         for number in held:

@@ -14,12 +14,15 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, Self, TypeVar
 
-from affectnet.errors import ConfigError
+from affectnet.errors import ConfigError, hold_signals
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _END: Any = object()
+_PATIENCE = 2.0
+"""Seconds for which Ctrl-C waits for threads, which would else use what is closed under them; after
+that a second Ctrl-C leaves them alone."""
 
 
 def cores() -> int:
@@ -52,17 +55,20 @@ def overlap(
     """
     source = iter(items)
     thread = _Thread()
-    pending = deque(thread.submit(next, source, _END) for _ in range(depth + 1))
+    pending: deque[Future[T]] = deque()
     try:
+        for _ in range(depth + 1):
+            pending.append(thread.submit(next, source, _END))
         while (item := pending.popleft().result()) is not _END:
             pending.append(thread.submit(next, source, _END))
             yield item
     finally:
-        halt()
-        for future in pending:
-            future.cancel()
-        thread.stop()
-        _close(source)
+        with hold_signals(_PATIENCE):
+            halt()
+            for future in pending:
+                future.cancel()
+            thread.stop()
+            _close(source)
 
 
 def ordered_map(
@@ -99,8 +105,9 @@ def ordered_map(
         while pending:
             yield pending.popleft()[0].result()
     finally:
-        pool.shutdown(cancel_futures=True)
-        _close(source)
+        with hold_signals(_PATIENCE):
+            pool.shutdown(cancel_futures=True)
+            _close(source)
 
 
 class Background(Generic[T]):
@@ -130,7 +137,8 @@ class Background(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.stop()
+        with hold_signals(_PATIENCE):
+            self._thread.stop()
         for future in self._pending:
             future.result()
 

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from affectnet.errors import ConfigError, DataError
+from affectnet.errors import ConfigError, DataError, raise_on_signals
 from affectnet.inference.annotated_video import CODECS, VIDEO_SIDE, AnnotatedVideo, video_suffix
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.results import PictureResult
@@ -204,3 +207,20 @@ def test_a_film_without_sound_and_a_disk_that_takes_nothing(walk: Path, tmp_path
         AnnotatedVideo(tmp_path / "dir.mp4", 10) as video,
     ):
         video.write(PictureResult(None, 64, 64, frame=0, time=0.0), np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal to a thread")
+def test_a_signal_while_the_last_frames_are_encoded_leaves_a_whole_video(tmp_path: Path) -> None:
+    """The encoder is not finished while its thread still encodes, which corrupted it or hung."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 255, (1080, 1920, 3), np.uint8)
+    path = tmp_path / "v.mp4"
+    stopped, signals = pytest.raises(KeyboardInterrupt), raise_on_signals()
+    with stopped, signals, AnnotatedVideo(path, 10) as video:
+        for number in range(5):
+            result = PictureResult(None, 1920, 1080, frame=number, time=number / 10)
+            video.write(result, pixels)
+        main = threading.main_thread().ident or 0
+        threading.Timer(0.02, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with av.open(path) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 5
