@@ -35,9 +35,10 @@ BELOW = {
 }
 """What the files of each room may import beside their own room."""
 
-COMMANDS_MADE_OF_OTHERS = {"demo", "benchmark", "train"}
-"""`demo` runs the other commands; `train` has its settings in a file of their own; `benchmark`
-starts `affectnet train` and checks its command lines first."""
+COMMANDS_MADE_OF_OTHERS = {"demo", "benchmark", "report", "train"}
+"""`demo` runs the other commands; `report --predictions` scores a file as `evaluate` does; `train`
+has its settings in a file of their own; `benchmark` starts `affectnet train` and checks its command
+lines first."""
 
 NEED_TORCH = {
     "evaluation.torchmetrics",

@@ -71,6 +71,31 @@ Prior = Annotated[
     ),
 ]
 PriorTau = Annotated[float, Doc("Strength of --prior: 0 is no correction, 1 is Bayes' rule.")]
+Truth = Annotated[
+    Path | None,
+    "PATH",
+    Doc("Truth for --predictions: a dataset folder, or a CSV or Parquet file."),
+]
+Columns = Annotated[
+    UseAppendAction[tuple[Annotated[str, "COLUMN=NAME"], ...]],
+    Doc(
+        "Name of a column in the file: `expression_pred=label`. `p=PREFIX` names all probabilities."
+    ),
+]
+Classes = Annotated[
+    tuple[Annotated[str, "CLASS"], ...],
+    Doc(
+        "Order of the classes in the file, if it is not that of AffectNet: `neutral,anger,...`. "
+        "Words of the file: `happiness=glad`."
+    ),
+]
+OutOfRange = Annotated[
+    Literal["error", "clip", "keep"],
+    Doc(
+        "Predicted valence or arousal outside [-1, 1]: report an error, clip it, or score it "
+        "unchanged."
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     Doc(
@@ -511,16 +536,10 @@ class EvaluateConfig:
     # Predictions from a file
     predictions: File | None = None
     """Predictions to score (CSV or Parquet), instead of runs."""
-    truth: Annotated[Path, "PATH"] | None = None
-    """Truth for --predictions: a dataset folder, or a CSV or Parquet file."""
-    columns: UseAppendAction[tuple[Annotated[str, "COLUMN=NAME"], ...]] = ()
-    """Name of a column in the file: `expression_pred=label`. `p=PREFIX` names all probabilities."""
-    classes: tuple[Annotated[str, "CLASS"], ...] = ()
-    """Order of the classes in the file, if it is not that of AffectNet: `neutral,anger,...`. Names
-    of the file: `happiness=happy`."""
-    out_of_range: Literal["error", "clip", "keep"] = "error"
-    """Predicted valence or arousal outside [-1, 1]: report an error, clip it, or score it
-    unchanged."""
+    truth: Truth = None
+    columns: Columns = ()
+    classes: Classes = ()
+    out_of_range: OutOfRange = "error"
     # Scores
     zero_rule: Literal["sign", "positive", "drop"] = "sign"
     """SAGR of values equal to zero. sign: zero is a sign of its own; positive: zero counts as
@@ -565,10 +584,11 @@ class ReportConfig:
     """Write a report on evaluated runs: an HTML page, a PDF or Markdown.
 
     affectnet report runs/convnext runs/cvnet --out report.html
+    affectnet report --predictions theirs.csv --truth affectnet8
     """
 
     # Content
-    runs: Positional[tuple[Annotated[Path, "RUN"], ...]]
+    runs: Positional[tuple[Annotated[Path, "RUN"], ...]] = ()
     """Evaluated run folders."""
     split: SplitName = "test"
     """Split whose evaluation is shown."""
@@ -577,6 +597,13 @@ class ReportConfig:
     explain: bool = True
     """Include Grad-CAM and the feature map. Both need the model of the run, and take some seconds
     the first time."""
+    # Predictions from a file
+    predictions: File | None = None
+    """Predictions to score and to report, alone or next to runs (CSV or Parquet)."""
+    truth: Truth = None
+    columns: Columns = ()
+    classes: Classes = ()
+    out_of_range: OutOfRange = "error"
     # Output
     out: File | None = None
     """Output file. Default: report.html. The figures of a Markdown report are written next to it,

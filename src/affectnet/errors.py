@@ -83,7 +83,7 @@ class Faults(list[str]):
 
     def __init__(
         self,
-        config: object,
+        config: object = None,
         limits: Iterable[Limit] = (),
         given: Callable[[str, Any], str] = _flag,
     ) -> None:
@@ -102,10 +102,16 @@ class Faults(list[str]):
         except AffectNetError as error:
             self.append(f"{prefix}{error}")
 
-    def raise_all(self) -> None:
-        """Raise one `ConfigError` with all messages, if there are any."""
+    def attempt(self, function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
+        """The result of the call; `default`, and a message, where it raises an error."""
+        with self.caught():
+            return function(*args)
+        return default
+
+    def raise_all(self, kind: type[AffectNetError] = ConfigError) -> None:
+        """Raise one error with all messages, if there are any."""
         if self:
-            raise ConfigError("; ".join(self))
+            raise kind("; ".join(dict.fromkeys(self)))
 
 
 @contextmanager

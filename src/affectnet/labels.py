@@ -16,6 +16,19 @@ EXPRESSIONS: Final = (
 
 N_EXPRESSIONS: Final = len(EXPRESSIONS)
 
+WORDS: Final[dict[str, str]] = {name: name for name in EXPRESSIONS} | {
+    "happy": "happiness",
+    "joy": "happiness",
+    "sad": "sadness",
+    "surprised": "surprise",
+    "fearful": "fear",
+    "afraid": "fear",
+    "disgusted": "disgust",
+    "angry": "anger",
+    "contemptuous": "contempt",
+}
+"""Words that can mean only one expression, in any case."""
+
 PROBABILITY_COLUMNS: Final = tuple(f"p_{name}" for name in EXPRESSIONS)
 """The columns of `predictions.parquet` that hold the class probabilities."""
 

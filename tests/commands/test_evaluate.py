@@ -266,6 +266,10 @@ def test_truth_in_a_file_and_in_the_same_file(guesses, tmp_path, drawn):
     assert apart["valence"]["n"] == 0
     with pytest.raises(DataError, match="give --truth"):
         evaluate(EvaluateConfig(predictions=tmp_path / "theirs.parquet", **FAST))
+    pq.write_table(pa.table(truth), tmp_path / "ours.parquet")
+    columns = ("expression_pred=expression",)
+    with pytest.raises(DataError, match="given as the prediction and is no truth"):
+        evaluate(EvaluateConfig(predictions=tmp_path / "ours.parquet", columns=columns, **FAST))
 
 
 def test_two_files_are_compared(guesses, tmp_path, drawn, capsys):
@@ -352,6 +356,18 @@ def test_conflicting_settings_are_refused(make_run, drawn, tmp_path):
     for config, kind, message in wrong:
         with pytest.raises(kind, match=message):
             evaluate(config)
+
+
+def test_faults_of_both_files_are_reported_at_once(tmp_path):
+    (tmp_path / "theirs.csv").write_text("file,emotion\na.jpg,Happy\nb.jpg,hate\n")
+    (tmp_path / "truth.csv").write_text("name,label\na,Happy\nb,sad\n")
+    config = EvaluateConfig(
+        predictions=tmp_path / "theirs.csv", truth=tmp_path / "truth.csv", **FAST
+    )
+    with pytest.raises(DataError) as caught:
+        evaluate(config)
+    for part in ("id=file,expression_pred=emotion", "label 'hate'", "id=name,expression=label"):
+        assert part in str(caught.value)
 
 
 def test_a_bad_file_is_one_line_and_status_2(tmp_path, drawn, capsys):

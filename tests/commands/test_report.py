@@ -1,12 +1,17 @@
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 
 from affectnet.cli import main
 from affectnet.commands.report import report
 from affectnet.config import ReportConfig
+from affectnet.data.store import open_split
 from affectnet.evaluation import evaluate, predictions_table, write_predictions
+from affectnet.labels import EXPRESSIONS
 
 
 @pytest.fixture
@@ -73,3 +78,25 @@ def test_the_format_follows_the_name_or_the_flag(run, tmp_path, monkeypatch, cap
         assert message in err
     assert main(["report", str(run), "--out", "page", "--format", "html"]) == 0
     assert "<h1>ten</h1>" in (tmp_path / "page").read_text(encoding="utf-8")
+
+
+def test_predictions_are_reported_next_to_a_run(run, drawn, tmp_path, capsys):
+    """They are scored as `evaluate` does, and the dataset of their truth shows the faces."""
+    split = open_split(drawn, "test")
+    labels = [EXPRESSIONS[(c + i % 2) % 8] for i, c in enumerate(split.expression)]
+    theirs = pa.table({"image": [f"{name}.jpg" for name in split.ids], "label": labels})
+    pa.csv.write_csv(theirs, tmp_path / "theirs.csv")
+    given = [str(run), "--predictions", str(tmp_path / "theirs.csv"), "--truth", str(drawn)]
+    out = tmp_path / "page.html"
+    assert main(["report", *given, "--out", str(out)]) == 2
+    columns = "--columns id=image,expression_pred=label"
+    assert columns in capsys.readouterr().err
+    assert main(["report", *given, *columns.split(), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("report: ")
+    page = out.read_text(encoding="utf-8")
+    assert "<h1>ten and theirs</h1>" in page
+    assert "48 faces." in page
+    assert "compared without endings" in page
+    assert re.search(r'"faces": ?\[\{?"', page)
+    assert main(["report", "--out", str(tmp_path / "none.html")]) == 2
+    assert "--predictions FILE" in capsys.readouterr().err

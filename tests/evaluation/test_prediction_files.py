@@ -9,7 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectnet.errors import ConfigError, DataError
-from affectnet.evaluation import evaluate, predictions_table, read_predictions, read_truth
+from affectnet.evaluation import (
+    compare,
+    evaluate,
+    predictions_table,
+    read_predictions,
+    read_truth,
+)
 from affectnet.evaluation.prediction_files import (
     predictions_of,
     truth_of,
@@ -106,7 +112,11 @@ def test_rounded_probabilities_are_scaled_but_single_precision_is_left_alone():
 BAD = {
     "no rows": (["id", "expression_pred"], [], "has no rows"),
     "wrong columns": (["name", "guess"], [["a", 1]], "has no column id"),
-    "no predictions": (["id", "guess"], [["a", 1]], "has no column any of .*it has id, guess"),
+    "no predictions": (
+        ["id", "guess"],
+        [["a", 1]],
+        "none of the columns p_neutral to .*it has id, guess",
+    ),
     "repeated ids": (["id", "expression_pred"], [["a", 1], ["a", 2]], r"repeated id \('a'\)"),
     "empty id": (["id", "expression_pred"], [["", 1], ["b", 2]], "empty 'id'"),
     "label too high": (["id", "expression_pred"], [["a", 8]], "label 8 .*not one of the classes"),
@@ -153,7 +163,7 @@ def test_bad_truth_gives_one_clear_line(write):
         read_truth(write(["id", "expression"], ["a", 10]))
     with pytest.raises(DataError, match="has no column id"):
         read_truth(write(["name", "expression"], ["a", 1]))
-    with pytest.raises(DataError, match="has no column any of expression, valence, arousal"):
+    with pytest.raises(DataError, match="none of the columns expression, valence, arousal"):
         read_truth(write(["id", "mood"], ["a", 1]))
 
 
@@ -174,8 +184,8 @@ def test_other_faults(tmp_path, write):
         read_predictions(path, ["expresion_pred=x"])
     with pytest.raises(ConfigError, match="OURS=THEIRS"):
         read_predictions(path, ["expression_pred"])
-    with pytest.raises(ConfigError, match="'happy' is not an expression"):
-        read_predictions(path, (), ["happy"])
+    with pytest.raises(ConfigError, match="'merry' is not an expression"):
+        read_predictions(path, (), ["merry"])
     with pytest.raises(ConfigError, match="twice"):
         read_predictions(path, (), ["anger,anger"])
     with pytest.raises(DataError, match="differ in length"):
@@ -275,11 +285,80 @@ def test_text_in_utf_16_is_named(tmp_path) -> None:
         read_predictions(file)
 
 
-def test_ids_that_are_names_of_files_are_named() -> None:
+def test_ids_with_and_without_endings_and_folders_are_matched() -> None:
+    truth = truth_of({"id": ["1", "face.2"], "expression": [0, 1]})
+    for ids, left_out in (
+        (["1.jpg", "face.2.PNG"], "without endings: '1.jpg' is '1'"),
+        (["val/1", "val/face.2"], "without folders and endings"),
+        (["C:\\images\\1.jpg", "C:\\images\\face.2.jpg"], "without folders and endings"),
+    ):
+        preds = predictions_of({"id": ids, "expression_pred": [0, 1]})
+        scores = evaluate(truth, preds, resamples=0)
+        assert scores["expression"]["accuracy"]["value"] == 1
+        assert any(left_out in note for note in scores["protocol"]["notes"])
+        back = predictions_of({"id": truth.ids, "expression_pred": [0, 1]})
+        turned = truth_of({"id": ids, "expression": [0, 1]})
+        assert evaluate(turned, back, resamples=0)["expression"]["n"] == 2
+        assert compare(truth, preds, back, resamples=20).metrics["n"] == 2
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["x", "y"],
+        ["a/1.jpg", "b/1.jpg"],  # two files for one face
+        ["1.jpg", "1.png"],
+    ],
+)
+def test_ids_that_may_be_of_two_faces_are_not_matched(ids) -> None:
     truth = truth_of({"id": ["1", "2"], "expression": [0, 1]})
-    preds = predictions_of({"id": ["images/1.jpg", "images/2.jpg"], "expression_pred": [0, 1]})
-    with pytest.raises(DataError, match=r"names of files: write the ids without .* ending \.jpg"):
+    preds = predictions_of({"id": ids, "expression_pred": [0, 1]})
+    with pytest.raises(DataError, match=r"no id in common.* --columns id=NAME"):
         join(truth, preds)
-    other = predictions_of({"id": ["x"], "expression_pred": [0]})
-    with pytest.raises(DataError, match="--columns id=NAME"):
-        join(truth, other)
+
+
+def test_words_of_classes_in_any_case(write):
+    path = write(["id", "expression_pred"], ["a", "Happy"], ["b", " SAD"], ["c", "Anger"])
+    assert read_predictions(path).expression.tolist() == [1, 2, 6]
+    header = ["id", *(f"p_{name.title()}" for name in EXPRESSIONS)]
+    assert read_predictions(write(header, ["a", *P8])).probabilities.tolist() == [P8]
+    path = write(["id", "label"], ["a", 0], ["b", 1])
+    preds = read_predictions(path, ["expression_pred=label"], ["Angry,HAPPY"])
+    assert preds.expression.tolist() == [6, 1]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_sums_up_to_the_tolerance(kind):
+    p = np.tile(np.array(P8, kind), (2, 1))
+    p[:, 0] += np.array([0.01, -0.01], kind)
+    scaled = predictions_of({"probabilities": p}).probabilities
+    assert scaled.sum(axis=1) == pytest.approx([1, 1])
+    p[0, 0] += kind(0.001)
+    with pytest.raises(DataError, match=r"sum to 1\.011, not to 1 \(within 0\.01\)"):
+        predictions_of({"probabilities": p})
+
+
+def test_all_faults_of_a_file_at_once(write):
+    header = ["id", "expression_pred", "valence_pred", "arousal_pred", *PROBABILITY_COLUMNS]
+    rows = (
+        ["a", 9, 1.5, "high", *P8],
+        ["a", 1, 0, "", *[0.2] * 8],
+        ["b", 1, 0, "", 1.5, -0.5, *[0] * 6],
+        ["c", 1, 0, "", "", *P8[1:]],
+    )
+    with pytest.raises(DataError) as caught:
+        read_predictions(write(header, *rows))
+    for part in (
+        "label 9",
+        "valence_pred of 1.5",
+        "'arousal_pred' must hold numbers",
+        "repeated id ('a')",
+        "sum to 1.6",
+        "-0.5 at id 'b' is negative",
+        "1 probabilities are missing at id 'c'",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"valence of -2 .*arousal of 3 "):
+        read_truth(write(["id", "valence", "arousal"], ["a", -2, 3]))
+    with pytest.raises(ConfigError, match=r"'x=y'.*'merry'"):
+        read_predictions(write(header, *rows), ["x=y"], ["merry"])

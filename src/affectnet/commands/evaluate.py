@@ -21,12 +21,11 @@ from affectnet.data.store import (
     image_columns,
     open_split,
 )
-from affectnet.errors import ConfigError, DataError, RunError, installed, need_train
+from affectnet.errors import ConfigError, DataError, Faults, RunError, installed, need_train
 from affectnet.evaluation.calibration import ensemble
+from affectnet.evaluation.columns import parse_columns
 from affectnet.evaluation.comparison import compare
 from affectnet.evaluation.prediction_files import (
-    parse_classes,
-    parse_columns,
     predictions_of,
     read_predictions,
     read_table,
@@ -256,8 +255,17 @@ def _evaluation_folder(path: Path, config: EvaluateConfig) -> Path | None:
 def _prediction_set(path: Path, config: EvaluateConfig) -> PredictionSet:
     folder = _evaluation_folder(path, config)
     if path.is_file() or config.predictions:
-        preds = read_predictions(path, config.columns, config.classes, config.out_of_range)
-        return PredictionSet(path.stem, _truth(path, config), preds, folder)
+        faults, alone = Faults(), config.truth is None and config.data is None
+        with faults.caught():
+            preds = read_predictions(
+                path, config.columns, config.classes, config.out_of_range, with_truth=alone
+            )
+        with faults.caught():
+            truth = _truth(path, config)
+        if faults and alone:
+            faults.append("if the truth is not in this file, give --truth DIR (a dataset) or FILE")
+        faults.raise_all(DataError)
+        return PredictionSet(path.stem, truth, preds.with_ids_of(truth), folder)
     if not path.is_dir():
         raise RunError(f"there is neither a run folder nor a file {path}")
     saved = (path / "config.json").is_file()
@@ -371,14 +379,13 @@ def _truth(path: Path, config: EvaluateConfig) -> Truth:
 def _own_truth(path: Path, config: EvaluateConfig) -> Truth:
     """The truth in the same file as the predictions."""
     aliases = parse_columns(config.columns)
-    table = read_table(path, aliases)
-    named = {aliases.get(name, name) for name in _TRUTH_COLUMNS[1:]} | set(_TRUTH_COLUMNS[1:])
-    if not named & set(table.column_names):
-        raise DataError(
-            f"{path.name} has no expression, valence or arousal to score against; give --truth "
-            "DIR (a dataset) or --truth FILE"
-        )
-    return truth_of(table, path.name, aliases, parse_classes(config.classes))
+    for name in _TRUTH_COLUMNS[1:]:
+        if aliases.get(f"{name}_pred") == aliases.get(name, name):
+            raise DataError(
+                f"{path.name}: the column {aliases[f'{name}_pred']!r} is given as the prediction "
+                "and is no truth; give --truth DIR (a dataset) or --truth FILE"
+            )
+    return read_truth(path, config.columns, config.classes, with_predictions=True)
 
 
 def _truth_of_split(split: Split, slices: Sequence[str]) -> Truth:

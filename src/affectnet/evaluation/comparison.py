@@ -90,8 +90,9 @@ def compare(
         preds if isinstance(preds, Predictions) else predictions_of(preds, source=name)
         for preds, name in zip((a, b), names, strict=True)
     )
-    shared = join(join(known, first).truth, second).truth
-    pair = [one.in_order(shared.ids) for one in (first, second)]
+    pair = [one.with_ids_of(known) for one in (first, second)]
+    shared = join(join(known, pair[0]).truth, pair[1]).truth
+    pair = [one.in_order(shared.ids) for one in pair]
     shared, pair, classes = scored_faces(shared, pair, without_contempt)
 
     found: dict[str, Any] = {

@@ -1,15 +1,15 @@
 """Truth and predictions as checked arrays, joined on the faces' ids."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from affectnet.errors import DataError
+from affectnet.errors import DataError, Faults
 from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.seven import CONTEMPT, classes_for, seven_probabilities
@@ -20,6 +20,7 @@ SUM_TOLERANCE: Final = 0.01
 
 _SLACK: Final = 1e-6
 _ROUNDING: Final = 1e-4
+_ENDING: Final = re.compile(r"\.[A-Za-z]\w{1,4}$")
 _CONTEMPT_ALONE: Final = (EXPRESSIONS[CONTEMPT],)
 
 TRUTH_COLUMNS: Final = ("expression", "valence", "arousal")
@@ -89,10 +90,11 @@ class Truth(Faces):
     source: str = "truth"
 
     def __post_init__(self) -> None:
-        check_ids(self.ids, self.source)
-        check_labels(self.expression, self.ids, self.source)
+        faults = _faults_of_faces(self, self.source)
         for name in ("valence", "arousal"):
-            check_affect(getattr(self, name), self.ids, name, self.source)
+            with faults.caught():
+                check_affect(getattr(self, name), self.ids, name, self.source)
+        faults.raise_all(DataError)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Predictions(Faces):
         probabilities: (n, 8), a row of NaN where missing, or None; rows sum to one.
         uncovered: classes that the model does not have; their probability is zero.
         prior: name of the class fractions that the probabilities were corrected for, or None.
+        renamed: how the ids were changed to those of the truth, or "".
         extra: any further columns by name, each (n,), for slices.
         source: its name in messages.
 
@@ -117,14 +120,18 @@ class Predictions(Faces):
     probabilities: Floats | None = None
     uncovered: tuple[str, ...] = ()
     prior: str | None = None
+    renamed: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     source: str = "predictions"
 
     def __post_init__(self) -> None:
-        check_ids(self.ids, self.source)
-        check_labels(self.expression, self.ids, self.source)
-        if self.probabilities is not None:
-            scaled = check_probabilities(self.probabilities, self.ids, self.source)
+        faults = _faults_of_faces(self, self.source)
+        scaled = self.probabilities
+        if scaled is not None:
+            with faults.caught():
+                scaled = check_probabilities(scaled, self.ids, self.source)
+        faults.raise_all(DataError)
+        if scaled is not None:
             object.__setattr__(self, "probabilities", scaled)
             labels = self.expression.copy()
             fill = (labels < 0) & ~np.isnan(scaled[:, 0])
@@ -135,6 +142,31 @@ class Predictions(Faces):
     def of_seven(self) -> bool:
         """Whether there are probabilities for every class but contempt."""
         return self.uncovered == _CONTEMPT_ALONE
+
+    def with_ids_of(self, truth: Truth) -> Self:
+        """The same predictions under the ids of the truth, if they differ only as names of files.
+
+        Where no id is in common, the ids are compared without their endings, and then also without
+        their folders. They stay as they are unless each then still belongs to one face.
+        """
+        known = set(truth.ids)
+        if not known.isdisjoint(self.ids):
+            return self
+        for shortened, left_out in ((_without_ending, "endings"), (_bare, "folders and endings")):
+            names = {shortened(name): name for name in truth.ids}
+            own = [shortened(name) for name in self.ids]
+            if len(names) < len(known) or len(set(own)) < len(own):
+                continue
+            if not names.keys().isdisjoint(own):
+                first = next(i for i, name in enumerate(own) if name in names)
+                note = (
+                    f"the ids of predictions and truth were compared without {left_out}: "
+                    f"{self.ids[first]!r} is {names[own[first]]!r}"
+                )
+                pairs = zip(own, self.ids, strict=True)
+                ids = [names.get(name, full) for name, full in pairs]
+                return replace(self, ids=ids, renamed=note)
+        return self
 
     def to_seven(self) -> Self:
         """Predictions without contempt: seven probabilities, the most probable one as the label.
@@ -175,13 +207,14 @@ def join(truth: Truth, preds: Predictions) -> Joined:
     for given in (truth, preds):
         if len(given) == 0:
             raise DataError(f"{given.source} has no rows; it needs one row per face")
+    preds = preds.with_ids_of(truth)
     place = {name: i for i, name in enumerate(preds.ids)}
     found = np.array([place.get(name, -1) for name in truth.ids], dtype=np.int64)
     if not (found >= 0).any():
         raise DataError(
             f"{preds.source} and {truth.source} have no id in common: {preds.source} has "
-            f"{_few(preds.ids)}, {truth.source} has {_few(truth.ids)}; "
-            + _advice_on_ids(truth, preds)
+            f"{_few(preds.ids)}, {truth.source} has {_few(truth.ids)}; give the column of the ids "
+            "with --columns id=NAME"
         )
     known = set(truth.ids)
     return Joined(
@@ -192,17 +225,13 @@ def join(truth: Truth, preds: Predictions) -> Joined:
     )
 
 
-def _advice_on_ids(truth: Truth, preds: Predictions) -> str:
-    """What to do about ids that do not match: names of files, or another column."""
-    for shorter, longer in ((truth, preds), (preds, truth)):
-        known = set(shorter.ids)
-        if any(PurePath(name).stem in known for name in longer.ids):
-            ending = PurePath(longer.ids[0]).suffix
-            return (
-                f"those of {longer.source} are names of files: write the ids without folders and "
-                f"the ending {ending}"
-            )
-    return "give the column of the ids with --columns id=NAME"
+def _without_ending(name: str) -> str:
+    """The name without an ending such as .jpg; `face.1` and `3.5` have none."""
+    return _ENDING.sub("", name)
+
+
+def _bare(name: str) -> str:
+    return re.split(r"[/\\]", _without_ending(name))[-1]
 
 
 def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predictions]:
@@ -295,6 +324,16 @@ def joined_table(joined: Joined) -> pa.Table:
     )
 
 
+def _faults_of_faces(faces: Faces, source: str) -> Faults:
+    """What is wrong with the ids and labels."""
+    faults = Faults()
+    with faults.caught():
+        check_ids(faces.ids, source)
+    with faults.caught():
+        check_labels(faces.expression, faces.ids, source)
+    return faults
+
+
 def check_ids(ids: Sequence[str], source: str) -> None:
     """Raise `DataError` for a repeated id."""
     if len(set(ids)) < len(ids):
@@ -365,32 +404,30 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
     empty = np.isnan(probabilities)
     partly = np.asarray(empty.any(axis=1) & ~empty.all(axis=1))
     sums = probabilities.sum(axis=1)
-    _raise_if(
-        partly,
-        empty.sum(axis=1),
-        ids,
-        source,
-        "{value} probabilities are missing at id {id}{more}; give all or none",
-    )
     with np.errstate(invalid="ignore"):
-        lowest = np.where(empty.all(axis=1), 0.0, probabilities.min(axis=1))
-        off = np.asarray(~empty.any(axis=1) & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE))
-    _raise_if(
-        lowest < -_SLACK,
-        lowest,
-        ids,
-        source,
-        "probability {value:g} at id {id}{more} is negative; "
-        "if these are logits, take their softmax first",
-    )
-    _raise_if(
-        off,
-        sums,
-        ids,
-        source,
-        "the probabilities at id {id}{more} sum to {value:g}, not to 1; "
-        "if these are logits, take their softmax first",
-    )
+        lowest = np.where(empty.any(axis=1), 0.0, probabilities.min(axis=1))
+        off = ~(np.abs(sums - 1.0) <= SUM_TOLERANCE + _SLACK)
+    negative = np.asarray(lowest < -_SLACK)
+    off = np.asarray(off & ~negative & ~empty.any(axis=1))
+    softmax = "if these are logits, take their softmax first"
+    faults = Faults()
+    for wrong, values, message in (
+        (
+            partly,
+            empty.sum(axis=1),
+            "{value} probabilities are missing at id {id}{more}; give all or none",
+        ),
+        (negative, lowest, "probability {value:g} at id {id}{more} is negative; " + softmax),
+        (
+            off,
+            sums,
+            "the probabilities at id {id}{more} sum to {value:g}, not to 1 (within "
+            f"{SUM_TOLERANCE:g}); {softmax}",
+        ),
+    ):
+        with faults.caught():
+            _raise_if(wrong, values, ids, source, message)
+    faults.raise_all(DataError)
     # Scaling away rounding of single precision would break ties between faces and change the AUC.
     far = np.abs(sums - 1.0) > _ROUNDING
     return np.where(far[:, None], probabilities / sums[:, None], np.maximum(probabilities, 0.0))

@@ -195,6 +195,8 @@ def _protocol(
         )
     if joined.extra:
         notes.append(f"{len(joined.extra):,} predictions have no face in the truth")
+    if preds.renamed:
+        notes.append(preds.renamed)
     absent = [
         name
         for name, missing in (

@@ -102,7 +102,10 @@ def read_runs(paths: Sequence[Path | str], split: str = "test") -> list[Evaluate
         RunError: as `read_run`; also if no run is given or the same run is given twice.
     """
     if not paths:
-        raise RunError("no run given; name one or more run folders: `affectnet report RUN...`")
+        raise RunError(
+            "no run given; name one or more run folders: `affectnet report RUN...`, or give "
+            "predictions: --predictions FILE --truth DIR"
+        )
     places = [Path(path).resolve() for path in paths]
     for i, place in enumerate(places):
         if place in places[:i]:

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectnet.data.readers.classes import FERPLUS, ORDERS, RAFDB, WORDS, Classes, find_class
+from affectnet.data.readers.classes import FERPLUS, ORDERS, RAFDB, Classes, find_class
 from affectnet.errors import ConfigError
-from affectnet.labels import EXPRESSIONS
+from affectnet.labels import EXPRESSIONS, WORDS
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from affectnet.errors import ConfigError, DataError, suggest
-from affectnet.labels import EXPRESSIONS
-
-WORDS: Final[dict[str, str]] = {name: name for name in EXPRESSIONS} | {
-    "happy": "happiness",
-    "joy": "happiness",
-    "sad": "sadness",
-    "surprised": "surprise",
-    "fearful": "fear",
-    "afraid": "fear",
-    "disgusted": "disgust",
-    "angry": "anger",
-    "contemptuous": "contempt",
-}
-"""Words that can mean only one expression."""
+from affectnet.labels import EXPRESSIONS, WORDS
 
 FERPLUS: Final = (
     "neutral",
