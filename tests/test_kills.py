@@ -298,6 +298,7 @@ def stop_at_random(
             found = {path: content(out / path) for path in outputs}
             for path, one in found.items():
                 assert one in (whole[0][path], whole[1][path]), path
+            assert found in whole or name in ("predict annotated", "report md")
             new += found == whole[wanted] != whole[state]
             old += not found == whole[wanted] != whole[state]
         if turn % per_start == 0:

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 
 from affectnet.config import EvaluateConfig, settings_of
@@ -31,6 +32,7 @@ from affectnet.evaluation.prediction_files import (
     read_table,
     read_truth,
     truth_of,
+    with_notes,
     write_predictions,
 )
 from affectnet.evaluation.predictions import Predictions, Truth, join, joined_table
@@ -43,7 +45,6 @@ from affectnet.run import (
     locked,
     refuse_existing,
     remove_leftovers,
-    temporary_folder,
     write_beside,
 )
 
@@ -65,12 +66,14 @@ class PredictionSet:
         name: its name in tables.
         truth, preds: what to compare.
         folder: where the scores are written, None for nowhere.
+        table: new predictions that belong there; None where it has them.
     """
 
     name: str
     truth: Truth
     preds: Predictions
     folder: Path | None
+    table: pa.Table | None = None
 
 
 def evaluate(config: EvaluateConfig) -> list[Scores]:
@@ -87,16 +90,21 @@ def evaluate(config: EvaluateConfig) -> list[Scores]:
     """
     given = _check(config)
     config = _with_classes_of_data(config)
-    leads = True
-    if config.devices > 1 or config.nodes > 1:
-        need_train("evaluating in several processes")
-        from affectnet.training.distributed import rank
-
-        leads = rank() == 0
+    leads = _leads(config)
     with ExitStack() as stack:
         for path in _places(given, config) if leads else ():
             stack.enter_context(locked(path))
         return _evaluate(given, config, leads)
+
+
+def _leads(config: EvaluateConfig) -> bool:
+    """Whether this is the process, of several, that writes."""
+    if config.devices == config.nodes == 1:
+        return True
+    need_train("evaluating in several processes")
+    from affectnet.training.distributed import rank
+
+    return rank() == 0
 
 
 def _places(given: Sequence[Path], config: EvaluateConfig) -> list[Path]:
@@ -274,11 +282,13 @@ def _prediction_set(path: Path, config: EvaluateConfig) -> PredictionSet:
     if saved and folder is None:
         return _set_of_saved_model(path, name, config)
     folder = folder or run.evaluation(config.split)
-    file = _predictions_of_run(path if saved else run.model, path, folder, config)
-    table = read_table(file)
+    file = folder / PREDICTIONS_NAME
+    model = path if saved else run.model
+    new = _new_predictions(model, path, file, config)
+    table = read_table(file) if new is None else new
     preds = predictions_of(table, source=name)
     truth = truth_of(table, source=str(file)) if config.data is None else _truth(file, config)
-    return PredictionSet(name, truth, preds, folder)
+    return PredictionSet(name, truth, preds, folder, new)
 
 
 def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> PredictionSet:
@@ -288,18 +298,21 @@ def _set_of_saved_model(model: Path, name: str, config: EvaluateConfig) -> Predi
             f"{model} is a saved model, which stores no scores, and several processes share a "
             "folder; give one with --out DIR"
         )
-    with temporary_folder("evaluate") as folder:
-        file = _predictions_of_run(model, model, folder, config)
-        preds = predictions_of(read_table(file), source=name)
-        truth = _truth(file, config)
+    if config.data is None:
+        raise _no_predictions(model, config)
+    preds = predictions_of(predict_run(model, config.data, config), source=name)
     if config.out is None:
         print(f"{name} is a saved model: its scores are printed only; --out DIR stores them")
-    return PredictionSet(name, truth, preds, None)
+    return PredictionSet(name, _truth(model, config), preds, None)
 
 
-def _predictions_of_run(model: Path, path: Path, folder: Path, config: EvaluateConfig) -> Path:
-    """The predictions.parquet of the run: the existing one, or a new one."""
-    file = folder / PREDICTIONS_NAME
+def _new_predictions(
+    model: Path, path: Path, file: Path, config: EvaluateConfig
+) -> pa.Table | None:
+    """Predictions of the model at `path`; None if those in `file` are to be scored.
+
+    They are stored at once, unless there are scores of earlier ones: `_write` replaces both.
+    """
     if file.is_file() and len(config.runs) == 1 and not config.overwrite:
         raise RunError(
             f"{path} is already evaluated on {config.split} ({file}); add --overwrite to repeat it "
@@ -309,17 +322,24 @@ def _predictions_of_run(model: Path, path: Path, folder: Path, config: EvaluateC
         flag = "--calibrate" if config.calibrate else "--prior"
         raise RunError(f"{file} exists, from before {flag}; add --overwrite to predict again")
     if config.data is not None and (config.overwrite or not file.is_file()):
-        return predict_run(model, config.data, folder, config)
+        table = predict_run(model, config.data, config)
+        if _leads(config) and not file.with_name(METRICS_NAME).exists():
+            write_predictions(table, file)
+        return table
     if not file.is_file():
-        raise RunError(
-            f"{path} has no predictions of split {config.split}; give --data DIR, the dataset to "
-            "predict"
-        )
-    return file
+        raise _no_predictions(path, config)
+    return None
 
 
-def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -> Path:
-    """Run the saved `model` over a split of the dataset `data`; write `folder`/predictions.parquet.
+def _no_predictions(path: Path, config: EvaluateConfig) -> RunError:
+    return RunError(
+        f"{path} has no predictions of split {config.split}; give --data DIR, the dataset to "
+        "predict"
+    )
+
+
+def predict_run(model: Path, data: Path, config: EvaluateConfig) -> pa.Table:
+    """Run the saved `model` over a split of the dataset `data`; return predictions.parquet's table.
 
     With `config.calibrate` a temperature is first fitted on the val split and stored in the model;
     `config.prior` changes only the predictions.
@@ -352,10 +372,8 @@ def predict_run(model: Path, data: Path, folder: Path, config: EvaluateConfig) -
             f"{fit.ece_before:.3f}, now {fit.ece_after:.3f}"
         )
     table = predict_split(loaded, data, config.split, **priors, **settings)
-    if rank() == 0:
-        write_predictions(table, folder / PREDICTIONS_NAME, _prior_name(config))
     wait_for_all()
-    return folder / PREDICTIONS_NAME
+    return with_notes(table, _prior_name(config))
 
 
 def _prior_name(config: EvaluateConfig) -> str | None:
@@ -417,12 +435,35 @@ def _write(one: PredictionSet, scores: Scores, config: EvaluateConfig) -> Path |
     path = one.folder / METRICS_NAME
     if path.exists() and not config.overwrite:
         return None
-    predictions = one.folder / PREDICTIONS_NAME
-    if config.predictions or not predictions.is_file():
-        table = joined_table(join(one.truth, one.preds))
-        write_predictions(table, predictions, one.preds.prior)
     if config.data is not None:
         # Galleries need the location of the faces, and reports may be made from another folder.
         scores.metrics["protocol"]["data"] = str(config.data.resolve())
-    scores.write(path)
+    table = one.table
+    if config.predictions or (table is None and not (one.folder / PREDICTIONS_NAME).is_file()):
+        table = with_notes(joined_table(join(one.truth, one.preds)), one.preds.prior)
+    # Predictions and scores change together, and figures of earlier ones do not stay beside them.
+    replaced = {METRICS_NAME, "figures", *([PREDICTIONS_NAME] if table is not None else [])}
+    kept = _names(one.folder) - replaced
+    with write_beside(one.folder, check=lambda old: _refuse_others(old, kept | replaced)) as new:
+        new.mkdir()
+        for name in kept:
+            copy = shutil.copytree if (one.folder / name).is_dir() else shutil.copy2
+            copy(one.folder / name, new / name)
+        if table is not None:
+            write_predictions(table, new / PREDICTIONS_NAME)
+        scores.write(new / METRICS_NAME)
     return path
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _refuse_others(folder: Path, known: Collection[str]) -> None:
+    """Refuse to replace a folder with files that were put there in the meantime."""
+    others = sorted(_names(folder) - set(known))
+    if others:
+        raise RunError(
+            f"{folder.name} contains new files ({', '.join(others[:3])}), put there during the "
+            "evaluation; nothing was replaced: repeat the command"
+        )

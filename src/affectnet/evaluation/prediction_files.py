@@ -231,14 +231,19 @@ def predictions_of(
 _PRIOR: Final = b"affectnet.prior"
 
 
-def write_predictions(table: pa.Table, path: Path | str, prior: str | None = None) -> None:
-    """Write `predictions.parquet`; class order and `prior` go into the file's metadata.
+def with_notes(table: pa.Table, prior: str | None = None) -> pa.Table:
+    """Add the class order and `prior` to the metadata of a table of predictions.
 
-    `prior` names the class fractions that the probabilities were corrected for, if any. The file is
-    written completely or not at all.
+    `prior` names the class fractions that the probabilities were corrected for; None keeps the
+    table's note.
     """
-    metadata = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
+    notes = {b"affectnet.classes": ",".join(EXPRESSIONS).encode()}
     if prior is not None:
-        metadata[_PRIOR] = prior.encode()
+        notes[_PRIOR] = prior.encode()
+    return table.replace_schema_metadata((table.schema.metadata or {}) | notes)
+
+
+def write_predictions(table: pa.Table, path: Path | str, prior: str | None = None) -> None:
+    """Write `predictions.parquet` completely or not at all; see `with_notes` for `prior`."""
     with write_beside(path) as new:
-        pa.parquet.write_table(table.replace_schema_metadata(metadata), new)
+        pa.parquet.write_table(with_notes(table, prior), new)
