@@ -1,6 +1,10 @@
-"""The version of the package, in a file that imports nothing."""
+"""The version of the package: the tag of Git, which the build writes to `version.txt`."""
 
-__version__ = "0.1.0"
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("version.txt")
+
+__version__ = _FILE.read_text(encoding="utf-8").strip() if _FILE.is_file() else "0+not.installed"
 
 PREPROCESSING_VERSION = 1
 """Increased when the same stored face gives a model other pixels: stored features are then of no
