@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "affectnet"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *DOCS]
 TREE_LINE = re.compile(r"^( *)([\w.]+/|\w+\.py)(?:  +(\S.*))?$")
 
 
@@ -32,8 +34,14 @@ def test_links_lead_to_pages_and_headings(page: Path) -> None:
 
 def test_the_readme_lists_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for page in PAGES[2:]:
-        assert f"(docs/{page.name})" in text
+    for page in DOCS:
+        assert page.name == "index.md" or f"(docs/{page.name})" in text
+
+
+def test_the_site_lists_every_page_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    pages = [page for section in nav for group in section.values() for page in group]
+    assert sorted(pages) == [page.name for page in DOCS]
 
 
 def test_files_and_names_in_the_docs_exist() -> None:
