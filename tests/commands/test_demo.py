@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,48 @@ def test_the_demo_runs_every_step(
     assert len(list((out / "marked").glob("*.jpg"))) == 9
     with pytest.raises(RunError, match="--overwrite"):
         demo(DemoConfig(out=out))
+    assert {path.name for path in out.iterdir()} == module.CONTENT
+
+
+@pytest.mark.parametrize("way", ["error", "kill"])
+def test_an_older_demo_stays_until_the_new_one_is_complete(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, killed = tmp_path / "demo", tmp_path / "killed"
+
+    def fail(*_: object, **__: object) -> None:
+        (out / "dataset").mkdir(parents=True)
+        (out / "report.html").write_text("new")
+        if way == "kill":  # what a killed process leaves
+            shutil.copytree(tmp_path, killed)
+        raise KeyboardInterrupt
+
+    (out / "runs").mkdir(parents=True)
+    (out / "report.html").write_text("old")
+    monkeypatch.setattr(module, "write_affectnet_tars", fail)
+    with pytest.raises(KeyboardInterrupt):
+        demo(DemoConfig(out=out, overwrite=True))
+    if way == "kill":
+        out = killed / "demo"
+        assert (out / "report.html").read_text() == "new"
+        with pytest.raises(RunError, match="already exists"):  # the next start
+            demo(DemoConfig(out=out))
+    assert (out / "report.html").read_text() == "old"
+    assert not (out / "dataset").exists()
+    assert [path.name for path in out.parent.iterdir() if path != killed] == ["demo"]
+
+
+def test_a_folder_with_other_files_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "demo")
+    with pytest.raises(RunError, match="this is the working folder"):
+        demo(DemoConfig(out=Path(), overwrite=True))
+    (tmp_path / "demo" / "thesis.txt").touch()
+    with pytest.raises(RunError, match=r"it has thesis\.txt; choose another"):
+        demo(DemoConfig(out=tmp_path / "demo", overwrite=True))
+    assert (tmp_path / "demo" / "thesis.txt").exists()
 
 
 @pytest.mark.slow

@@ -162,8 +162,10 @@ def test_earlier_results_are_replaced_only_with_overwrite(model: str, tmp_path: 
         predict(PredictConfig(("x.jpg",), model=model))
 
 
-def test_results_so_far_survive_an_interruption(model: str, tmp_path: Path) -> None:
-    film = encode(tmp_path / "long.avi", 600)
+def test_results_so_far_survive_an_interruption(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = encode(tmp_path / "long.avi", 200)
     out, drawn = tmp_path / "r.csv", tmp_path / "drawn"
     command = [sys.executable, "-m", "affectnet", "predict", str(film), "--model", model]
     process = subprocess.Popen(
@@ -182,14 +184,20 @@ def test_results_so_far_survive_an_interruption(model: str, tmp_path: Path) -> N
     assert "Traceback" not in complaint
     rows = pd.read_csv(out)
     assert f"{len(rows)} frames" in output.replace(",", "")
-    assert 10 < len(rows) < 600
+    assert 10 < len(rows) < 200
     assert (drawn / "long_over_time.png").is_file()
     video = cv2.VideoCapture(str(drawn / "long.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) > 10
     # The same command with --resume ends as if it had never been stopped.
     assert "incomplete; --resume continues" in output
-    assert cli.main([*command[3:], "--out", str(out), "--resume", "--seconds", "6"]) == 0
-    assert len(pd.read_csv(out)) == 60
+    again = [*command[3:], "--out", str(out), "--resume"]
+    assert cli.main([*again, "--seconds", "6", "--flip"]) == 2
+    differ = "these differ: flip (was False, now True), seconds (was None, now 6.0); give the same"
+    assert differ in capsys.readouterr().err
+    assert len(pd.read_csv(out)) == len(rows)
+    assert cli.main([*again, "--batch-size", "8"]) == 0
+    assert len(pd.read_csv(out)) == 200
+    assert {file.name for file in tmp_path.iterdir()} == {"long.avi", "r.csv", "drawn"}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from affectnet.commands.evaluate import evaluate
@@ -18,7 +20,8 @@ from affectnet.config import (
     TrainConfig,
 )
 from affectnet.data.drawn.release import draw_faces, write_affectnet_tars
-from affectnet.run import refuse_existing
+from affectnet.errors import RunError, hold_signals
+from affectnet.run import locked, refuse_existing, scratch_folder
 
 PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
 TRAIN_PER_CLASS = 160
@@ -26,6 +29,8 @@ TEST_PER_CLASS = 40
 SIZE = 64
 BACKBONES = {"cvnet": 7, "resnet10t": 9}
 """Backbones and epochs: our own network and a small one from timm, from random weights."""
+CONTENT = {"release", "dataset", "runs", "report.html", "photos", "marked"}
+"""What is in the folder; one with other files is not replaced."""
 
 
 def demo(config: DemoConfig) -> None:
@@ -34,11 +39,52 @@ def demo(config: DemoConfig) -> None:
     Everything is written under `config.out`.
 
     Raises:
-        RunError: `config.out` exists and --overwrite was not given.
+        RunError: `config.out` exists and --overwrite was not given, or it has other files.
     """
-    refuse_existing(config.out, config.overwrite)
-    if config.overwrite and config.out.exists():
-        shutil.rmtree(config.out)
+    with _replaced(config.out, config.overwrite):
+        _make(config)
+
+
+@contextmanager
+def _replaced(out: Path, overwrite: bool) -> Iterator[None]:
+    """Put an older demo aside until the new one is complete; errors and kills bring it back.
+
+    The new one is made at its final path, since its files contain paths. Raises `RunError` for a
+    folder that is no demo.
+    """
+    out = out.resolve()
+    old = out.with_name(f".{out.name}.old")
+
+    def bring_back() -> None:
+        if old.exists():
+            with hold_signals():
+                shutil.rmtree(out, ignore_errors=True)
+                old.rename(out)
+
+    with locked(out):
+        bring_back()  # a demo that was killed
+        refuse_existing(out, overwrite)
+        if out.exists():
+            _check_is_demo(out)
+            out.rename(old)
+        try:
+            yield
+        except BaseException:
+            bring_back()
+            raise
+        if old.exists():
+            with scratch_folder(out.parent, f".{out.name}.", ".tmp") as trash:
+                old.rename(trash / out.name)
+
+
+def _check_is_demo(out: Path) -> None:
+    others = {path.name for path in out.iterdir()} - CONTENT if out.is_dir() else {out.name}
+    if others or Path.cwd().is_relative_to(out):
+        what = f"it has {', '.join(sorted(others)[:5])}" if others else "this is the working folder"
+        raise RunError(f"{out} is not replaced, since {what}; choose another --out")
+
+
+def _make(config: DemoConfig) -> None:
     started = time.monotonic()
 
     _heading(f"drawing {8 * (TRAIN_PER_CLASS + TEST_PER_CLASS)} faces as AffectNet's two tar files")

@@ -37,6 +37,7 @@ from affectnet.inference.tracks import OverTime
 from affectnet.models.model_config import untrained_note
 from affectnet.run import (
     locked,
+    plain_settings,
     refuse_existing,
     remove_leftovers,
     scratch_folder,
@@ -51,6 +52,11 @@ if TYPE_CHECKING:
 _MAX_ROWS = 40
 _PATH_LENGTH = 28
 _JPEG_QUALITY = 90
+_FREE_TO_CHANGE = (
+    *("inputs", "out", "annotate", "video", "overwrite", "resume"),
+    *("device", "provider", "batch_size", "workers"),
+)
+"""Settings that --resume may change: faces have the same results with each."""
 _LIMITS: tuple[Limit, ...] = (
     (("stride", "batch_size"), lambda value: value >= 1, "at least 1"),
     (("fps", "seconds"), lambda value: value > 0, "above 0"),
@@ -93,6 +99,7 @@ def predict(config: PredictConfig) -> int:
                 summary.add,
                 config.escape_formulas,
                 columns(film, embedding=config.embedding),
+                _settings(config),
             )
             sources = _unfinished(sources, targets, writer.finished)
             summary.before = len(writer.finished)
@@ -100,6 +107,14 @@ def predict(config: PredictConfig) -> int:
         stack.callback(lambda: summary.print(config, writer.where if writer else None))
         _write_all(_predict_all(config, predictor, sources, targets), sources, writer, summary)
     return 1 if summary.all_unreadable else 0
+
+
+def _settings(config: PredictConfig) -> dict[str, Any]:
+    """Return the settings on which results depend, for the comparison with those of --resume."""
+    settings = plain_settings(config)
+    if Path(config.model).exists():
+        settings["model"] = str(Path(config.model).resolve())
+    return {name: value for name, value in settings.items() if name not in _FREE_TO_CHANGE}
 
 
 def _write_all(

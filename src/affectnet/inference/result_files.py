@@ -19,7 +19,7 @@ import numpy as np
 
 from affectnet.errors import ConfigError, DataError, RunError
 from affectnet.inference.results import PictureResult, columns
-from affectnet.run import write_beside
+from affectnet.run import changed_settings, write_beside
 
 Columns = Mapping[str, type]
 FILM_COLUMNS: Final = columns(film=True)
@@ -189,12 +189,15 @@ class ResultWriter:
         on_saved: called with each result when it is in a file.
         escape_formulas: in CSV, put an apostrophe before texts that could be formulas.
         columns: of a table, as `results.columns` gives them; those of films by default.
+        settings: on which the results depend, as plain values. They are kept in `.NAME.settings`
+            until the results are complete, and compared when they are resumed.
 
     Attributes:
         finished: inputs that were kept, as `plain` text.
         where: sentence on the file after the end: whether it is complete.
 
-    Raises `ConfigError` for another extension, `DataError` if `path` cannot be resumed.
+    Raises `ConfigError` for another extension and for settings that differ from those of the
+    results to resume, `DataError` if `path` cannot be resumed.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class ResultWriter:
         on_saved: Callable[[PictureResult], object] = lambda _: None,
         escape_formulas: bool = False,
         columns: Columns = FILM_COLUMNS,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         path = Path(path)
         check_format(path)
@@ -211,12 +215,15 @@ class ResultWriter:
         self.path, self._on_saved = path, on_saved
         self._format = FORMATS[path.suffix.lower()](columns, escape_formulas)
         self._part = path.with_name(f".{path.name}.part")
+        self._settings = path.with_name(f".{path.name}.settings")
         self.finished: set[str] = set()
         self._replaces = path.exists()
         if not resume:
             self._part.unlink(missing_ok=True)
+            self._settings.unlink(missing_ok=True)
         elif (collected := self._part.exists()) or path.exists():
             try:
+                self._check_same(settings or {})
                 self._resume()
             except (ValueError, LookupError, TypeError):
                 if not collected:
@@ -235,6 +242,9 @@ class ResultWriter:
         self._complete = False
         self._flushed = time.monotonic()
         self.where = str(path)
+        if settings is not None:
+            with write_beside(self._settings) as new:
+                new.write_text(json.dumps(dict(settings)), encoding="utf-8")
         if not self._size:
             self._write(self._format.head)
 
@@ -269,6 +279,7 @@ class ResultWriter:
             if self._at == self._part:
                 self._finish()
         if self._complete:
+            self._settings.unlink(missing_ok=True)
             self.where = str(self.path)
 
     def _finish(self) -> None:
@@ -293,6 +304,17 @@ class ResultWriter:
             os.ftruncate(self._file.fileno(), self._size)
             raise
         self._size += len(data)
+
+    def _check_same(self, now: Mapping[str, Any]) -> None:
+        if not self._settings.exists():
+            return
+        before = dict(json.loads(self._settings.read_bytes()))
+        known = {name: value for name, value in now.items() if name in before}
+        if changed := changed_settings(object, before, known, ()):
+            raise ConfigError(
+                f"--resume continues {self.path} with the settings with which it was begun, but "
+                f"these differ: {changed}; give the same settings, or choose another --out"
+            )
 
     def _resume(self) -> None:
         """Drop the results of the last input, which may be incomplete."""
