@@ -127,12 +127,17 @@ def parse(name: str, args: Sequence[str]) -> Any:
         raise ConfigError("--config needs a file: --config run.yaml")
     files = [Path(path) for path in paths]
     given = _given_fields(name, args)
+    refit: dict[str, list[str]] = {}
     if name == "train":
+        if "refit" in given:
+            args, refit = _refit(args, given)
+            given = _given_fields(name, args)
         if "--resume" in args:
-            files = [*_config_of_resumed_run(args, bool(files) or "data" in given), *files]
+            may_start = bool(refit or files) or "data" in given
+            files = [*_config_of_resumed_run(args, may_start), *files]
         # The recipe is first, because files and the command line take precedence over it.
         files = [*_recipe(args, files), *files]
-    settings: dict[str, list[str]] = {}
+    settings = refit
     for file in files:  # a list of a later file replaces that of an earlier one
         settings |= _flags_of_yaml(file, kind, skip=given)
     flags = [flag for some in settings.values() for flag in some]
@@ -226,6 +231,25 @@ def _given_fields(name: str, args: Sequence[str]) -> set[str]:
             )
         given.add(field)
     return given
+
+
+def _refit(args: list[str], given: Collection[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The arguments with a name for the new run, and the flags of the run that is refitted.
+
+    Raises `ConfigError` if there is no such run, or for epochs, which that run has chosen.
+    """
+    run = Path(_take_flag("--refit", args)[0][-1])
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"--refit {run}: there is no such run; give the folder of one")
+    if {"epochs", "schedule_epochs"} & set(given):
+        raise ConfigError(
+            f"--refit trains for the epochs that {run} chose; leave out --epochs and "
+            "--schedule-epochs"
+        )
+    own = {"name", "runs", "epochs", "monitor", "early_stop"}
+    for flag, value in (("name", f"{run.resolve().name}-refit"), ("runs", str(run.parent))):
+        args = args if flag in given else [*args, f"--{flag}", value]
+    return args, _flags_of_yaml(run / "config.yaml", config.TrainConfig, skip={*given, *own})
 
 
 def _config_of_resumed_run(args: Sequence[str], may_start: bool) -> list[Path]:

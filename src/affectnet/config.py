@@ -295,6 +295,14 @@ class TrainConfig:
     """Validation metric that selects the best epoch. val_all_tasks: the mean of balanced accuracy
     and both CCCs. Default: val_balanced_accuracy if the test split has equal classes and the
     training split does not, otherwise val_accuracy."""
+    early_stop: int | None = None
+    """Stop after this many epochs without a better --monitor. Default: train all epochs."""
+    refit: Annotated[Path, "RUN"] | None = None
+    """Train anew on the training and validation faces of a finished run together, with its settings
+    and for the epochs that it chose. Nothing is validated or selected."""
+    logger: UseAppendAction[tuple[Literal["tensorboard", "wandb", "mlflow", "csv"], ...]] = ()
+    """Where metrics, settings and pictures are logged, besides metrics.csv; repeatable. Default:
+    tensorboard. wandb and mlflow need `pip install 'affectnet[wandb]'` or `'affectnet[mlflow]'`."""
     keep_checkpoints: Literal["last", "all"] = "last"
     """last: keep the latest and the best checkpoint; all: also keep one per epoch."""
     resume: bool = False
@@ -304,6 +312,8 @@ class TrainConfig:
     # Optimisation
     epochs: int = 10
     """Number of passes over the training split."""
+    schedule_epochs: int | None = None
+    """Number of epochs that --schedule is planned for. Default: --epochs."""
     batch_size: int = 64
     """Faces per batch, over all devices."""
     accumulate: int = 1
@@ -436,6 +446,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the model with torch.compile: starts more slowly, runs faster on large models and
     GPUs."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Mode of --compile. reduce-overhead: replay the steps of the model as CUDA graphs, for small
+    models, which a GPU finishes faster than the CPU can start them."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,12 +16,14 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from affectnet.commands.train_settings import (
     augmentation,
+    banner_settings,
     check,
     check_monitor,
     check_same_run,
     crop_settings,
     loss_settings,
     optimisation,
+    refitted,
     run_name,
     targets_of,
     trained_fractions,
@@ -31,22 +34,38 @@ from affectnet.commands.train_settings import (
 from affectnet.config import TrainConfig, settings_of
 from affectnet.data.augment import Mixing
 from affectnet.data.datamodule import AffectDataModule
-from affectnet.data.store import SPLITS, DatasetInfo, existing_splits
+from affectnet.data.store import DatasetInfo, existing_splits
 from affectnet.errors import RunError, Stopped
+from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.cvnet import CVNet
 from affectnet.models.model_config import local_path, untrained_note
-from affectnet.run import RunFolder, later_place, locked, remove_leftovers, replaced_later
+from affectnet.run import (
+    RunFolder,
+    later_place,
+    locked,
+    plain_settings,
+    remove_leftovers,
+    replaced_later,
+)
 from affectnet.seven import classes_for
-from affectnet.training.checkpoints import export_best, read_checkpoint, save_start
+from affectnet.training.checkpoints import (
+    export_best,
+    read_checkpoint,
+    save_start,
+    stopped_early,
+)
 from affectnet.training.distillation import Distillation
 from affectnet.training.distributed import StopOnSignal, rank, requeue
 from affectnet.training.features import FeatureDataModule, FeaturePass
+from affectnet.training.loggers import finish, make_loggers
 from affectnet.training.module import AffectModule
 from affectnet.training.optimisation import Unfreezing
+from affectnet.training.progress import banner
 from affectnet.training.trainer import (
     check_batch,
     ctrl_c_raises,
+    describe_device,
     device_settings,
     device_type,
     explain_memory_errors,
@@ -78,6 +97,9 @@ def train(config: TrainConfig) -> RunFolder:
         if rank() == 0:
             remove_leftovers(config.runs / FEATURES, deep=True)
         config = with_defaults_of_data(config)
+        # A refit that is resumed has its epochs in its own config.yaml.
+        if config.refit and not (config.resume and RunFolder(path).config.is_file()):
+            config = refitted(config)
         if rank() == 0:
             _check_run(config, RunFolder(path))
         if not config.overwrite:
@@ -125,7 +147,8 @@ def _train(
     check_batch(model, config.batch_size, devices)
     data = _create_data(config, model)
     module = _create_module(config, model, data)
-    check_monitor(config, _labels(data, "val"), model.targets)
+    if config.monitor is not None:
+        check_monitor(config, _labels(data, "val"), model.targets)
 
     if rank() == 0:  # the other processes wait for this in `fit`
         write_config(config, run)
@@ -140,9 +163,12 @@ def _train(
         batches = FeatureDataModule(data, source, config.views)
     if config.compile:
         # In place, which does not change the names of the weights in checkpoints.
-        model.compile()
+        model.compile(mode=config.compile_mode)
 
     is_probe = features.parent != config.runs
+    if rank() == 0 and not is_probe:
+        shown = replacement.path if replacement else run.path
+        print(_banner(config, model, data, devices, shown), flush=True)
     trainer = _fit(config, run, module, batches, devices, is_probe, replacement)
     if trainer.is_global_zero:
         export_best(run)
@@ -163,6 +189,23 @@ def _next_command(config: TrainConfig, run: RunFolder) -> str:
             others = "" if split == "test" else " --split val"
             return f"affectnet evaluate {run.path} --data {having[0]}{others}"
     return f"affectnet evaluate {run.path} --data DATASET"
+
+
+def _banner(
+    config: TrainConfig,
+    model: AffectModel,
+    data: AffectDataModule,
+    devices: dict[str, Any],
+    folder: Path,
+) -> str:
+    faces = {}
+    for split in data.splits:
+        counts = np.bincount(_labels(data, split)["expression"] + 1, minlength=9).tolist()
+        named = dict(zip(("unlabelled", *EXPRESSIONS), counts, strict=True))
+        together = "train+val" if data.with_val and split == "train" else split
+        faces[together] = Counter({name: n for name, n in named.items() if n})
+    device = describe_device(devices)
+    return banner(device, model, faces, banner_settings(config), folder)
 
 
 def _check_run(config: TrainConfig, run: RunFolder) -> None:
@@ -200,6 +243,7 @@ def _create_data(config: TrainConfig, model: AffectModel) -> AffectDataModule:
         interpolation=model.preprocessing.interpolation,
         **settings_of(config, "batch_size", "workers", "sampler", "seed", "cache"),
         **settings_of(config, "max_per_class", "without_contempt", "leaks"),
+        with_val=config.refit is not None,
     )
     data.setup("fit")
     _describe_leaks(data)
@@ -222,7 +266,7 @@ def _describe_leaks(data: AffectDataModule) -> None:
             return
         leaking = int(data.leaking(name).sum())
         if leaking:
-            later = " or ".join(SPLITS[SPLITS.index(name) + 1 :])
+            later = " or ".join(data.later(name))
             action = "left out" if data.leaks == "drop" else "kept; --leaks drop leaves them out"
             print(
                 f"duplicates: {leaking:,} of {len(split):,} {name} faces are also in {later}, "
@@ -257,6 +301,7 @@ def _create_module(config: TrainConfig, model: AffectModel, data: AffectDataModu
         unfreezing=Unfreezing(config.head_epochs, config.unfreeze_every),
         distillation=distillation,
         learned_weights=config.task_weights == "learned",
+        schedule_epochs=config.schedule_epochs,
         seed=config.seed,
     )
 
@@ -301,12 +346,15 @@ def _probe(
             runs=run.path,
             overwrite=False,
             epochs=config.probe_epochs,
+            schedule_epochs=None,
             lr=config.probe_lr,
             freeze="backbone",
             features="once",
             views=0,
             # Settings of the fine-tuning only.
             probe_epochs=0,
+            early_stop=None,
+            logger=(),
             head_epochs=0,
             unfreeze_every=0,
             layer_decay=1.0,
@@ -332,21 +380,39 @@ def _fit(
 ) -> L.Trainer:
     """Train the epochs that are not done yet."""
     stop = StopOnSignal()
+    resume_from = run.last if config.resume and run.last.is_file() else None
+    done = read_checkpoint(resume_from) if resume_from else {"epoch": -1, "global_step": 0}
+    enough = ""
+    if done["epoch"] + 1 >= config.epochs:
+        enough = f"{run.path} already has its {config.epochs} epochs; --epochs N trains more"
+    elif stopped_early(done, config.early_stop):
+        enough = (
+            f"{run.path} was stopped early after epoch {done['epoch'] + 1}; a larger --early-stop, "
+            "or None, trains more"
+        )
+    loggers = []
+    if not enough:
+        runs = run.path if is_probe else config.runs
+        settings = plain_settings(config)
+        loggers = make_loggers(config.logger, run, runs, settings, done["global_step"])
     trainer = make_trainer(
         run,
         stop=stop,
         after=None if is_probe else replacement,
         keep=config.keep_checkpoints,
-        **settings_of(config, "epochs", "monitor", "ema", "clip_norm", "accumulate"),
+        loggers=loggers,
+        **settings_of(config, "epochs", "monitor", "early_stop", "ema", "clip_norm", "accumulate"),
         **devices,
     )
-    resume_from = run.last if config.resume and run.last.is_file() else None
-    if resume_from and read_checkpoint(resume_from)["epoch"] + 1 >= config.epochs:
-        print(f"{run.path} already has its {config.epochs} epochs; --epochs N trains more")
-    else:
-        resumable = RunFolder(run.path.parent) if is_probe else run
-        with _explain_stop(resumable, replacement), stop.listening():
-            trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
+    if enough:
+        print(enough)
+        return trainer
+    resumable = RunFolder(run.path.parent) if is_probe else run
+    with _explain_stop(resumable, replacement), stop.listening():
+        trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)
+    finish(loggers)
+    if trainer.current_epoch < config.epochs and rank() == 0:
+        print(f"stopped early: no better {config.monitor} in the last {config.early_stop} epochs")
     return trainer
 
 

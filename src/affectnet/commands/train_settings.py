@@ -17,13 +17,15 @@ from affectnet.config import RENAMED, TrainConfig, settings_of
 from affectnet.data.augmentation import Augmentation, named_augmentation
 from affectnet.data.splits import class_weights, sample_weights
 from affectnet.data.store import DatasetInfo
-from affectnet.errors import ConfigError, Faults, Limit
+from affectnet.errors import ConfigError, Faults, Limit, RunError
 from affectnet.labels import N_EXPRESSIONS
 from affectnet.models.model_config import TARGETS, Fractions, local_path, resolve_model
 from affectnet.models.prior import effective_prior
 from affectnet.run import RunFolder, changed_settings, folder_name, plain_settings, write_beside
 from affectnet.seven import classes_for, seven_votes
+from affectnet.training.checkpoints import read_checkpoint
 from affectnet.training.distributed import rank
+from affectnet.training.loggers import check_loggers
 from affectnet.training.optimisation import Optimisation
 from affectnet.training.trainer import device_type
 
@@ -35,6 +37,8 @@ FREE_TO_CHANGE = {
     "runs",
     "name",
     "keep_checkpoints",
+    "early_stop",
+    "logger",
     "cache",
     "workers",
     "accelerator",
@@ -120,7 +124,10 @@ def optimisation(config: TrainConfig) -> Optimisation:
 
 _LIMITS: Final[tuple[Limit, ...]] = (
     (
-        ("epochs", "batch_size", "accumulate", "step_size", "nodes", "max_per_class", "devices"),
+        (
+            *("epochs", "schedule_epochs", "early_stop", "batch_size", "accumulate", "step_size"),
+            *("nodes", "max_per_class", "devices"),
+        ),
         lambda value: value >= 1,
         "at least 1",
     ),
@@ -165,6 +172,8 @@ def check(config: TrainConfig) -> None:
             resolve_model(teacher)
     with faults.caught():
         augmentation(config)
+    with faults.caught():
+        check_loggers(config.logger)
     faults.raise_all()
 
 
@@ -197,9 +206,11 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         config.unfreeze_every != 0 and config.head_epochs == 0,
         "--unfreeze-every applies after --head-epochs; give that too",
     )
+    # A refit for the epochs that its run chose may end before.
+    planned = config.schedule_epochs or config.epochs
     yield (
-        config.head_epochs >= config.epochs > 0,
-        f"--head-epochs is {config.head_epochs}, allowed is less than --epochs ({config.epochs}), "
+        config.head_epochs >= planned > 0,
+        f"--head-epochs is {config.head_epochs}, allowed is less than --epochs ({planned}), "
         "or the backbone is never trained; use --freeze backbone for that",
     )
     yield (
@@ -213,6 +224,12 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         "--sam computes the gradient of a step twice, and --accumulate adds up those of several "
         "batches; leave out one of them",
     )
+    for name in ("early_stop", "monitor"):
+        yield (
+            config.refit is not None and getattr(config, name) is not None,
+            f"--{name.replace('_', '-')} needs a validation split, and --refit trains on it too; "
+            "leave out one of them",
+        )
     fsdp = config.strategy == "fsdp"
     yield (
         fsdp and config.optimizer == "muon",
@@ -225,10 +242,6 @@ def _combinations(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield (
         fsdp and config.head_epochs != 0,
         "--strategy fsdp cannot unfreeze layers later; leave out --head-epochs",
-    )
-    yield (
-        fsdp and config.clip_norm is not None,
-        "--strategy fsdp cannot clip the gradient's norm; add --clip-norm None",
     )
     yield (
         fsdp and config.ema is not None,
@@ -311,14 +324,10 @@ def check_same_run(config: TrainConfig, run: RunFolder) -> None:
     ignored = set(FREE_TO_CHANGE)
     if run.datasets.is_file():  # runs of earlier versions have only the paths
         ignored.add("data")
-        before = json.loads(run.datasets.read_text(encoding="utf-8"))
-        now = _datasets(config)
-        if [one["content_hash"] for one in before] != [one["content_hash"] for one in now]:
-            was, given = (", ".join(one["path"] for one in those) for those in (before, now))
+        if differ := _other_data(config, run):
             raise ConfigError(
-                f"--resume continues {run.path} with the data that it was started on ({was}), and "
-                f"the content of {given} differs; give the same datasets with --data, or start "
-                "another run with --name"
+                f"--resume continues {run.path} with the data that it was started on {differ}; "
+                "give the same datasets with --data, or start another run with --name"
             )
     if changed := changed_settings(TrainConfig, saved, _as_yaml(config), ignored):
         raise ConfigError(
@@ -327,14 +336,72 @@ def check_same_run(config: TrainConfig, run: RunFolder) -> None:
         )
     if run.metrics.is_file() and rank() == 0:
         done = len(run.metrics.read_text(encoding="utf-8").splitlines()) - 1
-        if jump := optimisation(config).jump(done, saved["epochs"], config.epochs):
+        planned = saved.get("schedule_epochs") or saved["epochs"]
+        now = config.schedule_epochs or config.epochs
+        if jump := optimisation(config).jump(done, planned, now):
             before, after = jump
             print(
                 f"warning: the learning rate jumps from {before:.2g} to {after:.2g}: {run.path} "
-                f"was planned for {saved['epochs']} epochs, of which {done} are done, and is "
-                f"continued on the schedule of {config.epochs}. A run with --epochs "
-                f"{config.epochs} from the start has no such jump"
+                f"was planned for {planned} epochs, of which {done} are done, and is continued on "
+                f"the schedule of {now}. A run with --epochs {now} from the start has no such jump"
             )
+
+
+def _other_data(config: TrainConfig, run: RunFolder) -> str:
+    """How the data differ in content from those of a run; empty if they do not."""
+    before = json.loads(run.datasets.read_text(encoding="utf-8"))
+    now = _datasets(config)
+    if [one["content_hash"] for one in before] == [one["content_hash"] for one in now]:
+        return ""
+    was, given = (", ".join(one["path"] for one in those) for those in (before, now))
+    return f"({was}), and the content of {given} differs"
+
+
+def refitted(config: TrainConfig) -> TrainConfig:
+    """The config of `--refit`: the epochs that its run chose, on the run's schedule.
+
+    Raises `RunError` if the run is not there or not finished, `ConfigError` for other data.
+    """
+    assert config.refit is not None
+    run = RunFolder(config.refit)
+    if not run.config.is_file():
+        raise RunError(f"--refit {run.path}: there is no such run; give the folder of one")
+    if run.start.is_dir():
+        raise RunError(
+            f"--refit {run.path}: the run is not finished, so it has not chosen its epochs yet; "
+            f"continue it with `affectnet train --runs {run.path.parent} --name {run.name} "
+            "--resume`"
+        )
+    if not run.best.is_file():
+        raise RunError(
+            f"--refit {run.path}: the run has no checkpoints/best.ckpt and so no chosen epoch; "
+            "give a run that was validated (not itself a refit), with its checkpoints"
+        )
+    if run.datasets.is_file() and (differ := _other_data(config, run)):
+        raise ConfigError(
+            f"--refit {run.path} trains on the data of that run {differ}; give the same with --data"
+        )
+    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    chosen = read_checkpoint(run.best)["epoch"] + 1
+    planned = saved.get("schedule_epochs") or saved["epochs"]
+    if rank() == 0:
+        print(
+            f"refit of {run.path} on training and validation faces together: {chosen} epochs, "
+            f"which it chose by {saved.get('monitor')}, on its schedule of {planned}"
+        )
+    return dataclasses.replace(config, epochs=chosen, schedule_epochs=planned)
+
+
+def banner_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that differ from the defaults and are not in another line of the banner."""
+    given = plain_settings(config)
+    default = plain_settings(TrainConfig(data=()))
+    elsewhere = {"data", "backbone", "image_size", "name", "runs", "resume", "overwrite"}
+    return {
+        name: value
+        for name, value in given.items()
+        if value != default[name] and name not in elsewhere
+    }
 
 
 def _as_yaml(config: TrainConfig) -> dict[str, Any]:
@@ -373,7 +440,7 @@ def with_defaults_of_data(config: TrainConfig) -> TrainConfig:
     infos = [DatasetInfo.read(path) for path in config.data]
     seven = config.without_contempt or all(info.without_contempt for info in infos)
     config = dataclasses.replace(config, without_contempt=seven)
-    if config.monitor is not None:
+    if config.monitor is not None or config.refit is not None:
         return config
     train = sum((_faces_by_class(info, "train", seven) for info in infos), Counter())
     tests = [counts for info in infos if (counts := _faces_by_class(info, "test", seven))]

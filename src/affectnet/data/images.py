@@ -5,7 +5,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -75,8 +75,28 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 
+def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels:
+    """Resize to (size, size, 3), with antialiasing; pixels of this size are returned unchanged.
+
+    Raises:
+        ConfigError: the interpolation is not one of `INTERPOLATIONS`.
+    """
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    method = INTERPOLATIONS[interpolation]
+    return np.asarray(Image.fromarray(pixels).resize((size, size), method))
+
+
+Resize = Callable[[Pixels, int, str], Pixels]
+"""A function that resizes as `resize` does."""
+
+
 def decode_image(
-    data: bytes | memoryview, size: int | None = None, interpolation: str = "bilinear"
+    data: bytes | memoryview,
+    size: int | None = None,
+    interpolation: str = "bilinear",
+    resize: Resize = resize,
 ) -> Pixels:
     """Decode an encoded image to RGB, upright: turned as its EXIF orientation says.
 
@@ -90,6 +110,7 @@ def decode_image(
             JPEG of four times the side or more is first decoded at a half, quarter
             or eighth of its size, never below twice the side, which costs a fraction of the time.
         interpolation: of the resizing, one of `INTERPOLATIONS`.
+        resize: another implementation of `resize`.
 
     Returns:
         uint8 (height, width, 3).
@@ -107,7 +128,12 @@ def decode_image(
     return pixels if size is None else resize(pixels, size, interpolation)
 
 
-def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "bilinear") -> None:
+def decode_into(
+    data: bytes | memoryview,
+    target: Pixels,
+    interpolation: str = "bilinear",
+    resize: Resize = resize,
+) -> None:
     """Decode as `decode_image` does, into an array: uint8 (size, size, 3), contiguous.
 
     A JPEG that has this size already, the usual case, is decoded without an array in between.
@@ -125,20 +151,7 @@ def decode_into(data: bytes | memoryview, target: Pixels, interpolation: str = "
             return
         except ValueError:  # Pillow may still decode it
             pass
-    target[:] = decode_image(data, size, interpolation)
-
-
-def resize(pixels: Pixels, size: int, interpolation: str = "bilinear") -> Pixels:
-    """Resize to (size, size, 3), with antialiasing; pixels of this size are returned unchanged.
-
-    Raises:
-        ConfigError: the interpolation is not one of `INTERPOLATIONS`.
-    """
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    check_choice("interpolation", interpolation, INTERPOLATIONS)
-    method = INTERPOLATIONS[interpolation]
-    return np.asarray(Image.fromarray(pixels).resize((size, size), method))
+    target[:] = decode_image(data, size, interpolation, resize)
 
 
 GREY: Final = np.array([0.299, 0.587, 0.114])

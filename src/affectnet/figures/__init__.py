@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from affectnet.figures.expression import roc_curves as roc_curves
     from affectnet.figures.faces import gallery as gallery
     from affectnet.figures.faces import sample_grid as sample_grid
+    from affectnet.figures.faces import training_batch as training_batch
     from affectnet.figures.style import known as known
     from affectnet.figures.style import save_figure as save_figure
 else:

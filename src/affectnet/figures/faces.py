@@ -113,6 +113,31 @@ def gallery(
     return figure
 
 
+@styled
+def training_batch(images: Sequence[Image], labels: Sequence[str], columns: int = 8) -> Figure:
+    """Faces as a network sees them in training, with their labels below.
+
+    Args:
+        images: n images, uint8 (h, w, 3).
+        labels: of each, up to three lines.
+        columns: faces per row.
+    """
+    if len(images) == 0:
+        return message_figure("no face to show")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell = FULL_WIDTH / 8
+    figure, axes = one_axes(cell * columns, cell * 1.36 * rows)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        x, y = i % columns, 1.36 * (i // columns)
+        _show(axes, image, extent=(x, x + 0.96, y + 0.96, y))
+        axes.text(x + 0.48, y + 0.98, label, ha="center", va="top", fontsize=5, linespacing=1.1)
+    axes.set_axis_off()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(1.36 * rows, 0)
+    return figure
+
+
 def _show(
     axes: Axes, image: Image | None, extent: tuple[float, float, float, float] | None = None
 ) -> None:

@@ -185,6 +185,6 @@ def save_figure(
         path = Path(folder) / f"{name}.{kind}"
         dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
         with figure_style(), write_beside(path) as new:
-            figure.savefig(new, format=kind, dpi=dpi, metadata=dateless, facecolor="white")
+            figure.savefig(new, format=kind, dpi=dpi, metadata=dateless or None, facecolor="white")
         written.append(path)
     return written

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from affectnet.errors import ConfigError, RunError, WeightsError
@@ -218,7 +218,8 @@ class AffectModel(nn.Module):
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         with write_beside(Path(save_directory)) as folder:
             folder.mkdir()
-            save_file(tensors, folder / WEIGHTS, {"format": "pt", "affectnet": config})
+            # Not `save_file`, whose file only its owner may read.
+            (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt", "affectnet": config}))
             (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
             if self.card is not None:
                 (folder / CARD).write_text(self.card, encoding="utf-8")

@@ -2,16 +2,21 @@
 
 import csv
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping as early_stopping_of_lightning
 from lightning.pytorch.callbacks import ModelCheckpoint as checkpoint_of_lightning
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from affectnet.errors import RunError, WeightsError
 from affectnet.models.affect_model import AffectModel
@@ -21,8 +26,22 @@ from affectnet.training.cost import PeakMemory
 
 _AFFECT = ("valence_ccc", "arousal_ccc", "valence_rmse", "arousal_rmse")
 _METRICS = ("loss", "accuracy", "balanced_accuracy", "f1_macro", *_AFFECT, "all_tasks")
-COLUMNS = ("epoch", "lr", *(f"{split}_{name}" for split in ("train", "val") for name in _METRICS))
-"""The columns of `metrics.csv`; an undefined metric leaves its cell empty."""
+COLUMNS = (
+    *("epoch", "lr", "seconds"),
+    *(f"{split}_{name}" for split in ("train", "val") for name in _METRICS),
+)
+"""The columns of `metrics.csv`; an undefined metric leaves its cell empty. `seconds` are those of
+training and validation."""
+
+
+def duration(seconds: float) -> str:
+    """A duration as `45 s`, `12:30` (minutes) or `3:05:00` (hours)."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class EpochLog(Checkpoint):
@@ -33,6 +52,14 @@ class EpochLog(Checkpoint):
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+        self.metrics: dict[str, float] = {}
+        """Of the last finished epoch."""
+        self._started = 0.0
+        self._seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove the rows of epochs after the checkpoint from which the run is resumed."""
@@ -41,17 +68,46 @@ class EpochLog(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Append this epoch's row."""
+        seconds = time.perf_counter() - self._started
+        self._seconds.append(seconds)
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.metrics = metrics
         row = {name: f"{metrics[name]:.8g}" for name in COLUMNS if name in metrics}
-        row["epoch"] = str(trainer.current_epoch)
+        row |= {"epoch": str(trainer.current_epoch), "seconds": f"{seconds:.3f}"}
         self._write([*self._rows(), row])
-        shown = ("train_loss", "val_loss", "val_accuracy", "val_valence_ccc", "val_arousal_ccc")
+        shown = (
+            *("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy"),
+            *("val_valence_ccc", "val_arousal_ccc"),
+        )
         text = "  ".join(
             f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in shown if name in metrics
         )
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}", flush=True)
+        if left := self.seconds_left(trainer, 1.0):
+            text += f"  {duration(seconds)}, {duration(left)} left"
+        # Beside the progress bar, if there is one.
+        tqdm.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}")
+
+    def seconds_left(self, trainer: L.Trainer, done: float) -> float | None:
+        """The estimated time until the last epoch ends, None if nothing is known yet.
+
+        `done` is the finished fraction of the current epoch.
+        """
+        elapsed = time.perf_counter() - self._started
+        if self._seconds:
+            an_epoch = sum(self._seconds) / len(self._seconds)
+        elif done:
+            an_epoch = elapsed / done
+        else:
+            return None
+        epochs = (trainer.max_epochs or 1) - trainer.current_epoch - min(done, 1.0)
+        return max(0.0, epochs * an_epoch)
+
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """The columns of `metrics.csv`, each (epochs,), NaN where a cell is empty."""
+        rows = self._rows()
+        return {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in COLUMNS}
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.run.metrics.is_file():
@@ -115,9 +171,39 @@ class ModelCheckpoint(checkpoint_of_lightning):
         )
 
 
-def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callback]:
-    """In order: the row of metrics, `best.ckpt`, `last.ckpt` (which contains the best score)."""
-    mode = "min" if monitor.endswith(("loss", "rmse")) else "max"
+class EarlyStopping(early_stopping_of_lightning):
+    """Lightning's, except that the number of epochs may change when a run is resumed."""
+
+    def __init__(self, monitor: str, epochs: int) -> None:
+        super().__init__(
+            monitor, patience=epochs, mode=_mode(monitor), check_on_train_epoch_end=True
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state, without the number of epochs."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+def stopped_early(checkpoint: dict[str, Any], epochs: int | None) -> bool:
+    """Whether a run that is resumed from this checkpoint would stop before its next epoch."""
+    waited = [
+        state["wait_count"]
+        for name, state in checkpoint.get("callbacks", {}).items()
+        if name.startswith(EarlyStopping.__name__)
+    ]
+    return epochs is not None and max(waited, default=0) >= epochs
+
+
+def _mode(monitor: str) -> str:
+    return "min" if monitor.endswith(("loss", "rmse")) else "max"
+
+
+def checkpoint_callbacks(log: EpochLog, monitor: str | None, keep: str) -> list[Callback]:
+    """In order: the row of metrics, `best.ckpt`, `last.ckpt` (which contains the best score).
+
+    Without a monitored metric there is no `best.ckpt`.
+    """
+    run = log.run
     common: dict[str, Any] = {
         "dirpath": run.checkpoints.resolve(),
         "auto_insert_metric_name": False,
@@ -126,9 +212,13 @@ def checkpoint_callbacks(run: RunFolder, monitor: str, keep: str) -> list[Callba
     }
     every = ModelCheckpoint(filename="epoch-{epoch:03d}", save_top_k=-1, **common)
     return [
-        EpochLog(run),
+        log,
         PeakMemory(run),
-        ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **common),
+        *(
+            [ModelCheckpoint(filename="best", monitor=monitor, mode=_mode(monitor), **common)]
+            if monitor
+            else []
+        ),
         *([every] if keep == "all" else []),
         ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, **common),
     ]
@@ -178,21 +268,22 @@ def save_start(run: RunFolder, model: AffectModel) -> None:
 
 
 def export_best(run: RunFolder) -> None:
-    """Write `model/` from `best.ckpt`, unless it is up to date.
+    """Write `model/` from `best.ckpt`, or `last.ckpt` of a refit, unless it is up to date.
 
     Raises `RunError` if no epoch was finished, `WeightsError` if the checkpoint cannot be read.
     """
     saved = run.model / "config.json"
-    if not run.best.is_file():
+    chosen = run.best if run.best.is_file() else run.last
+    if not chosen.is_file():
         if saved.is_file():
             return
         raise RunError(
             f"{run.path} has no finished epoch and no model/; train it first, or resume it with "
             "`affectnet train --resume`"
         )
-    if saved.is_file() and saved.stat().st_mtime_ns >= run.best.stat().st_mtime_ns:
+    if saved.is_file() and saved.stat().st_mtime_ns >= chosen.stat().st_mtime_ns:
         return
-    state = read_checkpoint(run.best)["state_dict"]
+    state = read_checkpoint(chosen)["state_dict"]
     model = AffectModel.from_pretrained(run.start if run.start.is_dir() else run.model)
     weights = model.state_dict()
     weights |= {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}

@@ -245,8 +245,8 @@ class FeatureDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Compute missing features in one process, before the others read them."""
         self.data.setup("fit")
-        for name, views in (("train", self.views + 1), ("val", 1)):
-            for view in range(views):
+        for name in self.data.splits:
+            for view in range(self.views + 1 if name == "train" else 1):
                 self._features(name, view)
 
     def setup(self, stage: str) -> None:
@@ -269,7 +269,9 @@ class FeatureDataModule(L.LightningDataModule):
 
     def _features(self, name: str, view: int) -> NDArray[np.float16]:
         split = self.data.splits[name]
-        return self.source.features(split, name, view, self.data.workers_for(len(split)))
+        # Of its own name: the same faces as in `train`, and more.
+        stored = "train+val" if self.data.with_val else name
+        return self.source.features(split, stored, view, self.data.workers_for(len(split)))
 
 
 def _loader(dataset: FeatureDataset, sampler: TrainBatches | EvalBatches) -> DataLoader[Batch]:

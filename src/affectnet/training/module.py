@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from affectnet.data.augment import Mixing, augment, mix, normalise, step_generator, to_float
 from affectnet.data.augmentation import Augmentation
@@ -40,6 +41,7 @@ class AffectModule(L.LightningModule):
         unfreezing: which layers are trained in which epoch.
         distillation: teachers, if any.
         learned_weights: learn the weights of the three tasks (`log_variances` of `affect_loss`).
+        schedule_epochs: that the schedule is planned for; those of the Trainer if None.
         seed: with epoch and batch it determines augmentation, dropout and stochastic depth, so that
             an epoch does not depend on earlier ones and resuming repeats it exactly.
     """
@@ -55,6 +57,7 @@ class AffectModule(L.LightningModule):
         unfreezing: Unfreezing | None = None,
         distillation: Distillation | None = None,
         learned_weights: bool = False,
+        schedule_epochs: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -73,6 +76,7 @@ class AffectModule(L.LightningModule):
         self._distillation = (distillation,)
         self.log_variances = nn.Parameter(torch.zeros(3)) if learned_weights else None
         self._decayed = decayed_weights(model)
+        self.schedule_epochs = schedule_epochs
         self.seed = seed
         # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
@@ -90,8 +94,13 @@ class AffectModule(L.LightningModule):
 
     def forward(self, images: Tensor) -> AffectOutput:
         """Run the model on uint8 RGB images of shape (B, 3, S, S)."""
+        return self._run_model(to_float(images))
+
+    def _run_model(self, images: Tensor) -> AffectOutput:
         prep = self.model.preprocessing
-        output: AffectOutput = self.model(normalise(to_float(images), prep.mean, prep.std))
+        # CUDA graphs (--compile-mode reduce-overhead) use the memory of the outputs again.
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        output: AffectOutput = self.model(normalise(images, prep.mean, prep.std))
         return output
 
     def on_train_epoch_start(self) -> None:
@@ -110,9 +119,8 @@ class AffectModule(L.LightningModule):
         if "features" in batch:
             output = self.model.heads(batch["features"])
         else:
-            images, labels = self._augmented(batch, batch_idx)
-            prep = self.model.preprocessing
-            output = self.model(normalise(images, prep.mean, prep.std))
+            images, labels = self.augmented(batch, batch_idx)
+            output = self._run_model(images)
         losses = self._losses(*gather_batch(output, labels), mixed=bool(self.mixing))
         loss = losses["loss"]
         if batch_idx != self._collected:  # SAM computes every batch twice
@@ -128,7 +136,7 @@ class AffectModule(L.LightningModule):
             loss = (1 - distillation.weight) * loss + distillation.weight * distilled
         return loss * self._accumulation_factor(batch_idx)
 
-    def _augmented(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Batch]:
+    def augmented(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Batch]:
         """Augmented images, 0 to 1, and their labels, mixed if set.
 
         Random numbers are drawn for the whole batch, of which a process uses its part: the number
@@ -171,7 +179,7 @@ class AffectModule(L.LightningModule):
             self.model.heads(batch["features"]) if "features" in batch else self(batch["image"])
         )
         self._collect("val", batch, output)
-        self._epoch["val"]["logits"].append(output.logits.float())
+        self._epoch["val"]["logits"].append(_copied(output.logits))
         self._epoch["val"]["soft"].append(batch["soft"])
 
     def on_validation_epoch_end(self) -> None:
@@ -215,6 +223,7 @@ class AffectModule(L.LightningModule):
         optimizer = optimisation.create(self.model, task_weights, self._decayed)
         epochs = int(self.trainer.max_epochs or 1)
         steps_per_epoch = max(int(self.trainer.estimated_stepping_batches) // epochs, 1)
+        epochs = self.schedule_epochs or epochs
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: optimisation.factor(step / steps_per_epoch, epochs)
         )
@@ -223,12 +232,28 @@ class AffectModule(L.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient; of a model whose parts are on several GPUs, through FSDP.
+
+        Each process knows the norm of its own part only.
+        """
+        whole = self.trainer.strategy.model
+        if gradient_clip_val and isinstance(whole, FullyShardedDataParallel):
+            whole.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def _collect(self, stage: str, batch: Batch, output: AffectOutput) -> None:
         seen = self._epoch[stage]
         # On the device, copied once per epoch: a copy in every step would wait for the GPU.
         seen["expression_pred"].append(output.logits.detach().argmax(dim=1))
-        seen["valence_pred"].append(output.valence.detach().float())
-        seen["arousal_pred"].append(output.arousal.detach().float())
+        seen["valence_pred"].append(_copied(output.valence))
+        seen["arousal_pred"].append(_copied(output.arousal))
         for name in ("expression", "valence", "arousal"):
             seen[name].append(batch[name])
 
@@ -243,7 +268,7 @@ class AffectModule(L.LightningModule):
             rows |= self._loss_of_split(rows)
         for name, value in epoch_metrics(rows).items():
             # Equal on every rank, since every rank has gathered all rows.
-            self.log(f"{stage}_{name}", value, sync_dist=False, prog_bar=name == "accuracy")
+            self.log(f"{stage}_{name}", value, sync_dist=False)
 
     @torch.no_grad()
     def _loss_of_split(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -255,6 +280,11 @@ class AffectModule(L.LightningModule):
             "loss": self._losses(output, values)["loss"].float().cpu().numpy()[None] * n,
             "rows": np.array([n]),
         }
+
+
+def _copied(output: Tensor) -> Tensor:
+    """An output to keep beyond this step; CUDA graphs use its memory again in the next one."""
+    return output.detach().to(torch.float32, copy=True)
 
 
 def epoch_metrics(rows: dict[str, np.ndarray]) -> dict[str, float]:

@@ -161,10 +161,13 @@ class Optimisation:
                 groups.items(), key=lambda group: (-group[0][0], not group[0][1], group[0][2] == 0)
             )
         ]
+        # One kernel for all weights, on GPUs; elsewhere PyTorch chooses.
+        on_gpu = all(weight.is_cuda for group in settings for weight in group["params"])
+        fused = {"fused": True if on_gpu else None}
         kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-            "adam": (torch.optim.Adam, {}),
-            "adamw": (torch.optim.AdamW, {}),
-            "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+            "adam": (torch.optim.Adam, fused),
+            "adamw": (torch.optim.AdamW, fused),
+            "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True} | fused),
             # Steps as large as AdamW's, so that the same rates suit both.
             "muon": (Muon, {"nesterov": True, "adjust_lr_fn": "match_rms_adamw"}),
         }

@@ -2,26 +2,34 @@
 
 import copy
 import logging
+import math
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 
 from affectnet.errors import ConfigError, RunError
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
-from affectnet.training.checkpoints import AtomicCheckpointIO, MovingAverage, checkpoint_callbacks
+from affectnet.training.checkpoints import (
+    AtomicCheckpointIO,
+    EarlyStopping,
+    EpochLog,
+    MovingAverage,
+    checkpoint_callbacks,
+)
 from affectnet.training.distributed import StopOnSignal
+from affectnet.training.progress import Bar, Pictures
 
 # Steps between two checks of the losses on a GPU, since each check waits for the GPU.
 _CHECK_EVERY: Final = 8
@@ -60,6 +68,8 @@ class FiniteLoss(Callback):
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, Tensor, Tensor]] = []
+        self.mean: float | None = None
+        """Of the last losses, the latest ones counting most."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the losses of the last epoch."""
@@ -79,10 +89,11 @@ class FiniteLoss(Callback):
         last = batch_idx + 1 == trainer.num_training_batches
         if loss.is_cuda and len(self._waiting) < _CHECK_EVERY and not last:
             return
-        finite = torch.stack([loss for _, loss, _ in self._waiting]).isfinite().tolist()
-        for good, (step, value, rows) in zip(finite, self._waiting, strict=True):
-            if not good:
-                raise _not_finite(trainer, step, float(value), rows)
+        losses = torch.stack([loss for _, loss, _ in self._waiting]).tolist()
+        for value, (step, _, rows) in zip(losses, self._waiting, strict=True):
+            if not math.isfinite(value):
+                raise _not_finite(trainer, step, value, rows)
+            self.mean = value if self.mean is None else 0.9 * self.mean + 0.1 * value
         self._waiting = []
 
 
@@ -160,11 +171,25 @@ def device_settings(
         "devices": devices or ("auto" if gpu else 1),
         "num_nodes": nodes,
         "precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision],
-        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_progress_bar": sys.stdout.isatty(),
         "strategy": _strategy(strategy, several, gpu),
         # On a CPU PyTorch has no batch norm over processes: each uses its own statistics.
         "sync_batchnorm": several and gpu,
     }
+
+
+def describe_device(devices: dict[str, Any]) -> str:
+    """The devices of `device_settings` in words."""
+    kind, number = devices["accelerator"], devices["devices"]
+    if kind == "cuda":
+        number = torch.cuda.device_count() if number == "auto" else number
+        name = torch.cuda.get_device_name()
+    else:
+        threads = torch.get_num_threads()
+        name = "CPU" if kind == "cpu" else "GPU of this Apple computer"
+        name += f", {threads} thread{'s' * (threads > 1)}" if kind == "cpu" else ""
+    each = number * devices["num_nodes"]
+    return f"{f'{each} processes, each ' * (each > 1)}{name}, {devices['precision']}"
 
 
 def check_batch(model: AffectModel, batch_size: int, devices: dict[str, Any]) -> None:
@@ -214,7 +239,9 @@ def make_trainer(
     run: RunFolder,
     *,
     epochs: int,
-    monitor: str,
+    monitor: str | None,
+    early_stop: int | None = None,
+    loggers: Sequence[Logger] = (),
     keep: str = "last",
     ema: float | None = None,
     clip_norm: float | None = None,
@@ -225,19 +252,25 @@ def make_trainer(
 ) -> L.Trainer:
     """A Trainer that writes everything into `run` and does not replace the samplers.
 
-    With `stop` it handles SIGTERM and SIGUSR1; `after` is called after the checkpoints are saved.
+    Without a monitored metric nothing is validated and no epoch is selected. With `stop` it handles
+    SIGTERM and SIGUSR1; `after` is called after the checkpoints are saved.
     """
     quiet_lightning()
-    return L.Trainer(
+    finite, log = FiniteLoss(), EpochLog(run)
+    trainer = L.Trainer(
         max_epochs=epochs,
-        logger=TensorBoardLogger(run.tensorboard.parent, name="", version=run.tensorboard.name),
+        logger=[*loggers],
         callbacks=[
             *([stop] if stop else []),
-            FiniteLoss(),
+            finite,
+            *([Bar(lambda: finite.mean, log)] if devices.get("enable_progress_bar") else []),
             *([MovingAverage(ema)] if ema else []),
-            *checkpoint_callbacks(run, monitor, keep),
+            *([EarlyStopping(monitor, early_stop)] if monitor and early_stop else []),
+            *checkpoint_callbacks(log, monitor, keep),
+            Pictures(run, log),
             *([after] if after else []),
         ],
+        limit_val_batches=1.0 if monitor else 0,
         plugins=[AtomicCheckpointIO()],
         gradient_clip_val=clip_norm,
         accumulate_grad_batches=accumulate,
@@ -248,6 +281,9 @@ def make_trainer(
         deterministic="warn",
         **devices,
     )
+    # Memory is never read before it is written here; a GPU would run a fill for each tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return trainer
 
 
 @contextmanager
