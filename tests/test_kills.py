@@ -80,8 +80,9 @@ def weights(run: RunFolder) -> dict[str, torch.Tensor]:
 
 
 def rows(run: RunFolder) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without the times."""
     with run.metrics.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [{n: v for n, v in row.items() if n != "seconds"} for row in csv.DictReader(file)]
 
 
 def assert_same_run(a: RunFolder, b: RunFolder) -> None:

@@ -58,8 +58,9 @@ def small(data: Path, runs: Path, **settings: object) -> TrainConfig:
 
 
 def rows_of(run: RunFolder) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without the times."""
     with run.metrics.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [{n: v for n, v in row.items() if n != "seconds"} for row in csv.DictReader(file)]
 
 
 def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:

@@ -116,6 +116,9 @@ DRAW: dict[str, Callable[[Arrays], Figure]] = {
     "sample_grid": lambda a: figures.sample_grid(
         [list(a.images[a.truth == c][:3]) for c in range(8)]
     ),
+    "training_batch": lambda a: figures.training_batch(
+        list(a.images), [f"label {c}\nV+0.10 A-0.20" for c in a.truth]
+    ),
 }
 
 
@@ -198,6 +201,7 @@ def test_every_figure_has_a_stored_image() -> None:
         "residual_arrows": "residuals",
         "roc_curves": "roc",
         "sample_grid": "samples",
+        "training_batch": "batch",
     }
     assert set(names) == set(DRAW)
     assert set(names.values()) <= stored

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from affectnet.figures import gallery, sample_grid
+from affectnet.figures import gallery, sample_grid, training_batch
 from affectnet.labels import EXPRESSIONS
 
 
@@ -68,8 +68,21 @@ def test_gallery_of_nothing_gives_a_message():
     assert figure.axes[0].texts[0].get_text() == "Wrong: no such face"
 
 
-def test_matches_the_stored_image(same_as_stored):
+def test_matches_the_same_as_stored(same_as_stored):
     truth, preds = np.arange(6), np.array([0, 1, 3, 3, 5, 5])
     figure = gallery(pictures(6), truth, preds, np.linspace(0.5, 1, 6), title="Faces")
     same_as_stored(figure, "gallery")
     same_as_stored(sample_grid([pictures(3)] * 8), "samples")
+
+
+def test_training_batch_shows_each_face_with_its_label(same_as_stored):
+    labels = [f"fear {i}%\nanger\nV+0.10 A-0.50" for i in range(11)]
+    figure = training_batch(pictures(11), labels)
+    for got, given in zip(shown(figure), pictures(11), strict=True):
+        np.testing.assert_array_equal(got, given)
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == labels
+    same_as_stored(figure, "batch")
+
+
+def test_training_batch_of_nothing_gives_a_message():
+    assert "no face" in training_batch([], []).axes[0].texts[0].get_text()

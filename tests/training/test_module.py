@@ -1,9 +1,11 @@
-"""The metrics of an epoch."""
+"""The metrics of an epoch; clipping of the gradient."""
 
 import math
 
+import lightning as L
 import numpy as np
 import pytest
+import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import (
     accuracy_score,
@@ -11,8 +13,10 @@ from sklearn.metrics import (
     f1_score,
     root_mean_squared_error,
 )
+from torch.distributed.fsdp import FullyShardedDataParallel
 
-from affectnet.training.module import epoch_metrics
+from affectnet.models.affect_model import AffectModel
+from affectnet.training.module import AffectModule, epoch_metrics
 
 
 def test_epoch_metrics_equal_the_references() -> None:
@@ -64,3 +68,36 @@ def test_epoch_metrics_leave_out_what_is_missing() -> None:
     )
     assert metrics == {"loss": 0.5}
     assert not any(math.isnan(value) for value in metrics.values())
+
+
+class Sharded(FullyShardedDataParallel):
+    """FSDP without its constructor, which needs a GPU."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.clipped: list[float] = []
+
+    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
+        self.clipped.append(max_norm)
+        return torch.zeros(())
+
+
+def test_fsdp_clips_the_gradient_itself() -> None:
+    module = AffectModule(AffectModel("test_convnext", image_size=32))
+    weights = list(module.parameters())
+    optimizer = torch.optim.SGD(weights, lr=1.0)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    whole = Sharded()
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.trainer = trainer
+    trainer.strategy.model = whole
+    module.configure_gradient_clipping(optimizer, 2.0, "norm")
+    assert whole.clipped == [2.0]
+    assert all((weight.grad == 1).all() for weight in weights)
+    # Without FSDP the norm of all gradients becomes the given one.
+    trainer.strategy.model = module
+    module.configure_gradient_clipping(optimizer, 2.0, "norm")
+    squares = sum(float(weight.grad.square().sum()) for weight in weights)
+    assert math.sqrt(squares) == pytest.approx(2.0, rel=1e-4)
+    assert whole.clipped == [2.0]

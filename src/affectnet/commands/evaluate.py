@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import yaml
 from rich.console import Console
 
 from affectnet.config import EvaluateConfig, settings_of
@@ -338,6 +339,14 @@ def _no_predictions(path: Path, config: EvaluateConfig) -> RunError:
     )
 
 
+def _trained_on_val(run: RunFolder) -> bool:
+    """Whether this is the run of a `--refit`."""
+    if not run.config.is_file():
+        return False
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    return isinstance(settings, dict) and settings.get("refit") is not None
+
+
 def predict_run(model: Path, data: Path, config: EvaluateConfig) -> pa.Table:
     """Run the saved `model` over a split of the dataset `data`; return predictions.parquet's table.
 
@@ -345,6 +354,14 @@ def predict_run(model: Path, data: Path, config: EvaluateConfig) -> pa.Table:
     `config.prior` changes only the predictions.
     """
     need_train(f"predicting {data}")
+    if _trained_on_val(RunFolder(model.parent)):
+        if config.calibrate:
+            raise ConfigError(
+                f"--calibrate fits on the val split, and {model.parent} was trained on it too "
+                "(--refit), so the temperature would be too low; leave it out"
+            )
+        if config.split == "val":
+            print(f"note: {model.parent} was trained on the val split too (--refit)")
     from affectnet.models.affect_model import AffectModel
     from affectnet.training.checkpoints import export_best
     from affectnet.training.distributed import rank, wait_for_all

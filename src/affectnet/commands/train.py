@@ -166,10 +166,10 @@ def _train(
         model.compile(mode=config.compile_mode)
 
     is_probe = features.parent != config.runs
+    title = ""
     if rank() == 0 and not is_probe:
-        shown = replacement.path if replacement else run.path
-        print(_banner(config, model, data, devices, shown), flush=True)
-    trainer = _fit(config, run, module, batches, devices, is_probe, replacement)
+        title = _banner(config, model, data, devices, replacement.path if replacement else run.path)
+    trainer = _fit(config, run, module, batches, devices, title, is_probe, replacement)
     if trainer.is_global_zero:
         export_best(run)
         shutil.rmtree(run.start, ignore_errors=True)
@@ -375,10 +375,11 @@ def _fit(
     module: AffectModule,
     batches: L.LightningDataModule,
     devices: dict[str, Any],
+    title: str,
     is_probe: bool,
     replacement: _Replacement | None,
 ) -> L.Trainer:
-    """Train the epochs that are not done yet."""
+    """Train the epochs that are not done yet; print the title before."""
     stop = StopOnSignal()
     resume_from = run.last if config.resume and run.last.is_file() else None
     done = read_checkpoint(resume_from) if resume_from else {"epoch": -1, "global_step": 0}
@@ -407,6 +408,8 @@ def _fit(
     if enough:
         print(enough)
         return trainer
+    if title:
+        print(title, flush=True)
     resumable = RunFolder(run.path.parent) if is_probe else run
     with _explain_stop(resumable, replacement), stop.listening():
         trainer.fit(module, batches, ckpt_path=resume_from, weights_only=True)

@@ -25,7 +25,7 @@ from affectnet.run import RunFolder, changed_settings, folder_name, plain_settin
 from affectnet.seven import classes_for, seven_votes
 from affectnet.training.checkpoints import read_checkpoint
 from affectnet.training.distributed import rank
-from affectnet.training.loggers import check_loggers
+from affectnet.training.loggers import missing_packages
 from affectnet.training.optimisation import Optimisation
 from affectnet.training.trainer import device_type
 
@@ -172,8 +172,7 @@ def check(config: TrainConfig) -> None:
             resolve_model(teacher)
     with faults.caught():
         augmentation(config)
-    with faults.caught():
-        check_loggers(config.logger)
+    faults += missing_packages(config.logger)
     faults.raise_all()
 
 
@@ -386,8 +385,8 @@ def refitted(config: TrainConfig) -> TrainConfig:
     planned = saved.get("schedule_epochs") or saved["epochs"]
     if rank() == 0:
         print(
-            f"refit of {run.path} on training and validation faces together: {chosen} epochs, "
-            f"which it chose by {saved.get('monitor')}, on its schedule of {planned}"
+            f"refit of {run.path} on training and validation faces together, for the "
+            f"{chosen} of {planned} planned epochs that it chose by {saved.get('monitor')}"
         )
     return dataclasses.replace(config, epochs=chosen, schedule_epochs=planned)
 

@@ -32,7 +32,8 @@ TASKS: Final = {"expression": "Facial expression recognition"}
 CARD_SETTINGS: Final = """
 recipe backbone pretrained weights freeze image_size epochs batch_size optimizer lr
 weight_decay schedule loss logit_tau class_weights label_smoothing soft_labels va_loss
-va_weight sampler augment dropout drop_path branches ema monitor seed
+va_weight sampler augment dropout drop_path branches ema monitor early_stop refit
+schedule_epochs seed
 """.split()  # noqa: SIM905
 
 # Names of metrics on the hub, where they differ from ours.
@@ -231,13 +232,20 @@ def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
     elif config:
         start = ", trained from random weights"
     frozen = " (backbone frozen, heads trained)" if config.get("freeze") == "backbone" else ""
-    return f"`{backbone}`{start}{frozen}, trained on {' and '.join(model['targets'])}."
+    text = f"`{backbone}`{start}{frozen}, trained on {' and '.join(model['targets'])}."
+    if config.get("refit"):
+        text += (
+            " The training and validation faces were trained on together, for the epochs that an "
+            f"earlier run, {Path(str(config['refit'])).name}, had chosen on the validation faces; "
+            "metrics of the validation split are of faces seen in training."
+        )
+    return text
 
 
 def _training(config: dict[str, Any]) -> Table:
     known = {key: config[key] for key in CARD_SETTINGS if config.get(key) is not None}
-    if "weights" in known:
-        known["weights"] = Path(str(known["weights"])).name
+    for name in {"weights", "refit"} & known.keys():
+        known[name] = Path(str(known[name])).name
     return text_table("", ("setting", "value"), known.items())
 
 

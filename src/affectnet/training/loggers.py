@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,14 +32,14 @@ COMPARED: Final = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accur
 """Metrics of the runs in TensorBoard's table of hyperparameters."""
 
 
-def check_loggers(names: Sequence[str]) -> None:
-    """Raise `ConfigError` if the package of a logger is not installed."""
-    for name in names:
-        if name in ("wandb", "mlflow") and find_spec(name) is None:
-            raise ConfigError(
-                f"--logger {name} needs the package {name}: `pip install 'affectnet[{name}]'`, or "
-                "choose --logger tensorboard or csv"
-            )
+def missing_packages(names: Sequence[str]) -> list[str]:
+    """A message for each of these loggers whose package is not installed."""
+    return [
+        f"--logger {name} needs the package {name}: `pip install 'affectnet[{name}]'`, or choose "
+        "--logger tensorboard or csv"
+        for name in dict.fromkeys(names)
+        if name in ("wandb", "mlflow") and find_spec(name) is None
+    ]
 
 
 def make_loggers(
@@ -134,11 +135,12 @@ def _csv(run: RunFolder, done: int) -> Logger:
     logger = CSVLogger(run.path, name="", version="csv", flush_logs_every_n_steps=1)
     file = Path(logger.log_dir, "metrics.csv")
     if rank() == 0 and file.is_file():
-        # Lightning's logger deletes the file that it finds.
         with file.open(newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if int(row["step"]) < done]
-        file.unlink()
-        logger.experiment.metrics.extend(rows)
+        with warnings.catch_warnings():
+            # It says that it deletes the file that it finds, which the next lines write again.
+            warnings.filterwarnings("ignore", message=".*logs directory.*not empty.*")
+            logger.experiment.metrics.extend(rows)
         logger.save()
     return logger
 
