@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -126,7 +126,7 @@ class _Replacement(Checkpoint):
         """Replace the earlier run, once."""
         if not self.done and trainer.is_global_zero:
             for logger in trainer.loggers:
-                cast(Any, logger).experiment.flush()
+                logger.save()
             self._replace()
         self.done = True
 

@@ -242,11 +242,16 @@ class AffectModule(L.LightningModule):
 
         Each process knows the norm of its own part only.
         """
+        # Not `clip_gradients` of Lightning, which refuses fused optimisers in mixed precision: they
+        # can undo a scaling of the gradient, which bf16 does not need.
+        if not gradient_clip_val:
+            return
         whole = self.trainer.strategy.model
-        if gradient_clip_val and isinstance(whole, FullyShardedDataParallel):
+        if isinstance(whole, FullyShardedDataParallel):
             whole.clip_grad_norm_(gradient_clip_val)
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, gradient_clip_val)
 
     def _collect(self, stage: str, batch: Batch, output: AffectOutput) -> None:
         seen = self._epoch[stage]
