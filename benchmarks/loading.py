@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import torch
 from drawn import write_faces
 from PIL import Image
@@ -31,8 +33,10 @@ from torchvision import transforms
 from affectnet.data.augment import augment, normalise, step_generator
 from affectnet.data.augmentation import AUGMENTATIONS, Augmentation
 from affectnet.data.datamodule import AffectDataModule
+from affectnet.data.dataset import fast_resize
 from affectnet.data.drawn.release import draw_faces
-from affectnet.data.store import DatasetInfo
+from affectnet.data.images import Pixels, decode_image, resize
+from affectnet.data.store import DatasetInfo, open_split
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -71,7 +75,7 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
         count, size = write_twice(Path(folder), options.faces)
-        ways = make_ways(Path(folder))
+        ways = [*make_ways(Path(folder)), *resizing(Path(folder))]
         rates = measure(ways, count, options.repeats)
     console.print(
         f"{count} drawn faces, {SIZE}x{SIZE}, {size / 1000:.1f} kB per JPEG; batches of {BATCH}; "
@@ -147,6 +151,27 @@ def make_ways(folder: Path) -> list[Way]:
     ]
     if torch.cuda.is_available():
         ways.append(Way("--cache device", decoded("device"), loose))
+    return ways
+
+
+def resizing(folder: Path) -> list[Way]:
+    """List both ways of resizing decoded faces for a network of 256 px."""
+    split = open_split(folder, "train")
+    pixels = [decode_image(split.image_bytes(row)) for row in range(len(split))]
+
+    def resized(function: Callable[[Pixels, int, str], Pixels], name: str) -> Callable[[], Any]:
+        return lambda: (
+            torch.from_numpy(np.stack([function(face, 256, name) for face in some]))
+            for some in (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+        )
+
+    ways = []
+    for name in ("bilinear", "bicubic"):
+        by_pillow = f"resizing {SIZE} to 256 px, {name}, Pillow"
+        ways += [
+            Way(by_pillow, resized(resize, name)),
+            Way(f"the same, {name}, as in training", resized(fast_resize, name), by_pillow, 3),
+        ]
     return ways
 
 

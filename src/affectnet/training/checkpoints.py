@@ -210,7 +210,8 @@ def checkpoint_callbacks(log: EpochLog, monitor: str | None, keep: str) -> list[
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
-    every = ModelCheckpoint(filename="epoch-{epoch:03d}", save_top_k=-1, **common)
+    # The mode is of no use without a metric, but distinguishes the state from that of `last`.
+    every = ModelCheckpoint(filename="epoch-{epoch:03d}", save_top_k=-1, mode="max", **common)
     return [
         log,
         PeakMemory(run),
