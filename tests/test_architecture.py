@@ -22,7 +22,7 @@ BELOW = {
     "models": LEAVES,
     "evaluation": LEAVES,
     "figures": {"evaluation"} | LEAVES,
-    "training": MIDDLE,
+    "training": MIDDLE | {"figures"},
     "inference": MIDDLE | {"figures"},
     "report": MIDDLE | {"figures"},
     "serve": MIDDLE | {"figures", "inference"},

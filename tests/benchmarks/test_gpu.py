@@ -13,6 +13,7 @@ from affectnet.data.store import open_split
 from affectnet.models.backbones import BASELINES
 
 
+@pytest.mark.slow
 def test_dry_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
