@@ -147,6 +147,7 @@ def test_a_refit_is_evaluated_and_reported(
     assert report.is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_refit_of_other_ways_of_training(
     chosen: RunFolder, drawn: Path, tmp_path: Path, frozen: bool

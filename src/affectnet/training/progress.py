@@ -73,8 +73,9 @@ class Bar(TQDMProgressBar):
         self._log = log
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Name the epoch."""
-        super().on_train_epoch_start(trainer)
+        """Start the bar of an epoch; Lightning's would count from 0."""
+        self.train_progress_bar.reset(self.total_train_batches)
+        self.train_progress_bar.initial = 0
         self.train_progress_bar.set_description(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         )
