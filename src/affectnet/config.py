@@ -633,6 +633,7 @@ class PredictConfig:
 
     affectnet predict photos/ --out faces.csv
     affectnet predict film.mp4 --annotate annotated/
+    affectnet predict 0 --show
     affectnet predict 0 --seconds 10 --model runs/convnext
     """
 
@@ -646,6 +647,9 @@ class PredictConfig:
     annotate: Dir | None = None
     """Folder for images and videos with the faces drawn in, and plots of valence and arousal over
     time."""
+    show: bool = False
+    """Show a camera or a video in a window, with the faces drawn in, while it is processed. Closing
+    the window ends it."""
     overwrite: bool = False
     """Replace the file at --out, and files of the same names in --annotate."""
     resume: bool = False
@@ -789,6 +793,8 @@ class ServeConfig:
     """Number of images processed at the same time. Videos are processed one at a time."""
     waiting: int = 32
     """Number of requests that can wait in addition; further requests are asked to try again."""
+    streams: int = 16
+    """Maximum number of live streams."""
     timeout: float = 60
     """Maximum seconds per image, including waiting."""
     video_timeout: float = 600

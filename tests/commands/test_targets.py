@@ -183,7 +183,7 @@ def test_the_page_shows_only_what_is_predicted(kind, run, affect_only, photo_fil
     pytest.importorskip("gradio", reason="the extra `serve` is not installed")
     from affectnet.data.images import as_pixels
     from affectnet.inference.tracks import OverTime
-    from affectnet.serve.web_page import curve_html, image_html
+    from affectnet.serve.results_page import curve_html, image_html
 
     result = load(run if kind == "expression" else affect_only).predict(photo_file)
     page = image_html(result, as_pixels(photo_file))

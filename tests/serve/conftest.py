@@ -26,7 +26,8 @@ def serving(predictor: Predictor, folder: Path, password: str | None = None, **s
     pytest.importorskip("gradio", reason="the extra `serve` is not installed")
     from affectnet.serve.api import create_app
     from affectnet.serve.connections import make_server
-    from affectnet.serve.work import Limits, Service
+    from affectnet.serve.places import Limits
+    from affectnet.serve.work import Service
 
     faces = settings.pop("faces", "detect")
     hosts, proxies = settings.pop("hosts", None), settings.pop("proxies", ())

@@ -328,7 +328,7 @@ def test_the_password_guards_everything_but_health(
 
 
 def test_the_page_shows_the_predictors_numbers(server, predictor, photo_file) -> None:
-    from affectnet.serve.web_page import image_html
+    from affectnet.serve.results_page import image_html
 
     result, pixels = server.service.predict_pixels(photo_file.read_bytes())
     assert result.faces == predictor.predict(photo_file.read_bytes()).faces

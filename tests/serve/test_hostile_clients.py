@@ -25,7 +25,7 @@ from affectnet.serve import connections
 from affectnet.serve.connections import FewLines
 from affectnet.serve.exchange import Budget
 from affectnet.serve.guard import Hosts
-from affectnet.serve.work import Refusal
+from affectnet.serve.places import Refusal
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other loopback addresses, /proc")
 HEALTHY = 0.5

@@ -9,7 +9,8 @@ import pytest
 
 from affectnet.inference.predictor import Predictor
 from affectnet.inference.video_reader import VideoReader
-from affectnet.serve.work import Limits, Progress, Refusal, Service
+from affectnet.serve.places import Limits, Refusal
+from affectnet.serve.work import Progress, Service
 
 GREY = [np.full((48, 64, 3), 20 + i % 200, np.uint8) for i in range(600)]
 

@@ -77,6 +77,15 @@ def predict(config: PredictConfig) -> int:
         sources = find_sources(config.inputs)
     except DataError as error:
         raise ConfigError(str(error)) from None
+    if config.show:
+        from affectnet.inference.window import check_display
+
+        if all(source.kind == "image" for source in sources):
+            raise ConfigError(
+                "--show needs a camera or a video, and all inputs are images; leave it out, or see "
+                "them with --annotate DIR"
+            )
+        check_display()
     settings = settings_of(config, "device", "provider", "margin", "min_score", "detect_size")
     settings |= settings_of(config, "without_contempt", "flip", "prior", "prior_tau", "embedding")
     predictor = load(config.model, **settings)
@@ -261,6 +270,7 @@ def _predict_stream(
     from affectnet.inference.camera import Camera
     from affectnet.inference.video import predict_video
     from affectnet.inference.video_reader import VideoReader
+    from affectnet.inference.window import Window
 
     camera = source.kind == "camera"
     name = _name(source)
@@ -282,13 +292,14 @@ def _predict_stream(
                 total=total, unit="frame", desc=source.name[-40:], leave=False, disable=None
             )
             stack.enter_context(bar)
+            window = stack.enter_context(Window(source.name)) if config.show else None
             results = predict_video(
                 predictor,
                 reader,
                 **settings_of(config, "faces", "search", "smoothing", "stride", "fps", "seconds"),
                 **settings_of(config, "batch_size", "workers"),
                 detect_size=config.detect_size or VIDEO_SIZE,
-                keep_pixels=video is not None,
+                keep_pixels=video is not None or window is not None,
             )
             stack.enter_context(closing(results))
             for result, pixels in results:
@@ -298,6 +309,10 @@ def _predict_stream(
                     video.write(named, pixels)
                 bar.update()
                 yield named
+                if window is not None and pixels is not None:
+                    window.show(named, pixels)
+                    if window.closed:
+                        break
     except DataError as error:
         yield PictureResult(name, None, None, reason=str(error))
     if video is not None and video.fault is not None:

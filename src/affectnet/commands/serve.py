@@ -16,7 +16,8 @@ from affectnet.errors import ConfigError, Faults, Limit, handle_signals
 from affectnet.inference.predictor import load
 from affectnet.models.model_config import untrained_note
 from affectnet.run import MEMORY, temporary_folder
-from affectnet.serve.work import MISSING, Limits, Service
+from affectnet.serve.places import Limits
+from affectnet.serve.work import MISSING, Service
 
 PASSWORD_VARIABLE: Final = "AFFECTNET_PASSWORD"
 _LIMITS: Final[tuple[Limit, ...]] = (
@@ -29,6 +30,7 @@ _LIMITS: Final[tuple[Limit, ...]] = (
         "above 0",
     ),
     (("waiting",), lambda value: value >= 0, "at least 0"),
+    (("streams",), lambda value: value >= 1, "at least 1"),
     (("port",), lambda value: 0 <= value <= 65535, "0 (any free port) to 65535"),
 )
 
@@ -99,6 +101,7 @@ def _limits(config: ServeConfig) -> Limits:
         video_fps=config.fps,
         workers=config.workers,
         waiting=config.waiting,
+        streams=config.streams,
         timeout=config.timeout,
         video_timeout=config.video_timeout,
     )

@@ -65,6 +65,11 @@ def video_suffix(kind: str = "auto") -> str:
     )
 
 
+def encoder_of(suffix: str) -> str:
+    """Return the best encoder of a video with this extension; raises as `video_suffix`."""
+    return _encoder(video_suffix(suffix[1:])) or ""
+
+
 class AnnotatedVideo:
     """Writes a video with the faces drawn in, in its own thread; a context manager.
 
@@ -86,7 +91,7 @@ class AnnotatedVideo:
         suffix = path.suffix.lower()
         if suffix not in CODECS:
             raise ConfigError(f"{path}: an annotated video must end in {' or '.join(CODECS)}")
-        self._encoder = _encoder(video_suffix(suffix[1:])) or ""
+        self._encoder = encoder_of(suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.fps, self._source = path, fps, sound
         self.fault: str | None = None

@@ -22,7 +22,7 @@ from affectnet.inference.pipeline import Faces, Pipeline, Prepared, unreadable
 from affectnet.inference.results import PictureResult
 from affectnet.inference.search import Found, Search, find_faces, follow
 from affectnet.inference.tracks import Smoother, Smoothing, Tracker
-from affectnet.inference.video_reader import Lost, VideoReader
+from affectnet.inference.video_reader import Frame, Lost, VideoReader
 from affectnet.threads import cores, ordered_map, overlap
 
 _BUFFER_BYTES: Final = 64 * 2**20
@@ -105,6 +105,37 @@ def predict_video(
             waiting = 1 if camera else depth
             for result, pixels in predictor.classify_all(prepared, batch_size, waiting):
                 yield _track(result, tracker, smoother), pixels
+
+
+class FrameByFrame:
+    """Predicts on frames as they come, one at a time, for a stream without a reader.
+
+    The results are those of `predict_video` with `search="every"`, as for a camera. See there for
+    the arguments.
+    """
+
+    def __init__(
+        self,
+        predictor: Pipeline,
+        *,
+        faces: Faces = "detect",
+        smoothing: Smoothing = "one-euro",
+        detect_size: int = VIDEO_SIZE,
+    ) -> None:
+        check_choice("faces", faces, ("detect", "none"))
+        check_choice("smoothing", smoothing, ("one-euro", "ema", "none"))
+        self._predictor = predictor
+        self._detector = (
+            FaceDetector(predictor.min_score, detect_size) if faces == "detect" else None
+        )
+        self._tracker, self._smoother = Tracker(), Smoother(smoothing)
+
+    def __call__(self, frame: Frame) -> PictureResult:
+        """Predict on the next frame, whose time must be later than that of the one before."""
+        faces = self._detector.detect(frame.pixels) if self._detector is not None else ()
+        prepared = _prepare(self._predictor, self._detector, Found(frame, faces), None)
+        ((result, _),) = self._predictor.classify_all([prepared], 32)
+        return _track(result, self._tracker, self._smoother)
 
 
 def _check_range(stride: int, **limits: float | None) -> None:

@@ -22,7 +22,8 @@ from starlette.formparsers import MultiPartException
 from affectnet.errors import AffectNetError, ConfigError, DataError
 from affectnet.serve.guard import Guard, Hosts
 from affectnet.serve.password import Password
-from affectnet.serve.work import MISSING, Limits, Refusal, Service, too_large
+from affectnet.serve.places import Limits, Refusal, too_large
+from affectnet.serve.work import MISSING, Service
 from affectnet.version import __version__
 
 
@@ -37,6 +38,7 @@ def docs_page(address: str, limits: Limits) -> str:
             f"{limits.video_frames:,} frames processed",
         ),
         ("at a time", f"{limits.workers} images and {limits.waiting} more waiting; one video"),
+        ("streams", f"{limits.streams}, with one frame at a time each"),
         ("time", f"{limits.timeout:g} s per image, {limits.video_timeout:g} s per video"),
     ]
     table = "".join(f"<tr><th>{name}</th><td>{limit}</td></tr>" for name, limit in rows)
@@ -68,6 +70,12 @@ curl --data-binary @photo.jpg {at}/predict</pre>
 <code>?seconds=10</code> processes the first ten seconds, <code>?fps=5</code> five frames per
 second.</p>
 <pre>curl -F file=@film.mp4 "{at}/predict/video?fps=5"</pre>
+<h2>POST /live</h2>
+<p>Takes one frame of a live stream, at most 1920 x 1200 pixels, and returns the same as
+<code>/predict</code>, with the number of each person and smoothed over time. <code>stream</code>
+is a name of your choice (8 to 64 letters and digits), <code>time</code> the frame's time in
+seconds. Send the next frame when the response has arrived.</p>
+<pre>curl --data-binary @frame.jpg "{at}/live?stream=my-camera-1&amp;time=0.04"</pre>
 <h2>GET /health</h2>
 <p>Responds at once, also under full load, and without the password.</p>
 <h2>Limits</h2>
@@ -119,6 +127,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             "targets": list(service.predictor.targets),
             "pictures": service.images.inside,
             "videos": service.videos.inside,
+            "streams": len(service.streams),
         }
 
     @app.post(
@@ -151,16 +160,38 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 found = await place.run(service.predict_video, Path(file.name), faces, seconds, fps)
             return JSONResponse(found)
 
+    @app.post(
+        "/live",
+        summary="Predict on the next frame of a live stream",
+        openapi_extra=_body("an image: raw bytes"),
+    )
+    async def live(
+        request: Request,
+        stream: str = Query(pattern=r"^[\w-]{8,64}$", description="name, chosen by the client"),
+        time: float = Query(ge=0, le=1e7, description="seconds since the stream's beginning"),
+    ) -> JSONResponse:
+        async with _upload(request) as upload:
+            chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
+            data = b"".join([chunk async for chunk in chunks])
+        address = request.client.host if request.client else ""
+        return JSONResponse(await service.streams.predict(stream, time, address, data))
+
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         return HTMLResponse(docs_page(str(request.base_url).rstrip("/"), service.limits))
+
+    @app.get("/sample", include_in_schema=False)
+    async def sample() -> FileResponse:
+        path = await asyncio.to_thread(service.sample)
+        return FileResponse(path, media_type=f"video/{path.suffix[1:]}")
 
     @app.get("/results/{name}", include_in_schema=False)
     async def result(name: str) -> FileResponse:
         path = service.result_file(name)
         if path is None:
             raise Refusal(404, "there is no such result; results are deleted after some minutes")
-        return FileResponse(path, media_type=f"video/{path.suffix[1:]}")
+        kinds = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
+        return FileResponse(path, media_type=kinds.get(path.suffix, f"video/{path.suffix[1:]}"))
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from affectnet.serve.work import Refusal, too_large
+from affectnet.serve.places import Refusal, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from affectnet.errors import printable
 from affectnet.serve.exchange import Answer, App, Body, Budget, Left, Message, Receive, Scope, Send
 from affectnet.serve.password import COOKIE, Password, login_page
-from affectnet.serve.work import Limits, Refusal
+from affectnet.serve.places import Limits, Refusal
 
 _logger = logging.getLogger("affectnet.serve")
 
@@ -29,14 +29,15 @@ OPEN: Final = frozenset({"/health"})
 _API = "/gradio_api/"
 _GET: Final = frozenset(
     [
-        *("/", "/health", "/docs", "/openapi.json", "/config", "/theme.css", "/favicon.ico"),
-        *("/manifest.json", "/robots.txt", "/login", "/logout", _API + "upload_progress"),
+        *("/", "/sample", "/health", "/docs", "/openapi.json", "/config", "/theme.css"),
+        *("/favicon.ico", "/manifest.json", "/robots.txt", "/login", "/logout"),
+        _API + "upload_progress",
         *(_API + "queue/data", _API + "queue/status", _API + "startup-events", _API + "app_id"),
         *(_API + "info", _API + "theme.css", _API + "user", _API + "token"),
         _API + "login_check",
     ]
 )
-_POST: Final = frozenset({"/predict", "/predict/video", "/login"}) | {
+_POST: Final = frozenset({"/predict", "/predict/video", "/live", "/login"}) | {
     _API + name for name in ("upload", "queue/join", "cancel", "reset")
 }
 _FOLDERS: Final = ("/assets/", "/static/", "/svelte/", "/results/", _API + "heartbeat/")
@@ -348,7 +349,7 @@ class Guard:
 
     def _allowed(self, path: str) -> tuple[int, str]:
         """Return the maximum bytes of a request to this address, and the flag that changes it."""
-        if path == "/predict":
+        if path in ("/predict", "/live"):
             return self.limits.image_bytes, "--max-mb"
         if path == "/predict/video":
             return self.limits.video_bytes, "--max-video-mb"

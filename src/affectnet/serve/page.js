@@ -25,7 +25,7 @@ element.addEventListener("timeupdate", (event) => {
   if (!curve) return;
   const x = 60 + 645 * Math.min(1, event.target.currentTime / Number(curve.dataset.end));
   const now = curve.querySelector(".an-now");
-  now.setAttribute("d", `M${x} 10V300`);
+  now.setAttribute("d", `M${x} 10V${curve.dataset.height}`);
   now.style.opacity = 0.7;
 }, true);
 element.addEventListener("click", (event) => {

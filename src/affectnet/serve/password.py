@@ -14,7 +14,7 @@ from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
-from affectnet.serve.work import Refusal
+from affectnet.serve.places import Refusal
 
 COOKIE: Final = "affectnet"
 PAUSE: Final = 0.5

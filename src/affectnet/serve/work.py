@@ -1,28 +1,28 @@
-"""The work behind the page and the HTTP API: limits, bounded queues, and prediction."""
+"""The work behind the page and the HTTP API: prediction within the limits, and its files."""
 
-import asyncio
 import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from affectnet.data.images import Pixels, read_header
 from affectnet.errors import DataError
 from affectnet.inference.annotated_video import AnnotatedVideo, video_suffix
 from affectnet.inference.pipeline import Faces
 from affectnet.inference.predictor import Predictor
+from affectnet.inference.result_files import ResultWriter
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
 from affectnet.inference.video import predict_video
 from affectnet.inference.video_reader import VideoReader
-
-R = TypeVar("R")
+from affectnet.serve.live import Streams
+from affectnet.serve.places import Gate, Limits, Refusal
+from affectnet.serve.sample import write_sample
 
 FILE_SECONDS: Final = 600.0
 """Age at which unread uploads and annotated videos are deleted."""
@@ -30,174 +30,9 @@ MISSING: Final = (
     "the web page needs gradio, which is not installed; install it with: "
     "pip install 'affectnet[serve]'"
 )
-_RESULT = re.compile(r"[\w-]{20,60}\.(mp4|webm)")
+_RESULT = re.compile(r"[\w-]{20,60}\.(mp4|webm|csv|json)")
 _MAX_NOTES = 5
 _PACKETS_PER_FRAME = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the server accepts; requests beyond are refused with the limit and its setting.
-
-    Attributes:
-        image_bytes, video_bytes: of an upload.
-        pixels: of an image, read from its header.
-        video_seconds, video_frames: of a video that are processed.
-        video_fps: frames per second of video that are processed, at most.
-        workers: images that are processed at the same time; videos are processed one by one.
-        waiting: requests that may wait in addition; for videos `videos_waiting`.
-        timeout, video_timeout: seconds per request, waiting included.
-    """
-
-    image_bytes: int = 20 * 2**20
-    video_bytes: int = 100 * 2**20
-    pixels: int = 40_000_000
-    video_seconds: float = 120.0
-    video_frames: int = 3000
-    video_fps: float = 25.0
-    workers: int = 2
-    waiting: int = 32
-    videos_waiting: int = 4
-    timeout: float = 60.0
-    video_timeout: float = 600.0
-
-
-class Refusal(Exception):
-    """A request that is refused.
-
-    Args:
-        status: of the HTTP response.
-        message: what was given, what is allowed and what to do.
-        given, allowed: the numbers, where there are any.
-        setting: the flag that changes the limit.
-        retry_after: seconds after which the request may be repeated.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        given: float | None = None,
-        allowed: float | None = None,
-        setting: str | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.given, self.allowed, self.setting = given, allowed, setting
-        self.retry_after = retry_after
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
-        details = {"given": self.given, "allowed": self.allowed, "setting": self.setting}
-        return {"error": str(self)} | {name: v for name, v in details.items() if v is not None}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the HTTP response."""
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-
-
-def too_large(given: int | None, allowed: int, setting: str) -> Refusal:
-    """Return the refusal of an upload; `given` is None where it was not read to its end."""
-    size = "more" if given is None else f"{given:,} bytes"
-    return Refusal(
-        413,
-        f"the upload has {size}; at most {allowed:,} bytes are accepted; send a smaller file, or "
-        f"start the server with a larger {setting}",
-        given=given,
-        allowed=allowed,
-        setting=setting,
-    )
-
-
-class Gate:
-    """Admits a bounded number of requests, and runs a few of them at a time in threads.
-
-    Args:
-        noun: plural of what is processed, for messages.
-        workers: requests that are processed at the same time.
-        waiting: requests that may wait in addition.
-        timeout: seconds from admission to the response.
-
-    Used from one event loop.
-    """
-
-    def __init__(self, noun: str, workers: int, waiting: int, timeout: float) -> None:
-        self.noun, self.workers, self.waiting, self.timeout = noun, workers, waiting, timeout
-        self.inside = 0
-        self.stopping = threading.Event()
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix=f"affectnet-{noun}")
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator["Place"]:
-        """Take a place for the duration of a request; raises `Refusal` (503) where none is free."""
-        if self.stopping.is_set():
-            raise Refusal(503, "the server is stopping", retry_after=10)
-        allowed = self.workers + self.waiting
-        if self.inside >= allowed:
-            raise Refusal(
-                503,
-                f"the server is busy: {self.inside} {self.noun} are being processed or waiting, "
-                "which is the maximum; try again in a moment",
-                given=self.inside + 1,
-                allowed=allowed,
-                setting="--waiting",
-                retry_after=max(1, round(self.inside / (8 * self.workers))),
-            )
-        self.inside += 1
-        place = Place(self, asyncio.get_running_loop())
-        try:
-            yield place
-        finally:
-            place.leave()
-
-    def stop(self) -> None:
-        """Admit no more requests, and drop those that wait."""
-        self.stopping.set()
-        self.pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Place:
-    """One request's place inside a gate; it is released when its work has really ended."""
-
-    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> None:
-        self.gate, self.loop = gate, loop
-        self.deadline = loop.time() + gate.timeout
-        self._work: Future[Any] | None = None
-
-    async def run(self, function: Callable[..., R], *args: Any) -> R:
-        """Run the function in a thread of the gate; `Refusal` (503) after the timeout."""
-        future = self.gate.pool.submit(function, *args)
-        self._work = future
-        try:
-            async with asyncio.timeout_at(self.deadline):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise Refusal(
-                503,
-                f"it took longer than {self.gate.timeout:g} s, waiting included; try again, or "
-                "send something smaller",
-                allowed=self.gate.timeout,
-                setting="--timeout",
-                retry_after=5,
-            ) from None
-        except asyncio.CancelledError:
-            if self.gate.stopping.is_set():
-                raise Refusal(503, "the server is stopping", retry_after=10) from None
-            raise
-
-    def leave(self) -> None:
-        """Release the place, at once or when its thread, which cannot be stopped, is done."""
-        if self._work is None or self._work.done():
-            self.gate.inside -= 1
-        else:
-            self._work.add_done_callback(self._leave_later)
-
-    def _leave_later(self, _: object) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.leave)
 
 
 @dataclass(slots=True)
@@ -217,6 +52,7 @@ class VideoSummary:
     faceless: int
     over_time: OverTime
     file: Path
+    tables: tuple[Path, ...]
     note: str | None
 
 
@@ -239,22 +75,26 @@ class Service:
     faces: Faces = "detect"
     images: Gate = field(init=False)
     videos: Gate = field(init=False)
+    streams: Streams = field(init=False)
+    _sampling: Any = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         limits = self.limits
         self.images = Gate("images", limits.workers, limits.waiting, limits.timeout)
         self.videos = Gate("videos", 1, limits.videos_waiting, limits.video_timeout)
+        self.streams = Streams(self.predictor, limits, self.faces)
         self.results.mkdir(parents=True, exist_ok=True)
 
     @property
     def results(self) -> Path:
-        """Folder of the annotated videos."""
+        """Folder of the annotated videos and their tables."""
         return self.folder / "results"
 
     def stop(self) -> None:
         """Admit no more requests; videos in progress stop at the next frame."""
         self.images.stop()
         self.videos.stop()
+        self.streams.gate.stop()
 
     def predict_pixels(self, data: bytes) -> tuple[PictureResult, Pixels]:
         """Predict on an encoded image; return the result and the pixels to show.
@@ -327,13 +167,19 @@ class Service:
             progress.expected = max(1, min(round(seconds * rate), limits.video_frames))
         over_time, faceless, notes = OverTime(), 0, list[str]()
         target = self.results / f"{secrets.token_urlsafe(24)}{video_suffix()}"
+        tables = tuple(target.with_suffix(suffix) for suffix in (".csv", ".json"))
         frames = self._frames(
             reader, None, limits.video_seconds, rate, keep_pixels=True, left=lambda: progress.stop
         )
         try:
-            with AnnotatedVideo(target, rate, reader) as video, closing(frames):
+            with ExitStack() as stack:
+                video = stack.enter_context(AnnotatedVideo(target, rate, reader))
+                writers = [stack.enter_context(ResultWriter(table)) for table in tables]
+                stack.enter_context(closing(frames))
                 for result, pixels in frames:
                     over_time.add(result)
+                    for writer in writers:
+                        writer.write(result)
                     if pixels is None:
                         notes.append(result.reason or "")
                         continue
@@ -345,7 +191,8 @@ class Service:
             if progress.frames == 0:
                 raise DataError("the video has no frames")
         except BaseException:
-            target.unlink(missing_ok=True)
+            for file in (target, *tables):
+                file.unlink(missing_ok=True)
             raise
         if video.fault is not None:
             notes.append(video.fault)
@@ -355,7 +202,7 @@ class Service:
                 f"processes at most {limits.video_seconds:g} s and {limits.video_frames:,} frames."
             )
         note = "; ".join(notes[:_MAX_NOTES]) + ("; …" if len(notes) > _MAX_NOTES else "")
-        return VideoSummary(progress.frames, faceless, over_time, target, note or None)
+        return VideoSummary(progress.frames, faceless, over_time, target, tables, note or None)
 
     def _frames(
         self,
@@ -413,9 +260,18 @@ class Service:
             )
 
     def result_file(self, name: str) -> Path | None:
-        """Return the annotated video of this name, or None."""
+        """Return the annotated video or table of this name, or None."""
         path = self.results / name
         return path if _RESULT.fullmatch(name) and path.is_file() else None
+
+    def sample(self) -> Path:
+        """Return the sample video, which is made where there is none."""
+        path = self.results / f"sample{video_suffix()}"
+        with self._sampling:
+            if not path.is_file():
+                write_sample(path)
+            path.touch()  # not to be swept away while it is watched
+        return path
 
     def sweep(self, older_than: float = FILE_SECONDS) -> None:
         """Delete uploads and results that are older, in seconds."""
