@@ -1,6 +1,7 @@
 """Live streams: the numbers of `predict`, one frame at a time, within the guard's limits."""
 
 import io
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from affectnet.inference.video import FrameByFrame, predict_video
 from affectnet.inference.video_reader import Frame, VideoReader
 
 pytest.importorskip("gradio", reason="the extra `serve` is not installed")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other loopback addresses")
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -106,6 +108,7 @@ def test_the_guard_holds_for_the_stream(serve_model, predictor, tmp_path, frames
         assert len(served.service.streams) == 1
 
 
+@LINUX
 @pytest.mark.slow
 def test_many_streams_of_one_client_keep_nobody_out(
     serve_model, predictor, tmp_path, frames
@@ -184,6 +187,19 @@ def test_streams_are_forgotten_when_they_are_idle(
             if i % 2:
                 assert send(served.address, "too-many-1", 0, good).status_code == 503
                 time.sleep(0.35)
+
+
+@LINUX
+def test_streams_of_different_visitors_do_not_replace_each_other(
+    serve_model, predictor, tmp_path, frames
+) -> None:
+    good = png(frames[0].pixels)
+    with serve_model(predictor, tmp_path, streams=2) as served:
+        for i, status in ((1, 200), (2, 200), (3, 503), (1, 200)):
+            visitor = httpx.HTTPTransport(local_address=f"127.0.0.{i}")
+            with httpx.Client(transport=visitor, timeout=30) as client:
+                address = f"{served.address}/live?stream=visitor-{i}&time={time.monotonic()}"
+                assert client.post(address, content=good).status_code == status
 
 
 def test_the_sample_video_has_two_persons_whose_expressions_change(server) -> None:

@@ -55,15 +55,18 @@ def _plan(
     size: Size, boxes: Sequence[Box], choices: Sequence[Sequence[Size]], gap: float, first: int
 ) -> list[Label | None]:
     """Place the labels one by one, without the choices before the `first`."""
-    taken = [Box(x - 1, y - 1, w + 2, h + 2) for x, y, w, h in boxes]
+    taken = np.empty((2 * len(boxes), 4))
+    count = len(boxes)
+    taken[:count] = np.array(boxes) + np.array((-1, -1, 2, 2))
     plan: list[Label | None] = []
     for box, sizes in zip(boxes, choices, strict=True):
         found = None
         for choice in range(first, len(sizes)):
             places = _around(size, box, sizes[choice], gap)
-            if len(free := places[_are_free(places, taken)]):
+            if len(free := places[_are_free(places, taken[:count])]):
                 found = Label(choice, Box(*map(float, free[0])))
-                taken.append(found.place)
+                taken[count] = free[0]
+                count += 1
                 break
         plan.append(found)
     return plan
@@ -84,11 +87,13 @@ def _around(size: Size, box: Box, label: Size, gap: float) -> NDArray[np.float64
     return np.array(places).reshape(-1, 4)
 
 
-def _are_free(places: NDArray[np.float64], taken: Sequence[Box]) -> NDArray[np.bool_]:
-    """Whether each place (n, 4) is apart from all that is taken, (n,)."""
-    if not taken:
+def _are_free(
+    places: NDArray[np.float64], taken: Sequence[Box] | NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether each place (n, 4) is apart from all that is taken (m, 4), (n,)."""
+    if len(taken) == 0:
         return np.ones(len(places), bool)
-    a, b = places[:, None, :], np.array(taken)[None, :, :]
+    a, b = places[:, None, :], np.asarray(taken)[None, :, :]
     apart = (a[..., :2] >= b[..., :2] + b[..., 2:]) | (b[..., :2] >= a[..., :2] + a[..., 2:])
     free: NDArray[np.bool_] = apart.any(axis=2).all(axis=1)
     return free

@@ -26,6 +26,8 @@ from affectnet.serve.places import Gate, Limits, Refusal
 
 FRAME_PIXELS: Final = 1920 * 1200
 """Of a frame at most; the page sends 640 x 480."""
+MOST_BOXES: Final = 60
+"""Faces that are drawn in a frame at most; all are in the result."""
 IDLE_SECONDS: Final = 10.0
 """After which a stream without frames is forgotten."""
 
@@ -115,7 +117,7 @@ class Streams:
             return
         counts = Counter(address for address, _ in self._streams)
         busiest, most = counts.most_common(1)[0]
-        if counts[address] + 1 > most:
+        if counts[address] + 1 >= most:
             raise Refusal(
                 503,
                 f"the server is busy: {len(self._streams)} live streams are open, which is the "
@@ -150,7 +152,7 @@ def shown(result: PictureResult) -> dict[str, str]:
     width, height = result.width or 1, result.height or 1
     csv = FORMATS[".csv"](FILM_COLUMNS).encode(result).decode()
     return {
-        "boxes": boxes_svg(result.faces, width, height),
+        "boxes": boxes_svg(result.faces[:MOST_BOXES], width, height),
         "points": points_svg(result.faces),
         "csv": csv,
     }
