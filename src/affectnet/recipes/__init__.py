@@ -43,7 +43,8 @@ def recipe_text(file: Path) -> str:
         raise ConfigError(f"{file}: there is no base {named[1]}; choose {', '.join(bases)}")
     overridden = set(re.findall(r"^(\w+):", own, re.MULTILINE))
     _, inherited = recipe_text(bases[named[1]]).split("\n", 1)
-    return own + re.sub(_REASON_AND_SETTINGS, partial(_left, overridden), inherited)
+    left = re.sub(_REASON_AND_SETTINGS, partial(_left, overridden), inherited)
+    return own + re.sub(r"\n{3,}", "\n\n", left)
 
 
 _REASON_AND_SETTINGS: Final = re.compile(r"((?:^#.*\n)*)((?:^\w+:.*\n?)+)", re.MULTILINE)
