@@ -1,10 +1,10 @@
 """Put a trained CVNet into the package: float16 weights, config, model card, ONNX file, checksums.
 
-    python scripts/ship_cvnet.py runs/NAME --prior-tau 0.2    # everything
+    python scripts/ship_cvnet.py runs/NAME    # everything
     python scripts/ship_cvnet.py              # only the ONNX file, from the weights in the package
 
 For maintainers. The run must be evaluated on `test`, because the card contains only measured
-metrics: with `--prior uniform` and the same `--prior-tau`, which is then part of the weights. Floating-point weights are converted to float16, which halves the file; predictions change
+metrics. Floating-point weights are converted to float16, which halves the file; predictions change
 by less than 1e-2. The ONNX file holds the same float16 weights and computes with them in float32,
 so it predicts what PyTorch predicts.
 """
@@ -61,10 +61,9 @@ def main() -> None:
     """Write the files and print their sizes and checksums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, nargs="?", help="evaluated run folder of a CVNet")
-    parser.add_argument("--prior-tau", type=float, default=0.0, help="as of affectnet evaluate")
-    options = parser.parse_args()
-    if options.run is not None:
-        write_weights(RunFolder(options.run), options.prior_tau)
+    run = parser.parse_args().run
+    if run is not None:
+        write_weights(RunFolder(run))
     write_onnx(OUT / ONNX)
     lines = []
     for file in (OUT / WEIGHTS, OUT / ONNX):
@@ -76,14 +75,9 @@ def main() -> None:
     (OUT / "SHA256").write_text("".join(lines), encoding="utf-8")
 
 
-def write_weights(run: RunFolder, prior_tau: float) -> None:
-    """Write the float16 weights, the config and the card of a run.
-
-    `prior_tau` is the strength of the correction towards equal classes.
-    """
+def write_weights(run: RunFolder) -> None:
+    """Write the float16 weights, the config and the card of a run."""
     model = AffectModel.from_pretrained(run.model)
-    if prior_tau:
-        model.correct_prior("uniform", prior_tau)
     model.preprocessing = dataclasses.replace(model.preprocessing, margin=MARGIN)
     config = json.dumps(model.config(), indent=2)
     half = {
