@@ -117,6 +117,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
+@needs_mlflow
 @needs_wandb
 def test_wandb_offline_continues_its_run(tmp_path: Path) -> None:
     """In processes of their own: wandb starts one that must end with them."""
@@ -126,10 +127,10 @@ from pathlib import Path
 from affectnet.run import RunFolder
 from affectnet.training.loggers import finish, log_picture, make_loggers
 run, done = RunFolder(Path(sys.argv[1]) / "r"), int(sys.argv[2])
-made = make_loggers(("wandb",), run, run.path.parent, {"lr": 0.1}, done)
+made = make_loggers(("wandb", "mlflow"), run, run.path.parent, {"lr": 0.1}, done)
 made[0].log_metrics({"val_loss": done / 10}, done)
 log_picture(made[0], "faces", Path(sys.argv[1]) / "faces.jpg", done)
-print("id", made[0].experiment.id)
+print("id", made[0].experiment.id, made[1].run_id)
 finish(made)
 """
     Image.new("RGB", (20, 10), "red").save(tmp_path / "faces.jpg")

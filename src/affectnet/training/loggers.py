@@ -58,6 +58,8 @@ def make_loggers(
 
     Raises `ConfigError` if wandb or mlflow cannot start.
     """
+    if not done and rank() == 0:
+        _identifiers(run).unlink(missing_ok=True)  # of an earlier run that never finished an epoch
     loggers: list[Logger] = []
     for name in dict.fromkeys(names or ("tensorboard",)):
         try:
@@ -117,9 +119,9 @@ def _log_settings(logger: Logger, settings: dict[str, Any]) -> None:
 
 def _create(name: str, run: RunFolder, runs: Path, done: int) -> Logger:
     if name == "wandb":
-        return _wandb(run, runs, done)
+        return _wandb(run, runs)
     if name == "mlflow":
-        return _mlflow(run, runs, done)
+        return _mlflow(run, runs)
     if name == "csv":
         return _csv(run, done)
     return TensorBoardLogger(
@@ -145,34 +147,39 @@ def _csv(run: RunFolder, done: int) -> Logger:
     return logger
 
 
-def _wandb(run: RunFolder, runs: Path, done: int) -> Logger:
+def _wandb(run: RunFolder, runs: Path) -> Logger:
     logger = WandbLogger(
         name=run.name,
         save_dir=runs,
         project=os.environ.get("WANDB_PROJECT", PROJECT),
-        id=_kept(run, "wandb", done, lambda: secrets.token_hex(4)),
+        id=_kept(run, "wandb", lambda: secrets.token_hex(4)),
     )
     _ = logger.experiment  # starts it, on the first process
     return logger
 
 
-def _mlflow(run: RunFolder, runs: Path, done: int) -> Logger:
-    known = _kept(run, "mlflow", done)
+def _mlflow(run: RunFolder, runs: Path) -> Logger:
+    known = _kept(run, "mlflow")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or (runs / "mlruns").resolve().as_uri()
+    if uri.startswith("file:"):
+        # MLflow asks for this; a database would need its full package.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = MLFlowLogger(PROJECT, run_name=run.name, tracking_uri=uri, run_id=known)
     if rank() == 0:
         started = str(logger.run_id)
-        _kept(run, "mlflow", done, lambda: started)
+        _kept(run, "mlflow", lambda: started)
     return logger
 
 
-def _kept(
-    run: RunFolder, name: str, done: int, create: Callable[[], str] | None = None
-) -> str | None:
+def _identifiers(run: RunFolder) -> Path:
+    return run.path / "loggers.json"
+
+
+def _kept(run: RunFolder, name: str, create: Callable[[], str] | None = None) -> str | None:
     """The identifier of a resumed run in a logger, or that of a new one, which is kept."""
-    file = run.path / "loggers.json"
+    file = _identifiers(run)
     ids: dict[str, str] = {}
-    if done and file.is_file():
+    if file.is_file():
         ids = json.loads(file.read_text(encoding="utf-8"))
     if name not in ids and create is not None and rank() == 0:
         ids[name] = create()
