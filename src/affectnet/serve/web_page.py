@@ -244,6 +244,6 @@ def _foot(service: Service) -> str:
         "images. Do not judge anyone by it.</p>"
         "<p><b>Privacy.</b> Images are processed on the machine that runs this page and are not "
         "stored: an upload is deleted some seconds after it is read, an annotated video after "
-        "ten minutes. Frames of the live camera are never written to a file.</p>"
+        "ten minutes. Frames of the live camera are not stored.</p>"
         f'<p>Classes: {classes}. Also available: <a href="docs">HTTP API</a>.</p>'
     )
