@@ -1,5 +1,6 @@
 """The notebook runs from top to bottom on drawn faces."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,38 @@ pytest.importorskip("ipykernel")
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "affectnet.ipynb"
 
 
-def test_no_output_is_stored() -> None:
+def test_small_outputs_are_stored() -> None:
+    assert NOTEBOOK.stat().st_size < 1_500_000
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    assert code
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    outputs = [out for cell in cells if cell.cell_type == "code" for out in cell.outputs]
+    images = [out.data["image/png"] for out in outputs if "image/png" in out.get("data", {})]
+    assert len(images) >= 20
+    assert all(len(image) < 200_000 for image in images)
+    assert not any(out.output_type == "error" or out.get("name") == "stderr" for out in outputs)
+    assert str(Path.home()) not in NOTEBOOK.read_text(encoding="utf-8")
+
+
+def installed_package(folder: Path, **settings: object) -> object:
+    """What the install cell gives to pip in a folder, where affectnet is missing."""
+    (cell,) = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if "%pip" in c.source]
+    code = cell.source.replace('%pip install -q "{package}[train]"', "pass")
+    code = code.replace('find_spec("affectnet")', 'find_spec("affectnet_that_is_missing")')
+    names = {"Path": Path, "AFFECTNET": None, "WORK": folder, "PACKAGE": None} | settings
+    with contextlib.chdir(folder):
+        exec(code, names)
+    return names["package"]
+
+
+def test_the_install_cell_takes_the_wheel_or_the_checkout(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="upload it, or set PACKAGE"):
+        installed_package(tmp_path)
+    (tmp_path / "src" / "affectnet").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    assert installed_package(tmp_path / "notebooks") == tmp_path
+    wheel = tmp_path / "affectnet-1.0-py3-none-any.whl"
+    wheel.touch()
+    assert installed_package(tmp_path) == wheel
+    assert installed_package(tmp_path, PACKAGE="affectnet==2") == "affectnet==2"
 
 
 def test_it_contains_little_code() -> None:

@@ -803,7 +803,7 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Run every step on drawn faces, offline, in two minutes.
+    """Predict with the included model, then run every step on drawn faces, offline, in two minutes.
 
     affectnet demo
     """

@@ -34,6 +34,7 @@ def test_the_demo_runs_every_step(
         assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
     # The shipped model, on a photo and on drawn faces.
     assert "astronaut.jpg" in output
+    assert output.index("astronaut.jpg") < output.index("affectnet ingest")  # the first result
     assert len(list((out / "marked").glob("*.jpg"))) == 9
     with pytest.raises(RunError, match="--overwrite"):
         demo(DemoConfig(out=out))
