@@ -23,7 +23,7 @@ PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
 TRAIN_PER_CLASS = 160
 TEST_PER_CLASS = 40
 SIZE = 64
-BACKBONES = {"cvnet": 7, "resnet10t": 7}
+BACKBONES = {"cvnet": 7, "resnet10t": 9}
 """Backbones and epochs: our own network and a small one from timm, from random weights."""
 CONTENT = {"release", "dataset", "runs", "report.html", "photos", "marked"}
 """What is in the folder; one with other files is not replaced."""
