@@ -14,6 +14,7 @@ from affectnet.errors import RunError, WeightsError
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import (
     AtomicCheckpointIO,
+    EpochLog,
     ModelCheckpoint,
     MovingAverage,
     averaging,
@@ -97,7 +98,7 @@ def test_the_average_is_on_the_device_of_training() -> None:
 
 def test_the_best_score_is_remembered_in_a_moved_run(tmp_path: Path) -> None:
     def best_of(run: RunFolder) -> ModelCheckpoint:
-        return checkpoint_callbacks(run, "val_loss", "last")[2]
+        return checkpoint_callbacks(EpochLog(run), "val_loss", "last")[2]
 
     was, now = RunFolder(tmp_path / "was"), RunFolder(tmp_path / "now")
     before, after = best_of(was), best_of(now)
