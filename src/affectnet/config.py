@@ -650,8 +650,14 @@ class PredictConfig:
     show: bool = False
     """Show a camera or a video in a window, with the faces drawn in, while it is processed. Closing
     the window ends it."""
+    summary: File | None = None
+    """CSV file for one row per person of a video: time in sight, fractions and episodes of each
+    expression, valence and arousal. The episodes go to NAME_episodes.csv."""
+    report: File | None = None
+    """HTML page of one video: curves, expressions, episodes and summary of all persons."""
     overwrite: bool = False
-    """Replace the file at --out, and files of the same names in --annotate."""
+    """Replace the files at --out, --summary and --report, and those of the same names in
+    --annotate."""
     resume: bool = False
     """Continue a prediction to the same --out that was stopped or killed, after the last finished
     input."""
@@ -689,6 +695,12 @@ class PredictConfig:
     search: Literal["follow", "every"] = "follow"
     """follow searches whole frames of a video five times per second and follows the faces in
     between; every searches every frame, which takes longer. Cameras are searched in every frame."""
+    baseline: str | None = None
+    """Also compare each face with the person's own neutral face: that of the first SECONDS, auto
+    for the calmest tenth of the faces, or a picture FILE (1=anna.jpg,2=ben.jpg for several
+    persons). Summary and report then use these values."""
+    min_episode: float = 0.3
+    """Seconds for which an expression is shown at least to be an episode of the summary."""
     video: Literal["auto", "mp4", "webm"] = "auto"
     """Format of annotated videos: mp4 (H.264) or webm (VP9, VP8). auto is mp4 where FFmpeg encodes
     it. Browsers play both."""

@@ -39,7 +39,7 @@ def test_a_gap_breaks_the_line_and_the_ribbon() -> None:
 def test_too_many_faces_are_counted_in_a_note(tmp_path) -> None:
     lines = [line(f"face {i}", np.arange(30) * 0.04) for i in range(MOST_LINES + 3)]
     figure = affect_over_time(lines, 400.0, left_out=2)
-    assert "5 more faces" in figure.axes[2].get_xlabel()
+    assert "5 more persons" in figure.axes[2].get_xlabel()
     assert "minutes" in figure.axes[2].get_xlabel()
     figure.savefig(tmp_path / "f.png")
 

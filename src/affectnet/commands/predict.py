@@ -2,20 +2,18 @@
 
 import math
 import sys
-import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
+from affectnet.commands.predict_terminal import TerminalSummary
 from affectnet.config import PredictConfig, settings_of
 from affectnet.data.images import Pixels
 from affectnet.errors import (
@@ -25,15 +23,15 @@ from affectnet.errors import (
     Faults,
     Limit,
     Stopped,
-    counted,
 )
+from affectnet.inference.baseline import Baseline
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
-from affectnet.inference.drawing import annotate, expression_text
+from affectnet.inference.drawing import annotate
+from affectnet.inference.film_summary import episodes_path, write_summaries
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format, plain
 from affectnet.inference.results import PictureResult, columns
 from affectnet.inference.sources import InputSource, find_sources, unique_names
-from affectnet.inference.tracks import OverTime
 from affectnet.models.model_config import untrained_note
 from affectnet.run import (
     locked,
@@ -47,19 +45,20 @@ from affectnet.threads import Background
 
 if TYPE_CHECKING:
     from affectnet.inference.annotated_video import AnnotatedVideo
+    from affectnet.inference.film import Film
     from affectnet.inference.video_reader import VideoReader
 
-_MAX_ROWS = 40
-_PATH_LENGTH = 28
 _JPEG_QUALITY = 90
 _FREE_TO_CHANGE = (
-    *("inputs", "out", "annotate", "video", "overwrite", "resume"),
+    *("inputs", "out", "annotate", "video", "overwrite", "resume", "show"),
+    *("summary", "report", "min_episode"),
     *("device", "provider", "batch_size", "workers"),
 )
 """Settings that --resume may change: faces have the same results with each."""
 _LIMITS: tuple[Limit, ...] = (
     (("stride", "batch_size"), lambda value: value >= 1, "at least 1"),
     (("fps", "seconds"), lambda value: value > 0, "above 0"),
+    (("min_episode",), lambda value: 0 < value <= 60, "above 0, up to 60 seconds"),
     (("workers",), lambda value: 1 <= value <= 256, "1 to 256"),
 )
 
@@ -91,7 +90,9 @@ def predict(config: PredictConfig) -> int:
     predictor = load(config.model, **settings)
     if note := untrained_note(predictor.targets):
         print(note)
-    summary = _Summary(show=config.out is None)
+    _check_films(config, predictor, sources)
+    summary = TerminalSummary(show=config.out is None)
+    films: list[Film] = []
     with ExitStack() as stack:
         writer = None
         if config.out is not None:
@@ -107,14 +108,19 @@ def predict(config: PredictConfig) -> int:
                 config.resume,
                 summary.add,
                 config.escape_formulas,
-                columns(film, embedding=config.embedding),
+                columns(film, config.baseline is not None, config.embedding),
                 _settings(config),
             )
             sources = _unfinished(sources, targets, writer.finished)
             summary.before = len(writer.finished)
+        written: list[Path] = []
         # After Ctrl-C and errors, too.
-        stack.callback(lambda: summary.print(config, writer.where if writer else None))
-        _write_all(_predict_all(config, predictor, sources, targets), sources, writer, summary)
+        stack.callback(
+            lambda: summary.print([writer.where if writer else None, *written, config.annotate])
+        )
+        stack.callback(lambda: written.extend(_write_films(config, films)))
+        results = _predict_all(config, predictor, sources, targets, films)
+        _write_all(results, sources, writer, summary)
     return 1 if summary.all_unreadable else 0
 
 
@@ -130,7 +136,7 @@ def _write_all(
     results: Generator[PictureResult, None, None],
     sources: list[InputSource],
     writer: ResultWriter | None,
-    summary: "_Summary",
+    summary: TerminalSummary,
 ) -> None:
     """Write the results as they come; without a writer they are only counted and shown."""
     if writer is None:
@@ -170,11 +176,56 @@ def _check(config: PredictConfig) -> None:
         faults.append("--embedding writes to Parquet; give an --out that ends in .parquet")
     if config.resume and config.out is None:
         faults.append("--resume continues the file of --out; give --out")
+    if config.resume and (config.summary or config.report):
+        faults.append("--summary and --report need the whole film; leave out --resume")
+    if config.summary is not None and config.summary.suffix.lower() != ".csv":
+        faults.append(f"--summary {config.summary}: give a name that ends in .csv")
+    if config.report is not None and config.report.suffix.lower() != ".html":
+        faults.append(f"--report {config.report}: give a name that ends in .html")
     if config.resume and config.overwrite:
         faults.append("--resume and --overwrite are both given; leave one out")
     if config.annotate is not None and config.annotate.is_file():
         faults.append(f"--annotate {config.annotate} is a file; give a folder")
     faults.raise_all()
+
+
+def _check_films(config: PredictConfig, predictor: Predictor, sources: list[InputSource]) -> None:
+    """Raise where what is asked of films cannot be done, or would replace a file."""
+    if config.baseline is not None:
+        waits = Baseline(config.baseline, predictor).waits
+        if waits and any(source.kind == "camera" for source in sources):
+            raise ConfigError(
+                f"--baseline {config.baseline} is known at the end of a film, and a camera has "
+                "none; give a picture of the neutral face"
+            )
+    films = [source for source in sources if source.kind != "image"]
+    for flag, path in (("--summary", config.summary), ("--report", config.report)):
+        if path is not None and not films:
+            raise ConfigError(f"{flag} is for videos and cameras; none is among the inputs")
+        if path is not None:
+            refuse_existing(path, config.overwrite)
+    if config.summary is not None:
+        refuse_existing(episodes_path(config.summary), config.overwrite)
+    if config.report is not None and len(films) > 1:
+        raise ConfigError(f"--report makes the page of one film, and {len(films)} are given")
+
+
+def _write_films(config: PredictConfig, films: "list[Film]") -> list[Path]:
+    """Write the summary and the page of the films that ended; return their paths."""
+    written = []
+    summaries = [film.summary() for film in films]
+    for one in summaries:
+        if one.note and (config.summary or config.report):
+            print(f"{one.source}: {one.note}")
+    if config.summary is not None and films:
+        write_summaries(config.summary, summaries)
+        written += [config.summary, episodes_path(config.summary)]
+    if config.report is not None and films:
+        from affectnet.report.film_page import write_film_page
+
+        write_film_page(config.report, summaries[0], films[0].over_time)
+        written.append(config.report)
+    return written
 
 
 def _targets(config: PredictConfig, sources: list[InputSource]) -> dict[str, Path]:
@@ -220,8 +271,12 @@ def _predict_all(
     predictor: Predictor,
     sources: list[InputSource],
     targets: dict[str, Path],
+    films: "list[Film]",
 ) -> Generator[PictureResult, None, None]:
-    """Predict consecutive images together, and videos one by one, in the order given."""
+    """Predict consecutive images together, and videos one by one, in the order given.
+
+    `films` gets the videos that were predicted to their end.
+    """
     bar: tqdm[Any]
     with tqdm(total=len(sources), unit="file", disable=None) as bar:
         for are_images, group in groupby(sources, lambda source: source.kind == "image"):
@@ -229,7 +284,8 @@ def _predict_all(
                 yield from _predict_images(config, predictor, group, targets, bar)
                 continue
             for source in group:
-                yield from _predict_stream(config, predictor, source, targets.get(source.path))
+                target = targets.get(source.path)
+                yield from _predict_stream(config, predictor, source, target, films)
                 bar.update()
 
 
@@ -263,27 +319,47 @@ def _save_annotated(item: tuple[Path, PictureResult, Pixels]) -> None:
 
 
 def _predict_stream(
-    config: PredictConfig, predictor: Predictor, source: InputSource, target: Path | None
+    config: PredictConfig,
+    predictor: Predictor,
+    source: InputSource,
+    target: Path | None,
+    films: "list[Film]",
 ) -> Iterator[PictureResult]:
     """Predict a video or a camera; with `target`, write the annotated video and the figure."""
     # PyAV is imported only where there is a video.
     from affectnet.inference.camera import Camera
+    from affectnet.inference.film import Film
     from affectnet.inference.video import predict_video
     from affectnet.inference.video_reader import VideoReader
     from affectnet.inference.window import Window
 
     camera = source.kind == "camera"
     name = _name(source)
-    over_time = OverTime()
     video = None
+
+    def frames() -> Iterator[tuple[PictureResult, Pixels | None]]:
+        for result, pixels in results:
+            named = replace(result, source=name)
+            if video is not None and pixels is not None:
+                video.write(named, pixels)
+            bar.update()
+            yield named, pixels
+            if window is not None and pixels is not None:
+                window.show(named, pixels)
+                if window.closed:
+                    return
+
     try:
         with ExitStack() as stack:
             reader = Camera(int(source.path)) if camera else VideoReader(source.path)
             stack.enter_context(reader)
             rate = reader.info.fps / config.stride
             rate = min(rate, config.fps) if config.fps else rate
+            baseline = None if config.baseline is None else Baseline(config.baseline, predictor)
+            pictures = config.report is not None
+            film = Film(frames(), name, baseline, config.min_episode, pictures)
             if target is not None:
-                affect = over_time if {"valence", "arousal"} & set(predictor.targets) else None
+                affect = film if {"valence", "arousal"} & set(predictor.targets) else None
                 sound = reader if isinstance(reader, VideoReader) else None
                 video = stack.enter_context(_annotated_video(target, rate, sound, affect))
             length = min(reader.info.seconds or math.inf, config.seconds or math.inf)
@@ -299,20 +375,17 @@ def _predict_stream(
                 **settings_of(config, "faces", "search", "smoothing", "stride", "fps", "seconds"),
                 **settings_of(config, "batch_size", "workers"),
                 detect_size=config.detect_size or VIDEO_SIZE,
-                keep_pixels=video is not None or window is not None,
+                keep_pixels=video is not None or pictures or window is not None,
             )
             stack.enter_context(closing(results))
-            for result, pixels in results:
-                named = replace(result, source=name)
-                over_time.add(named)
-                if video is not None and pixels is not None:
-                    video.write(named, pixels)
-                bar.update()
-                yield named
-                if window is not None and pixels is not None:
-                    window.show(named, pixels)
-                    if window.closed:
-                        break
+            ended = camera
+            try:
+                yield from film
+                ended = True
+            finally:
+                film.close()
+                if ended:
+                    films.append(film)
     except DataError as error:
         yield PictureResult(name, None, None, reason=str(error))
     if video is not None and video.fault is not None:
@@ -321,9 +394,9 @@ def _predict_stream(
 
 @contextmanager
 def _annotated_video(
-    target: Path, rate: float, sound: "VideoReader | None", over_time: OverTime | None
+    target: Path, rate: float, sound: "VideoReader | None", film: "Film | None"
 ) -> "Iterator[AnnotatedVideo]":
-    """Write an annotated video with its sound and, with `over_time`, its figure.
+    """Write an annotated video with its sound and, with `film`, its figure.
 
     What a command that was stopped has made of them is kept, unless it would replace older ones.
     """
@@ -343,109 +416,14 @@ def _annotated_video(
         finally:
             if keep and new.exists():
                 new.replace(target)
-                if over_time is not None:
-                    _save_over_time(over_time, target)
+                if film is not None:
+                    _save_over_time(film, target)
 
 
-def _save_over_time(over_time: OverTime, video: Path) -> None:
+def _save_over_time(film: "Film", video: Path) -> None:
     """Write the figure of valence and arousal over time next to the annotated video."""
-    from affectnet.figures.curves import MOST_LINES, Line, affect_over_time
     from affectnet.figures.style import save_figure
+    from affectnet.report.film_page import courses_figures
 
-    courses = over_time.courses()
-    lines = [
-        Line(f"face {c.track}", c.time, c.valence, c.arousal, c.expression, c.step)
-        for c in sorted(courses[:MOST_LINES], key=lambda course: course.track)
-    ]
-    figure = affect_over_time(lines, over_time.end, left_out=len(courses) - len(lines))
+    (figure, *_) = courses_figures(film.over_time, 1)
     save_figure(figure, video.parent, f"{video.stem}_over_time", dpi=200)
-
-
-class _Summary:
-    """Counts the results, and stores the first ones for the terminal."""
-
-    def __init__(self, show: bool) -> None:
-        self.rows: list[PictureResult] = []
-        self.show = show
-        self.images = self.frames = self.faces = self.faceless = 0
-        self.unreadable: list[PictureResult] = []
-        self.n_unreadable = 0
-        self.started = time.monotonic()
-        self.before = 0
-
-    def add(self, result: PictureResult) -> None:
-        """Add one image or frame."""
-        if result.reason is not None:
-            self.n_unreadable += 1
-            if len(self.unreadable) < _MAX_ROWS:
-                self.unreadable.append(result)
-            return
-        if result.frame is None:
-            self.images += 1
-        else:
-            self.frames += 1
-        self.faces += len(result.faces)
-        self.faceless += not result.faces
-        if self.show and len(self.rows) < _MAX_ROWS:
-            self.rows.append(result)
-
-    @property
-    def all_unreadable(self) -> bool:
-        """Whether no input could be read."""
-        return self.n_unreadable > 0 and self.images + self.frames + self.before == 0
-
-    def print(self, config: PredictConfig, out: str | None) -> None:
-        """Print the table, if there is no --out, and the summary; `out` describes that file."""
-        console = Console()
-        if self.rows:
-            console.print(_table(self.rows))
-            hidden = self.images + self.frames - len(self.rows)
-            if hidden > 0:
-                console.print(f"and {hidden:,} more; --out FILE writes all of them")
-        lines = [f"{result.source}: {result.reason}" for result in self.unreadable]
-        for line in (*lines, self._last_line(config, out)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _last_line(self, config: PredictConfig, out: str | None) -> str:
-        read = ((self.images, "image"), (self.frames, "frame"))
-        counts = [counted(number, noun) for number, noun in read if number]
-        line = f"{' and '.join(counts) or 'nothing read'}: {counted(self.faces, 'face')}"
-        if self.faceless:
-            line += f", {self.faceless:,} without a face"
-        if self.n_unreadable:
-            line += f"; {self.n_unreadable:,} unreadable"
-        if self.before:
-            line += f"; {counted(self.before, 'input')} finished before"
-        line += f"; {time.monotonic() - self.started:,.1f} s"
-        outputs = [str(path) for path in (out, config.annotate) if path is not None]
-        return f"{line} -> {', '.join(outputs)}" if outputs else line
-
-
-def _short(path: str | None) -> str:
-    path = path or ""
-    return path if len(path) <= _PATH_LENGTH else f"…{path[-_PATH_LENGTH + 1 :]}"
-
-
-def _table(results: Iterable[PictureResult]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    results = list(results)
-    film = any(result.time is not None for result in results)
-    widths = {"source": 0, **({"time": 7} if film else {})}
-    widths |= {"face": 4, "expression": 14, "valence": 7, "arousal": 7}
-    for name, width in widths.items():
-        side: Literal["left", "right"] = "left" if name in ("source", "expression") else "right"
-        table.add_column(name, justify=side, no_wrap=True, min_width=width)
-    for result in results:
-        first = [_short(result.source)]
-        if film:
-            first.append("" if result.time is None else f"{result.time:.2f} s")
-        if not result.faces:
-            table.add_row(*first, "", "no face", "", "")
-        for number, face in enumerate(result.faces, 1):
-            table.add_row(
-                *first,
-                str(face.track or number),
-                expression_text(face) if face.expression else "",
-                *("" if math.isnan(v) else f"{v:+.2f}" for v in (face.valence, face.arousal)),
-            )
-    return table

@@ -141,7 +141,9 @@ class Line(NamedTuple):
 
 
 @styled
-def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Figure:
+def affect_over_time(
+    lines: Sequence[Line], end: float, left_out: int = 0, relative: bool = False
+) -> Figure:
     """Valence above arousal above a ribbon of expressions for each person.
 
     Args:
@@ -150,6 +152,7 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
             of over three steps breaks the line.
         end: where the time axis ends, in seconds.
         left_out: further persons that are not drawn; their number is written under the figure.
+        relative: valence and arousal are differences from the person's own neutral face.
     """
     drawn = list(lines)[:MOST_LINES]
     left_out += len(lines) - len(drawn)
@@ -160,14 +163,14 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
     rows = figure.subplots(3, 1, sharex=True, height_ratios=(1.55, 1.55, ribbon))
     end = max(end, 1e-3)
     for axes, name in zip(rows, ("valence", "arousal"), strict=False):
-        _draw_lines(axes, drawn, name)
+        _draw_lines(axes, drawn, name, relative)
     _draw_ribbons(rows[2], drawn)
     label = "minutes" if end >= 180 else "seconds"
     rows[2].set_xlim(0, end)
     if label == "minutes":
         rows[2].xaxis.set_major_formatter(lambda x, _: f"{x / 60:g}")
         rows[2].xaxis.set_major_locator(_minutes(end))
-    note = f"   ({left_out} more faces, seen for less time, are not drawn)" if left_out else ""
+    note = f"   ({left_out} more persons, seen for less time, are not drawn)" if left_out else ""
     rows[2].set_xlabel(f"time in {label}{note}")
     if len(drawn) > 1:
         rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(drawn), borderpad=0)
@@ -182,7 +185,7 @@ def affect_over_time(lines: Sequence[Line], end: float, left_out: int = 0) -> Fi
     return figure
 
 
-def _draw_lines(axes: Axes, lines: Sequence[Line], name: str) -> None:
+def _draw_lines(axes: Axes, lines: Sequence[Line], name: str, relative: bool) -> None:
     for number, line in enumerate(lines):
         time, values = _broken(line, getattr(line, name))
         colour, dash = PERSON_COLOURS[number], PERSON_DASHES[number]
@@ -191,7 +194,8 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], name: str) -> None:
     axes.set_ylim(-1.02, 1.02)
     axes.set_yticks([-1, -0.5, 0, 0.5, 1])
     low, high = ("unpleasant", "pleasant") if name == "valence" else ("calm", "excited")
-    axes.set_ylabel(f"{name}\n({low} → {high})")
+    what = f"change of {name}" if relative else name
+    axes.set_ylabel(f"{what}\n({low} → {high})")
 
 
 def _broken(line: Line, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,11 +1,11 @@
 """The predictor: images in any form to faces with expression, valence and arousal."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 import numpy as np
 from PIL import Image
@@ -19,12 +19,16 @@ from affectnet.inference.classifiers import (
     WithoutContempt,
 )
 from affectnet.inference.detector import MIN_SCORE
+from affectnet.inference.film_summary import MIN_EPISODE
 from affectnet.inference.pipeline import Faces, Pipeline
 from affectnet.inference.results import PictureResult, Results
 from affectnet.inference.runtime import open_classifier
 from affectnet.models.model_config import DEFAULT_MODEL
 from affectnet.models.prior import correction
 from affectnet.seven import lacks_contempt
+
+if TYPE_CHECKING:
+    from affectnet.inference.film import Film
 
 OnError = Literal["raise", "keep"]
 
@@ -126,14 +130,33 @@ class Predictor(Pipeline):
                 found.append(result)
         return found[0] if one else Results(found)
 
-    def video(self, source: str | Path | int, **settings: Any) -> Iterator[PictureResult]:
-        """Yield one result per frame of a video file or of a camera (given by its number).
+    def video(
+        self,
+        source: str | Path | int,
+        *,
+        baseline: float | str | Path | None = None,
+        min_episode: float = MIN_EPISODE,
+        **settings: Any,
+    ) -> "Film":
+        """Return the results of a video file or a camera (given by its number), frame by frame.
 
-        See `affectnet.inference.video.predict_video` for the settings.
+        `film.summary()` then summarises all of it.
+
+        Args:
+            source: the file, or the number of the camera.
+            baseline: compare each face with the person's neutral face, `face.relative`; see
+                `affectnet.inference.baseline.Baseline`. Except with pictures, results come when
+                the film has been predicted.
+            min_episode: see `affectnet.inference.film_summary.Summariser`.
+            settings: see `affectnet.inference.video.predict_video`.
         """
+        from affectnet.inference.baseline import Baseline
+        from affectnet.inference.film import Film
         from affectnet.inference.video import predict_video
 
-        return (result for result, _ in predict_video(self, source, **settings))
+        results = predict_video(self, source, **settings)
+        own = None if baseline is None else Baseline(baseline, self)
+        return Film(results, str(source), own, min_episode)
 
 
 def load(

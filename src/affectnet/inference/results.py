@@ -1,7 +1,7 @@
 """What prediction returns: frozen records that convert to JSON, a data frame and a figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
@@ -389,6 +389,15 @@ def _known(value: float) -> float | None:
 
 
 def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    film = any(row.get("frame") is not None for row in rows)
+    relative, embedding = (
+        any(name in row for row in rows) for name in ("relative_valence", "embedding")
+    )
+    return data_frame(rows, columns(film, relative, embedding))
+
+
+def data_frame(rows: list[dict[str, Any]], names: Mapping[str, type]) -> "pd.DataFrame":
+    """Return rows as a data frame with these columns; raises `ConfigError` without pandas."""
     if not installed("pandas"):
         raise ConfigError(
             "a data frame needs pandas, which is not installed; run `pip install pandas`"
@@ -396,13 +405,9 @@ def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd
 
     kinds = {str: "object", int: "Int64", float: "float64", bool: "boolean", list: "object"}
-    film = any(row.get("frame") is not None for row in rows)
-    relative, embedding = (
-        any(name in row for row in rows) for name in ("relative_valence", "embedding")
-    )
     return pd.DataFrame(
         {
             name: pd.Series([row.get(name) for row in rows], dtype=kinds[kind])
-            for name, kind in columns(film, relative, embedding).items()
+            for name, kind in names.items()
         }
     )

@@ -224,9 +224,13 @@ class OverTime:
 
     Memory is bounded for a video of any length. Of very many persons, those seen in most frames
     are kept.
+
+    Args:
+        relative: sum what is relative to a baseline; persons without one are left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, relative: bool = False) -> None:
+        self.relative = relative
         self.width = _FIRST_WIDTH
         self.end = 0.0
         self._tracks: dict[int, dict[int, NDArray[np.float64]]] = defaultdict(dict)
@@ -239,14 +243,15 @@ class OverTime:
             self._widen()
         place = int(time / self.width)
         for face in result.faces:
-            if face.track is None:
+            answer = face.relative if self.relative else face
+            if face.track is None or answer is None:
                 continue
             bins = self._tracks[face.track]
             if place not in bins:
                 bins[place] = np.zeros(3 + N_EXPRESSIONS)
-            bins[place][:3] += (1.0, face.valence, face.arousal)
-            if face.expression is not None:
-                bins[place][3 + EXPRESSIONS.index(face.expression)] += 1
+            bins[place][:3] += (1.0, answer.valence, answer.arousal)
+            if answer.expression is not None:
+                bins[place][3 + EXPRESSIONS.index(answer.expression)] += 1
         if len(self._tracks) > 2 * MAX_TRACKS:
             most_seen = sorted(self._tracks, key=self._frames, reverse=True)[:MAX_TRACKS]
             self._tracks = defaultdict(dict, {n: self._tracks[n] for n in most_seen})
