@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
-from affectnet.commands.predict_terminal import TerminalSummary
 from affectnet.config import PredictConfig, settings_of
 from affectnet.data.images import Pixels
 from affectnet.errors import (
@@ -32,6 +31,7 @@ from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format, plain
 from affectnet.inference.results import PictureResult, columns
 from affectnet.inference.sources import InputSource, find_sources, unique_names
+from affectnet.inference.terminal_summary import TerminalSummary
 from affectnet.models.model_config import untrained_note
 from affectnet.run import (
     locked,
