@@ -205,3 +205,14 @@ def test_colours_and_progress_bars_stay() -> None:
     assert written.getvalue() == plain
     screen.write("\x1b[3J\x1b]0;x\x07")
     assert written.getvalue() == plain + r"\x1b[3J\x1b]0;x\x07"
+
+
+def test_an_error_that_repeats_a_file_is_cut_to_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text(f"id,expression,valence_pred\na,0,{'x' * 10**5}\n")
+    assert cli.main(["evaluate", "--predictions", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "column 'valence_pred' must hold numbers" in error
+    assert len(error) < 5000

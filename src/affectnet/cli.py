@@ -49,6 +49,8 @@ NEED_TRAIN = ("train", "benchmark", "export", "demo")
 COMMANDS = {name: kind for commands in SECTIONS.values() for name, kind in commands.items()}
 
 
+_LONGEST = 4000
+"""Characters of an error, at most."""
 _CONTROL = re.compile(
     r"\x1b\[(?:[0-9;]*[mAK]|\?25[hl])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
@@ -195,7 +197,10 @@ def _overview() -> str:
 
 
 def _fail(prog: str, message: str, status: int) -> int:
-    print(f"{prog}: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST:  # it repeats what a file contains; the end is what to do
+        line = f"{line[: _LONGEST * 3 // 4]} … {line[-_LONGEST // 4 :]}"
+    print(f"{prog}: error: {line}", file=sys.stderr)
     return status
 
 

@@ -110,6 +110,11 @@ def test_rounded_probabilities_are_scaled_but_single_precision_is_left_alone():
 
 
 BAD = {
+    "one name twice": (
+        ["id", "expression_pred", "expression_pred"],
+        [["a", 1, 2]],
+        "has several columns 'expression_pred'",
+    ),
     "no rows": (["id", "expression_pred"], [], "has no rows"),
     "wrong columns": (["name", "guess"], [["a", 1]], "has no column id"),
     "no predictions": (

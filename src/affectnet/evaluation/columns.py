@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from affectnet.errors import ConfigError, DataError, Faults, suggest
+from affectnet.errors import ConfigError, DataError, Faults, shown, suggest
 from affectnet.evaluation.metrics import Floats, Ints
 from affectnet.evaluation.predictions import SCHEMA
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS, WORDS
@@ -77,6 +77,8 @@ class Columns:
         source: name of the table in messages.
         aliases: {our name: the table's}, from `parse_columns`.
         classes: {our class: the table's word}, in the table's order, from `parse_classes`.
+
+    Raises `DataError` where two columns have the same name.
     """
 
     def __init__(
@@ -88,6 +90,12 @@ class Columns:
     ) -> None:
         self.table, self.source = _as_table(data), source
         self._aliases, self._classes = aliases or {}, classes or {}
+        names = self.table.column_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(
+                f"{source} has several columns {', '.join(map(shown, twice[:5]))}; rename or "
+                "remove all but one of the same name"
+            )
 
     def name(self, ours: str) -> str | None:
         """The table's name of our column, or None where it has none."""

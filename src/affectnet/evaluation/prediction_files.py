@@ -148,6 +148,7 @@ def _read(
         return make(table, path.name, aliases, order)
 
     table = read_table(path, aliases)
+    Columns(table, path.name, aliases)  # no names are proposed where one is there twice
     try:
         return made(table, aliases, order)
     except DataError as error:
