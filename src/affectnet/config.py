@@ -715,11 +715,12 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Export a trained model as one ONNX file that needs no PyTorch.
+    """Export a trained model as one ONNX file that needs no PyTorch, or as a web page.
 
     affectnet export runs/convnext
     affectnet export runs/convnext --out convnext.onnx
     affectnet export cvnet --int8 --out cvnet-int8.onnx
+    affectnet export cvnet --format web --int8 --out site/
     """
 
     # Model
@@ -727,11 +728,15 @@ class ExportConfig:
     """A run folder, its model/ folder, owner/name on the Hugging Face Hub, or the name of a model
     that the package ships."""
     # Output
-    out: File | None = None
-    """Output file, with suffix .onnx. Default: model.onnx next to the weights of a run, where
-    `predict` and `serve` use it in place of PyTorch."""
-    format: Literal["onnx"] = "onnx"
-    """Format of the file."""
+    out: Annotated[Path | None, "PATH"] = None
+    """Output file, with suffix .onnx, or the folder of the web page. Default: model.onnx next to
+    the weights of a run, where `predict` and `serve` use it in place of PyTorch."""
+    format: Literal["onnx", "web"] = "onnx"
+    """onnx: one file; web: a folder for any web host with a page that finds and classifies faces in
+    the visitor's browser, without a server."""
+    runtime: Dir | None = None
+    """For --format web: folder of the npm package onnxruntime-web, whose files are then part of the
+    page. Default: the page loads them from cdn.jsdelivr.net, at a fixed version and hash."""
     int8: bool = False
     """Use 8-bit integers: a quarter of the size and faster on a CPU, with slightly different
     predictions."""
@@ -745,7 +750,7 @@ class ExportConfig:
     prior: Prior = None
     prior_tau: PriorTau = 1.0
     overwrite: bool = False
-    """Replace the file at --out."""
+    """Replace the file or folder at --out."""
     # Comparison with PyTorch
     data: Dir | None = None
     """Dataset folder whose faces are used. Default: drawn faces."""

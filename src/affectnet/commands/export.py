@@ -1,5 +1,6 @@
-"""`affectnet export`: a trained model as an ONNX file, checked against PyTorch."""
+"""`affectnet export`: a trained model as an ONNX file or a web page, checked against PyTorch."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from affectnet.inference.onnx_export import (
     export_onnx,
 )
 from affectnet.inference.runtime import weights_digest
+from affectnet.inference.web_page import MODEL_NAME, runtime_files, write_page
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import (
     ONNX,
@@ -26,7 +28,7 @@ from affectnet.models.model_config import (
     resolve_model,
     untrained_note,
 )
-from affectnet.run import locked, refuse_existing
+from affectnet.run import locked, refuse_existing, write_beside
 
 _CALIBRATION = 128
 _DRAWN_SIZE = 112
@@ -46,13 +48,15 @@ def export(config: ExportConfig) -> ExportComparison:
     Raises:
         ConfigError: settings that contradict each other, a missing package, or an unusable prior.
         RunError: no such model, or the file exists and --overwrite is not given.
-        WeightsError: the model cannot be exported, or predicts differently; no file is written.
+        WeightsError: the model cannot be exported, predicts differently, or is too large for a web
+            page; no file is written.
         DataError: no such dataset.
     """
     _check(config)
     place = resolve_model(config.model)
     out = config.out or _next_to_weights(place, config)
     refuse_existing(out, config.overwrite)
+    runtime = runtime_files(config.runtime) if config.runtime else None
     model = AffectModel.from_pretrained(place)
     if config.prior is not None:
         model.correct_prior(config.prior, config.prior_tau)
@@ -62,29 +66,52 @@ def export(config: ExportConfig) -> ExportComparison:
     prep = model.preprocessing
     sample = _dataset_faces(config, prep) if config.data else _drawn_faces(config, prep)
     print(f"comparing with PyTorch on {len(sample.faces)} {sample.description}", flush=True)
+    write = partial(
+        export_onnx,
+        model,
+        faces=sample.faces,
+        calibration=sample.calibration,
+        precision=precision,
+        features=config.features,
+        weights_sha256=weights_digest(place) if isinstance(place, Path) else None,
+    )
     with locked(out):
-        found = export_onnx(
-            model,
-            out,
-            sample.faces,
-            calibration=sample.calibration,
-            precision=precision,
-            inside=config.preprocess,
-            features=config.features,
-            overwrite=config.overwrite,
-            weights_sha256=weights_digest(place) if isinstance(place, Path) else None,
-        )
+        if config.format == "onnx":
+            found = write(out, inside=config.preprocess, overwrite=config.overwrite)
+        else:
+            with write_beside(out, config.overwrite) as new:
+                new.mkdir()
+                found = write(new / MODEL_NAME, inside=True)
+                write_page(new, _name(place, config), precision, runtime)
     _print_summary(config, out, found, precision, prep.size)
     return found
+
+
+def _name(place: Path | str, config: ExportConfig) -> str:
+    """The name of a model on its page: that of its run, of its repository, or the given one."""
+    if isinstance(place, Path) and place.name == "model":
+        return place.resolve().parent.name
+    return config.model
 
 
 def _check(config: ExportConfig) -> None:
     faults = Faults(config, [(("faces",), lambda n: 1 <= n <= 100_000, "1 to 100000")])
     if config.int8 and config.fp16:
         faults.append("--int8 and --fp16 are both given; leave one out")
-    if config.out is not None and config.out.suffix.lower() != ".onnx":
+    if config.format == "web":
+        if config.out is None:
+            faults.append("--format web needs a folder for the page: give --out DIR")
+        if config.fp16:
+            faults.append("--format web runs on CPUs, which have no --fp16; use --int8")
+    elif config.runtime is not None:
+        faults.append("--runtime is for --format web; leave it out")
+    elif config.out is not None and config.out.suffix.lower() != ".onnx":
         faults.append(f"--out {config.out}: give a name that ends in .onnx")
-    if config.out is None and (config.int8 or config.fp16 or config.prior is not None):
+    if (
+        config.format == "onnx"
+        and config.out is None
+        and (config.int8 or config.fp16 or config.prior is not None)
+    ):
         faults.append(
             "the file next to the weights of a run predicts what they predict; with --int8, --fp16 "
             "or --prior give another with --out FILE"
@@ -154,6 +181,12 @@ def _print_summary(
         f"{found.agreement:.1%} of {found.faces} faces"
         + ("" if found.cosine is None else f"; features: cosine {found.cosine:.4f} or more")
     )
+    if config.format == "web":
+        print(
+            f"{out}: {megabytes(sum(file.stat().st_size for file in out.rglob('*')))}, {precision}"
+        )
+        print(f"to try it: python -m http.server --directory {out}, then http://localhost:8000")
+        return
     size_of_file = megabytes(out.stat().st_size)
     print(f"{out}: {size_of_file}, {precision}, takes {given}, any n")
     assert OnnxClassifier(out, "cpu").size == size  # the file can be read

@@ -189,13 +189,18 @@ def _yunet() -> Any:
     """Return the network, with inputs of any size; it may be run from several threads at once."""
     import onnxruntime
 
-    model = yunet_file().read_bytes()
-    for free in _FREE:
-        model = model.replace(_FIXED, free, 1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # each image has its own thread
     options.log_severity_level = 4  # the file's output shapes are those of 640 x 640
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(yunet(), options, providers=["CPUExecutionProvider"])
+
+
+def yunet() -> bytes:
+    """Return YuNet as an ONNX model for inputs of any size; raises as `yunet_file`."""
+    model = yunet_file().read_bytes()
+    for free in _FREE:
+        model = model.replace(_FIXED, free, 1)
+    return model
 
 
 def yunet_file() -> Path:
