@@ -40,7 +40,8 @@ const start = async () => {
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated
     ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   ort.env.logLevel = "error";
-  const open = (bytes) => ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  const open = (bytes) => ort.InferenceSession.create(bytes,
+    { executionProviders: ["wasm"], logSeverityLevel: 3 });
   const sessions = [await open(new Uint8Array(detector)), await open(new Uint8Array(classifier))];
   recogniser = new Recogniser(ort, ...sessions, model);
   await recogniser.find({ data: new Uint8ClampedArray(4 * 64 * 64), width: 64, height: 64 });
