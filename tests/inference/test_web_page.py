@@ -241,7 +241,7 @@ def test_crops_are_those_of_prediction(browser, address, photo):
         crop = np.array(pixels).reshape(48, 48, 4)[:, :, :3]
         difference = np.abs(crop - expected)
         # OpenCV aligns by 32nds of a pixel; all else is equal but for rounding.
-        most, mean = (8, 0.6) if settings["alignment"] else (1, 0.002)
+        most, mean = (3, 0.2) if settings["alignment"] else (1, 0.005)
         assert difference.max() <= most, given
         assert difference.mean() <= mean, given
     page.close()

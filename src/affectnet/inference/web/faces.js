@@ -64,11 +64,12 @@ const separable = (image, columns, rows, twice = false) => {
 // bias of a tenth of a level.
 const linear = ({ data, width, height }, wide, high) => {
   const axis = (from, to) => Array.from({ length: to }, (_, i) => {
-    const place = (i + 0.5) * from / to - 0.5;
+    const place = Math.fround((i + 0.5) / (to / from) - 0.5);
     const start = Math.floor(place);
     const share = start < 0 || start >= from - 1 ? 0 : Math.fround(place - start);
     const first = clamp(start, 0, from - 1);
-    return [first, Math.min(first + 1, from - 1), round((1 - share) * 2048), round(share * 2048)];
+    const rest = Math.fround(1 - share);
+    return [first, Math.min(first + 1, from - 1), round(rest * 2048), round(share * 2048)];
   });
   const [columns, rows] = [axis(width, wide), axis(height, high)];
   const result = blank(wide, high);

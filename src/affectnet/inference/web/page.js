@@ -206,13 +206,13 @@ const percent = (p) => `${Math.round(100 * p)}%`;
 
 const drawBoxes = () => {
   const { faces, chosen, width, height, mirrored } = shown;
-  const unit = Math.max(width, height) / 640;
+  const unit = width / (find("picture").clientWidth || 640); // a pixel of the screen
   find("boxes").innerHTML = faces.map((face, i) => {
     const [left, top, w, h] = face.box;
     const x = mirrored ? width - left - w : left;
     const { name, p } = best(face);
     const text = `${faces.length > 1 ? `${face.number} ` : ""}${name ? `${name} ${percent(p)}` : ""}`;
-    const wide = (8.4 * text.length + 12) * unit;
+    const wide = (9.6 * text.length + 12) * unit;
     const at = clamp(x, 0, Math.max(0, width - wide));
     const y = Math.max(0, top - 22 * unit);
     return `<g class="box${i === chosen ? " chosen" : ""}" data-face="${i}" style="--c:${colourOf(face)}" `
@@ -242,10 +242,12 @@ const drawFace = (face) => {
 const drawPlane = (face) => {
   const text = ['<circle class="line" r="100"></circle>',
     '<path class="line" d="M-100 0H100M0 -100V100"></path>',
-    '<text class="word" y="-106">arousal</text><text class="word" x="98" y="-4" text-anchor="end">valence</text>'];
+    '<text class="word" y="-106">arousal</text><text class="word" x="82" y="-4">valence</text>'];
   for (const [word, [v, a]] of Object.entries(model.circumplex)) {
     text.push(`<circle cx="${100 * v}" cy="${-100 * a}" r="2.4" fill="${model.colours[word]}"></circle>`
-      + `<text class="word" x="${100 * v}" y="${-100 * a + 11}">${word}</text>`);
+      + (word === "fear" // beside its point, since anger is near it
+        ? `<text class="word" x="${100 * v - 13}" y="${-100 * a + 3}">${word}</text>`
+        : `<text class="word" x="${100 * v}" y="${-100 * a + 11}">${word}</text>`));
   }
   const trail = history.filter(({ time }) => time >= history[history.length - 1].time - TRAIL);
   if (trail.length > 1) {
