@@ -19,7 +19,7 @@ from affectnet.inference.onnx_export import (
     export_onnx,
 )
 from affectnet.inference.runtime import weights_digest
-from affectnet.inference.web_page import MODEL_NAME, runtime_files, write_page
+from affectnet.inference.static_page import MODEL_NAME, runtime_files, write_page
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.model_config import (
     ONNX,

@@ -63,15 +63,16 @@ const separable = (image, columns, rows, twice = false) => {
 // OpenCV's INTER_LINEAR, which does not antialias, with its whole numbers: the detector notices a
 // bias of a tenth of a level.
 const linear = ({ data, width, height }, wide, high) => {
-  const axis = (from, to) => Array.from({ length: to }, (_, i) => {
+  // At the border of a column, unlike that of a row, OpenCV weights one pixel twice.
+  const axis = (from, to, twice) => Array.from({ length: to }, (_, i) => {
     const place = Math.fround((i + 0.5) / (to / from) - 0.5);
     const start = Math.floor(place);
-    const share = start < 0 || start >= from - 1 ? 0 : Math.fround(place - start);
+    const share = !twice && (start < 0 || start >= from - 1) ? 0 : Math.fround(place - start);
     const first = clamp(start, 0, from - 1);
     const rest = Math.fround(1 - share);
-    return [first, Math.min(first + 1, from - 1), round(rest * 2048), round(share * 2048)];
+    return [first, clamp(start + 1, 0, from - 1), round(rest * 2048), round(share * 2048)];
   });
-  const [columns, rows] = [axis(width, wide), axis(height, high)];
+  const [columns, rows] = [axis(width, wide, false), axis(height, high, true)];
   const result = blank(wide, high);
   rows.forEach(([above, below, b0, b1], y) => columns.forEach(([left, right, a0, a1], x) => {
     for (let k = 0; k < 3; k++) {

@@ -26,10 +26,10 @@ from affectnet.data.crop import ALIGNMENT, crop_face
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import INTERPOLATIONS, decode_image
 from affectnet.errors import ConfigError, WeightsError
-from affectnet.inference import web_page
+from affectnet.inference import static_page
 from affectnet.inference.detector import FaceDetector, yunet_file
 from affectnet.inference.predictor import Predictor
-from affectnet.inference.web_page import RUNTIME_VERSION, runtime_files, write_page
+from affectnet.inference.static_page import RUNTIME_VERSION, runtime_files, write_page
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -110,13 +110,13 @@ def test_the_files_of_the_page(runtime, model_file, tmp_path):
 
 
 def test_a_model_that_visitors_would_wait_for_is_refused(model_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(web_page, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(static_page, "MAX_MODEL_BYTES", 1000)
     with pytest.raises(WeightsError, match="--int8"):
         page_in(tmp_path / "large", model_file)
 
 
 def test_the_page_is_small_and_plain():
-    files = [*(Path(web_page.__file__).parent / "web").iterdir()]
+    files = [*(Path(static_page.__file__).parent / "web").iterdir()]
     code = [file for file in files if file.suffix in (".js", ".css")]
     assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in code) < 900
     assert all(

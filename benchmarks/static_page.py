@@ -1,7 +1,7 @@
 """Frames per second of the page of `affectnet export --format web`, in headless Chromium.
 
     npm pack onnxruntime-web@1.30.0 && tar xzf onnxruntime-web-1.30.0.tgz
-    python benchmarks/web_page.py --runtime package
+    python benchmarks/static_page.py --runtime package
 
 A drawn film of 640 x 480 pixels is the camera. Each precision is measured with one thread and, as
 on a host that sends the headers COOP and COEP, with several; ratios are to fp32 with one thread.
