@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import affectnet
 from affectnet.commands.export import export
 from affectnet.config import ExportConfig
 from affectnet.data.crop import ALIGNMENT, crop_face
@@ -28,7 +29,6 @@ from affectnet.data.images import INTERPOLATIONS, decode_image
 from affectnet.errors import ConfigError, WeightsError
 from affectnet.inference import static_page
 from affectnet.inference.detector import FaceDetector, yunet_file
-from affectnet.inference.predictor import Predictor
 from affectnet.inference.static_page import RUNTIME_VERSION, runtime_files, write_page
 
 CHROMIUM = (
@@ -264,7 +264,7 @@ def pictures(photo):
 
 
 def test_numbers_are_those_of_predict(open_page, model_file, pictures):
-    page, predictor = open_page(), Predictor(model_file, device="cpu")
+    page, predictor = open_page(), affectnet.load(model_file, device="cpu")
     found = 0
     for image, result in zip(pictures, predictor.predict(pictures), strict=True):
         faces = page.evaluate(FIND, [png(image), True])
@@ -308,7 +308,7 @@ def test_boxes_are_those_of_opencv(open_page):
 def test_the_camera_is_classified_until_it_is_stopped(open_page):
     page = open_page(colours="dark")
     page.click("#camera")
-    page.wait_for_function("parseFloat(document.querySelector('#rate').textContent) > 0")
+    page.wait_for_selector("#rate:has-text('frames per second')")
     page.wait_for_selector("#boxes .box")
     assert page.locator("#curve .trace").count() == 2
     assert page.locator("#plane .trail").count() == 1
@@ -331,7 +331,7 @@ def test_a_photo_on_a_telephone(open_page, photo, photo_file, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "photo_390")
     page.set_input_files("#file", photo_file)
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('One face')")
+    page.wait_for_selector("#status:has-text('One face')")
     (tmp_path / "text.png").write_text("no image")
     page.set_input_files("#file", tmp_path / "text.png")
     page.wait_for_selector("#status.error")
