@@ -6,6 +6,7 @@ each process draws its own dropout.
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def one_and_two(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> list[R
             *("--backbone", "test_convnext", "--image-size", "32", "--no-pretrained"),
             *("--dropout", "0", "--epochs", "2", "--batch-size", "32", "--workers", "0"),
             *("--accelerator", "cpu", "--precision", "32", "--devices", devices),
+            *("--logger", "csv", "--logger", "tensorboard", "--early-stop", "2"),
         )
     return [RunFolder(runs / "one"), RunFolder(runs / "two")]
 
@@ -64,6 +66,24 @@ def test_two_processes_train_as_one(one_and_two: list[RunFolder]) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_first_process_writes_everything_once(one_and_two: list[RunFolder]) -> None:
+    one, two = one_and_two
+
+    def files(run: RunFolder) -> list[str]:
+        return sorted(
+            re.sub(r"tfevents\..*", "tfevents", str(file.relative_to(run.path)))
+            for file in run.path.rglob("*")
+        )
+
+    assert files(one) == files(two)
+    for run in one_and_two:
+        with (run.path / "csv" / "metrics.csv").open(newline="") as lines:
+            logged = [row["epoch"] for row in csv.DictReader(lines) if row["train_loss"]]
+        assert logged == ["0", "1"]
+        with run.metrics.open(newline="") as lines:
+            assert [row["epoch"] for row in csv.DictReader(lines)] == ["0", "1"]
 
 
 def test_two_processes_predict_exactly_as_one(

@@ -59,6 +59,9 @@ def test_training_out_of_memory_is_one_line(drawn: Path, tmp_path: Path) -> None
     """A limit on the address space just above the current size causes a real failure."""
     limit = (
         "import torch, lightning, timm, psutil; from affectnet.commands import train;"
+        # The picture of the first batch is drawn before; its libraries cannot report a failure.
+        "import io, numpy; from affectnet import figures; face = numpy.zeros((8, 8, 3), 'uint8');"
+        "figures.training_batch([face], ['']).savefig(io.BytesIO(), format='jpg');"
         "n = psutil.Process().memory_info().vms + 600 * 2**20;"
         "resource.setrlimit(resource.RLIMIT_AS, (n, n))"
     )
