@@ -44,7 +44,7 @@ STAGES = """async () => {
 def film(path: Path) -> None:
     """Write the camera's film, as a sequence of JPEG files."""
     frame = np.full((480, 640, 3), 150, np.uint8)
-    face = decode_image(draw_faces(1, seed=4, size=300)[1].image)
+    face = decode_image(list(draw_faces(1, seed=4, size=300))[1].image)
     with path.open("wb") as file:
         for shift in (*range(0, 60, 4), *range(60, 0, -4)):
             frame[:] = 150

@@ -158,7 +158,7 @@ const loop = async (current) => {
     before = faces.map((face) => smoothed(face, before, now) ?? { ...face, number: ++numbers, now });
     show(canvas, before, true);
     remember(now);
-    draw();
+    draw(count % 3 === 0);
     count += 1;
     if (performance.now() - since >= 1000) {
       const rate = 1000 * count / (performance.now() - since);
@@ -284,10 +284,12 @@ const drawCurve = () => {
   svg.innerHTML = text.join("");
 };
 
-const draw = () => {
+// Between frames of a camera the plots, which take longest, may stay as they are.
+const draw = (plots = true) => {
   const face = shown.faces[shown.chosen];
   drawBoxes();
   drawFace(face);
+  if (!plots) return;
   drawPlane(face);
   drawCurve();
 };
