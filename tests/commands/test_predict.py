@@ -291,3 +291,17 @@ def test_the_summary_is_true_on_a_full_disk(model: str, whole: Path, tmp_path: P
     assert int(shown[1]) == (pd.read_csv(out)["status"] == "ok").sum() < 14
     assert cli.main([*command, "--resume"]) == 0
     assert out.read_bytes() == (whole / "r.csv").read_bytes()
+
+
+def test_two_outputs_are_never_one_file(tmp_path: Path) -> None:
+    """The second would replace the first, which has just been written."""
+    config = PredictConfig(
+        (str(PHOTO),), out=tmp_path / "r.csv", summary=tmp_path / "sub" / ".." / "r.csv"
+    )
+    with pytest.raises(ConfigError, match="--out and --summary are the same file"):
+        predict(config)
+    episodes = dataclasses.replace(
+        config, out=tmp_path / "s_episodes.csv", summary=tmp_path / "s.csv"
+    )
+    with pytest.raises(ConfigError, match="--out and the episodes of --summary are the same"):
+        predict(episodes)

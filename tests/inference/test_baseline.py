@@ -91,6 +91,7 @@ def test_pictures_of_the_neutral_face(predictor: Predictor, photo_file: Path) ->
         ("0", "above 0"),
         ("calm", "a number of seconds, auto"),
         ("1=none.jpg", "no file none.jpg"),
+        (f"²={photo_file}", "a number of seconds, auto"),
     ):
         with pytest.raises(ConfigError, match=message):
             Baseline(wrong, predictor)

@@ -182,6 +182,13 @@ def _check(config: PredictConfig) -> None:
         faults.append(f"--summary {config.summary}: give a name that ends in .csv")
     if config.report is not None and config.report.suffix.lower() != ".html":
         faults.append(f"--report {config.report}: give a name that ends in .html")
+    outputs = {"--out": config.out, "--summary": config.summary, "--report": config.report}
+    if config.summary is not None:
+        outputs["the episodes of --summary"] = episodes_path(config.summary)
+    places: dict[Path, str] = {}
+    for flag, path in outputs.items():
+        if path is not None and (other := places.setdefault(path.resolve(), flag)) != flag:
+            faults.append(f"{other} and {flag} are the same file, {path}; give two names")
     if config.resume and config.overwrite:
         faults.append("--resume and --overwrite are both given; leave one out")
     if config.annotate is not None and config.annotate.is_file():

@@ -214,11 +214,12 @@ def _paths(text: str) -> list[tuple[int | None, Path]]:
     pairs: list[tuple[int | None, Path]] = []
     for part in text.split(","):
         number, equals, path = part.partition("=")
-        if not equals or not number.isdigit() or not Path(path).is_file():
+        is_number = number.isdecimal() and len(number) < 10
+        if not equals or not is_number or not Path(path).is_file():
             raise ConfigError(
                 f"baseline is {text!r}; it may be a number of seconds, auto, a picture of a face, "
                 "or pictures by person such as 1=anna.jpg,2=ben.jpg"
-                + (f"; there is no file {path}" if equals and number.isdigit() else "")
+                + (f"; there is no file {path}" if equals and is_number else "")
             )
         pairs.append((int(number), Path(path)))
     return pairs

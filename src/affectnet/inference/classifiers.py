@@ -372,6 +372,6 @@ def _reason(error: Exception) -> str:
 def _threads() -> int:
     """Return as many as PyTorch would use: `OMP_NUM_THREADS`, or one per core."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
+    if given.isdecimal() and int(given) > 0:
         return int(given)
     return cores()

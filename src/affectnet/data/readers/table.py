@@ -232,10 +232,10 @@ class _TableReader:
             if value is not None and value != "" and value == value:
                 raise Bad(Reason.UNREADABLE, f"{name} is a {type(value).__name__}")
             return None
-        if text.endswith(".0") and text[:-2].isdigit():
+        if text.endswith(".0") and text[:-2].isdecimal():
             text = text[:-2]
         names = self.table.class_names
-        if names and text.isdigit() and not self.classes.given:
+        if names and text.isdecimal() and not self.classes.given:
             if int(text[:6]) >= len(names):
                 raise Bad(Reason.UNREADABLE, f"{name} is {text}, but there are {len(names)} names")
             text = names[int(text)]
