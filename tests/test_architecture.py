@@ -24,7 +24,7 @@ BELOW = {
     "figures": {"evaluation"} | LEAVES,
     "training": MIDDLE | {"figures"},
     "inference": MIDDLE | {"figures"},
-    "report": MIDDLE | {"figures"},
+    "report": MIDDLE | {"figures", "inference"},
     "serve": MIDDLE | {"figures", "inference"},
     "commands": MIDDLE
     | {"serve", "report", "inference", "training", "figures", "config", "recipes"},
