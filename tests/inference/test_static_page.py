@@ -26,7 +26,7 @@ from affectnet.config import ExportConfig
 from affectnet.data.crop import ALIGNMENT, crop_face
 from affectnet.data.drawn.release import draw_faces
 from affectnet.data.images import INTERPOLATIONS, decode_image
-from affectnet.errors import ConfigError, WeightsError
+from affectnet.errors import ConfigError, RunError, WeightsError
 from affectnet.inference import static_page
 from affectnet.inference.detector import FaceDetector, yunet_file
 from affectnet.inference.static_page import RUNTIME_VERSION, runtime_files, write_page
@@ -57,10 +57,10 @@ CROP = """async ([data, face, model]) => {
 
 @pytest.fixture(scope="module")
 def model_file(model_dir, tmp_path_factory) -> Path:
-    """The small model, as the page has it."""
-    out = tmp_path_factory.mktemp("web") / "model.onnx"
-    export(ExportConfig(model=str(model_dir), out=out, preprocess=True, faces=8))
-    return out
+    """The model of the page that `affectnet export` writes of the small model."""
+    out = tmp_path_factory.mktemp("web") / "site"
+    export(ExportConfig(model=str(model_dir), format="web", out=out, faces=8))
+    return out / "model.onnx"
 
 
 @pytest.fixture
@@ -107,6 +107,26 @@ def test_the_files_of_the_page(runtime, model_file, tmp_path):
     assert content["runtime"]["wasm"]["url"] == address + NAMES[1]
     assert "connect-src 'self' https://cdn.jsdelivr.net;" in (site / "index.html").read_text()
     assert not (site / "runtime").exists()
+
+
+def test_the_command_writes_the_page(model_file, model_dir, runtime, tmp_path):
+    site = model_file.parent
+    assert json.loads((site / "model.json").read_text())["precision"] == "fp32"
+    assert {file.name for file in site.iterdir()} >= {"index.html", "page.js", "yunet.onnx"}
+    model = str(model_dir)
+    for config, message in (
+        (ExportConfig(model=model, format="web"), "give --out DIR"),
+        (ExportConfig(model=model, format="web", out=tmp_path / "new", fp16=True), "use --int8"),
+        (ExportConfig(model=model, out=tmp_path / "a.onnx", runtime=runtime), "--format web"),
+        (
+            ExportConfig(model=model, format="web", out=tmp_path / "b", runtime=tmp_path / "c"),
+            "npm",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export(config)
+    with pytest.raises(RunError, match="--overwrite"):
+        export(ExportConfig(model=model, format="web", out=site))
 
 
 def test_a_model_that_visitors_would_wait_for_is_refused(model_file, tmp_path, monkeypatch):
