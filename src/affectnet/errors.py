@@ -238,7 +238,7 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
 
 TRAIN_PACKAGES: Final = (
     *("torch", "torchvision", "timm", "lightning", "safetensors", "huggingface_hub"),
-    *("onnx", "onnxscript", "tensorboard"),
+    *("onnx", "onnxscript", "pytorch_optimizer", "tensorboard"),
 )
 """What `pip install 'affectnet[train]'` adds, by the names of the modules."""
 
