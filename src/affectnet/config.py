@@ -820,7 +820,7 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Predict with the included model, then run every step on drawn faces, offline, in two minutes.
+    """Predict a photo, then run every step on drawn faces, offline, in two minutes.
 
     affectnet demo
     """
