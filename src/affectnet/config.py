@@ -699,6 +699,9 @@ class PredictConfig:
     """Also compare each face with the person's own neutral face: that of the first SECONDS, auto
     for the calmest tenth of the faces, or a picture FILE (1=anna.jpg,2=ben.jpg for several
     persons). Summary and report then use these values."""
+    people: int | None = None
+    """Number of persons in a video. Faces that were out of sight or after a cut are joined to them
+    by the colours of head and clothes and by place, at its end. Without it they get new numbers."""
     min_episode: float = 0.3
     """Seconds for which an expression is shown at least to be an episode of the summary."""
     video: Literal["auto", "mp4", "webm"] = "auto"

@@ -27,6 +27,7 @@ from affectnet.inference.baseline import Baseline
 from affectnet.inference.detector import IMAGE_SIZE, VIDEO_SIZE, FaceDetector
 from affectnet.inference.drawing import annotate
 from affectnet.inference.film_summary import episodes_path, write_summaries
+from affectnet.inference.people import MAX_PEOPLE
 from affectnet.inference.predictor import Predictor, load
 from affectnet.inference.result_files import ResultWriter, check_format, plain
 from affectnet.inference.results import PictureResult, columns
@@ -59,6 +60,7 @@ _LIMITS: tuple[Limit, ...] = (
     (("stride", "batch_size"), lambda value: value >= 1, "at least 1"),
     (("fps", "seconds"), lambda value: value > 0, "above 0"),
     (("min_episode",), lambda value: 0 < value <= 60, "above 0, up to 60 seconds"),
+    (("people",), lambda value: 1 <= value <= MAX_PEOPLE, f"1 to {MAX_PEOPLE}"),
     (("workers",), lambda value: 1 <= value <= 256, "1 to 256"),
 )
 
@@ -204,6 +206,14 @@ def _check_films(config: PredictConfig, predictor: Predictor, sources: list[Inpu
             raise ConfigError(
                 f"--baseline {config.baseline} is known at the end of a film, and a camera has "
                 "none; give a picture of the neutral face"
+            )
+    if config.people is not None:
+        if any(source.kind == "camera" for source in sources):
+            raise ConfigError("--people joins numbers at the end of a film, and a camera has none")
+        if config.annotate is not None or config.show:
+            raise ConfigError(
+                "--people joins numbers at the end of a film, and films are annotated before that; "
+                "leave out --annotate and --show, or --people"
             )
     films = [source for source in sources if source.kind != "image"]
     for flag, path in (("--summary", config.summary), ("--report", config.report)):
@@ -364,7 +374,9 @@ def _predict_stream(
             rate = min(rate, config.fps) if config.fps else rate
             baseline = None if config.baseline is None else Baseline(config.baseline, predictor)
             pictures = config.report is not None
-            film = Film(frames(), name, baseline, config.min_episode, pictures)
+            film = Film(
+                frames(), name, baseline, config.min_episode, pictures, people=config.people
+            )
             if target is not None:
                 affect = film if {"valence", "arousal"} & set(predictor.targets) else None
                 sound = reader if isinstance(reader, VideoReader) else None
@@ -382,7 +394,7 @@ def _predict_stream(
                 **settings_of(config, "faces", "search", "smoothing", "stride", "fps", "seconds"),
                 **settings_of(config, "batch_size", "workers"),
                 detect_size=config.detect_size or VIDEO_SIZE,
-                keep_pixels=video is not None or pictures or window is not None,
+                keep_pixels=bool(video or pictures or window or config.people),
             )
             stack.enter_context(closing(results))
             ended = camera

@@ -9,7 +9,7 @@ import math
 import pickle
 import tempfile
 import zlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -178,25 +178,32 @@ def compared(
 ) -> Generator[tuple[PictureResult, T], None, None]:
     """Yield the results of a film, their faces compared with the baseline.
 
-    Where the baseline is known only at the end, the results wait in a temporary file, not in
-    memory. What comes with each result must be something that can be pickled.
+    Where the baseline is known only at the end, the results wait; see `at_the_end`.
     """
     if not baseline.waits:
         for result, more in results:
             yield _compare(result, baseline.neutral()), more
         return
+    neutral: dict[int | None, Neutral] = {}
+    for result, more in at_the_end(results, lambda one: baseline.add(one[0])):
+        neutral = neutral or baseline.neutral()
+        yield _compare(result, neutral), more
+
+
+def at_the_end(items: Iterable[T], learn: Callable[[T], object]) -> Generator[T, None, None]:
+    """Yield the items when there are no more, after `learn` was called with each.
+
+    They wait in a temporary file, not in memory, so they must be something that can be pickled.
+    """
     with tempfile.TemporaryFile() as file:
-        for result, more in results:
-            baseline.add(result)
-            data = zlib.compress(pickle.dumps((result, more), pickle.HIGHEST_PROTOCOL), 1)
+        for item in items:
+            learn(item)
+            data = zlib.compress(pickle.dumps(item, pickle.HIGHEST_PROTOCOL), 1)
             file.write(len(data).to_bytes(_LENGTH, "little") + data)
         file.seek(0)
-        neutral = baseline.neutral()
         while length := file.read(_LENGTH):
             # The file is this process's own and has no name.
-            data = file.read(int.from_bytes(length, "little"))
-            result, more = pickle.loads(zlib.decompress(data))
-            yield _compare(result, neutral), more
+            yield pickle.loads(zlib.decompress(file.read(int.from_bytes(length, "little"))))
 
 
 def _compare(result: PictureResult, neutral: dict[int | None, Neutral]) -> PictureResult:

@@ -8,6 +8,7 @@ from affectnet.data.crop import crop_face
 from affectnet.data.images import Pixels, data_uri
 from affectnet.inference.baseline import Baseline, compared
 from affectnet.inference.film_summary import MIN_EPISODE, FilmSummary, Summariser
+from affectnet.inference.people import People, joined
 from affectnet.inference.results import PictureResult
 from affectnet.inference.tracks import OverTime
 
@@ -24,6 +25,8 @@ class Film(Iterator[PictureResult]):
         source: name of the film.
         baseline: what faces are compared with; None: with nothing.
         min_episode: of the summary, in seconds.
+        people: number of persons, to whom the faces' numbers are joined, see `People`; needs the
+            pixels. The results come when all frames were seen.
         pictures: keep a small JPEG of the face near the peak of an episode; needs the pixels.
 
     Attributes:
@@ -37,7 +40,9 @@ class Film(Iterator[PictureResult]):
         baseline: Baseline | None = None,
         min_episode: float = MIN_EPISODE,
         pictures: bool = False,
+        people: int | None = None,
     ) -> None:
+        self._people = None if people is None else People(people)
         self._summariser = Summariser(source, min_episode, baseline.method if baseline else "")
         self.over_time = OverTime(relative=baseline is not None)
         self._pictured: dict[int, float] | None = {} if pictures else None
@@ -69,6 +74,8 @@ class Film(Iterator[PictureResult]):
         self, results: Iterable[tuple[PictureResult, Pixels | None]], baseline: Baseline | None
     ) -> Generator[PictureResult, None, None]:
         pairs = self._with_pictures(results)
+        if self._people is not None:
+            pairs = joined(pairs, self._people)
         if baseline is not None:
             pairs = compared(pairs, baseline)
         with closing(pairs):
@@ -82,6 +89,8 @@ class Film(Iterator[PictureResult]):
     ) -> Generator[tuple[PictureResult, Mapping[int, str]], None, None]:
         for result, pixels in results:
             pictures = {}
+            if self._people is not None and pixels is not None:
+                self._people.add(result, pixels)
             if self._pictured is not None and pixels is not None:
                 time = result.time or 0.0
                 for face in result.faces:

@@ -136,6 +136,7 @@ class Predictor(Pipeline):
         *,
         baseline: float | str | Path | None = None,
         min_episode: float = MIN_EPISODE,
+        people: int | None = None,
         **settings: Any,
     ) -> "Film":
         """Return the results of a video file or a camera (given by its number), frame by frame.
@@ -148,15 +149,19 @@ class Predictor(Pipeline):
                 `affectnet.inference.baseline.Baseline`. Except with pictures, results come when
                 the film has been predicted.
             min_episode: see `affectnet.inference.film_summary.Summariser`.
+            people: number of persons, to whom the faces' numbers are joined at the end of the film;
+                see `affectnet.inference.people.People`.
             settings: see `affectnet.inference.video.predict_video`.
         """
         from affectnet.inference.baseline import Baseline
         from affectnet.inference.film import Film
         from affectnet.inference.video import predict_video
 
+        if people is not None:
+            settings["keep_pixels"] = True
         results = predict_video(self, source, **settings)
         own = None if baseline is None else Baseline(baseline, self)
-        return Film(results, str(source), own, min_episode)
+        return Film(results, str(source), own, min_episode, people=people)
 
 
 def load(
