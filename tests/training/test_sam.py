@@ -116,7 +116,7 @@ def test_a_resumed_training_ends_at_the_same_weights(drawn: Path, tmp_path: Path
     first, same, other = (
         next(csv.DictReader(run.metrics.open(newline=""))) for run in (whole, half, plain)
     )
-    assert first == same
+    assert first | {"seconds": ""} == same | {"seconds": ""}
     # The first step of both sees the same batch with the same weights; the next ones do not.
     assert first["train_loss"] != other["train_loss"]
     assert float(first["train_loss"]) == pytest.approx(float(other["train_loss"]), rel=0.2)
