@@ -718,7 +718,7 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Export a trained model as one ONNX file that needs no PyTorch, or as a web page.
+    """Export a model as one ONNX file without PyTorch, or as a web page.
 
     affectnet export runs/convnext
     affectnet export runs/convnext --out convnext.onnx
@@ -823,7 +823,7 @@ class ServeConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Predict a photo, then run every step on drawn faces, offline, in two minutes.
+    """Predict a photo, then run every step on drawn faces, offline.
 
     affectnet demo
     """
