@@ -476,9 +476,11 @@ def hold(address: str, count: int, begin: bytes, then: bytes = b"") -> None:
 
 def guess(address: str) -> None:
     end = time.monotonic() + ATTACK_SECONDS
-    while time.monotonic() < end:
-        with suppress(httpx.HTTPError):
-            httpx.get(f"{address}/config", headers={"Authorization": f"Bearer {time.time()}"})
+    other = httpx.HTTPTransport(local_address="127.0.0.2")  # one address waits for its own guesses
+    with httpx.Client(transport=other) as client:
+        while time.monotonic() < end:
+            with suppress(httpx.HTTPError):
+                client.get(f"{address}/config", headers={"Authorization": f"Bearer {time.time()}"})
 
 
 def several(attack: Callable[[str], None], address: str) -> None:
