@@ -17,7 +17,7 @@ from affectnet.inference.film_summary import (
     PersonSummary,
     write_csv,
 )
-from affectnet.inference.tracks import OverTime
+from affectnet.inference.tracks import Course, OverTime
 from affectnet.labels import COLOURS, EXPRESSIONS
 from affectnet.report import html
 from affectnet.report.tables import DASH, Cell, Row, Table, number
@@ -96,7 +96,7 @@ def film_page(summary: FilmSummary, over_time: OverTime) -> str:
 def courses_figures(over_time: OverTime, most: int) -> list[Figure]:
     """Draw the persons seen for longest, `MOST_LINES` a figure, in at most `most` figures."""
     courses = over_time.courses()
-    drawn = sorted(courses[: most * MOST_LINES], key=lambda course: course.track)
+    drawn = _drawn(courses, most)
     lines = [
         Line(f"person {c.track}", c.time, c.valence, c.arousal, c.expression, c.step) for c in drawn
     ]
@@ -106,6 +106,11 @@ def courses_figures(over_time: OverTime, most: int) -> list[Figure]:
         left_out = len(courses) - len(drawn) if i == len(parts) - 1 else 0
         figures.append(affect_over_time(part, over_time.end, left_out, over_time.relative))
     return figures
+
+
+def _drawn(courses: list[Course], figures: int) -> list[Course]:
+    """The persons that so many figures have room for, in the order of their numbers."""
+    return sorted(courses[: figures * MOST_LINES], key=lambda course: course.track)
 
 
 def clock(seconds: float) -> str:
@@ -125,8 +130,8 @@ def _alt(summary: FilmSummary) -> str:
 
 
 def _person_colours(over_time: OverTime) -> Mapping[int, str]:
-    drawn = sorted(course.track for course in over_time.courses()[: MAX_FIGURES * MOST_LINES])
-    return {track: PERSON_COLOURS[i % MOST_LINES] for i, track in enumerate(drawn)}
+    drawn = _drawn(over_time.courses(), MAX_FIGURES)
+    return {course.track: PERSON_COLOURS[i % MOST_LINES] for i, course in enumerate(drawn)}
 
 
 def _times(persons: list[PersonSummary]) -> Table:

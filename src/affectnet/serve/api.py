@@ -118,6 +118,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def broken(_: Request, error: AffectNetError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 500)
 
+    async def image_bytes(upload: Request | UploadFile) -> bytes:
+        chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
+        return b"".join([chunk async for chunk in chunks])
+
     @app.get("/health", summary="Status and load of the server")
     async def health() -> dict[str, Any]:
         return {
@@ -137,8 +141,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     )
     async def predict(request: Request, faces: Faces | None = None) -> JSONResponse:
         async with _upload(request) as upload, service.images.place() as place:
-            chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
-            data = b"".join([chunk async for chunk in chunks])
+            data = await image_bytes(upload)
             return JSONResponse(await place.run(service.predict, data, faces))
 
     @app.post(
@@ -171,8 +174,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         time: float = Query(ge=0, le=1e7, description="seconds since the stream's beginning"),
     ) -> JSONResponse:
         async with _upload(request) as upload:
-            chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
-            data = b"".join([chunk async for chunk in chunks])
+            data = await image_bytes(upload)
         address = request.client.host if request.client else ""
         return JSONResponse(await service.streams.predict(stream, time, address, data))
 
