@@ -75,3 +75,13 @@ The values are the pleasure and arousal means that Russell and Mehrabian (1977),
 three-factor theory of emotions", give for the emotion terms (happy, sad, surprised, afraid,
 disgusted, angry, contemptuous); neutral is the origin.
 """
+
+
+def colour_of(expression: str | None) -> str:
+    """Return the colour of an expression as `#rrggbb`; grey for None."""
+    return COLOURS[expression] if expression else UNKNOWN_COLOUR
+
+
+def label_colour_of(expression: str | None) -> str:
+    """Return the same, dark enough for white text on it."""
+    return LABEL_COLOURS[expression] if expression else UNKNOWN_COLOUR

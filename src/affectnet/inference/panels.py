@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
+from affectnet import labels
 from affectnet.data.crop import Box
-from affectnet.labels import CIRCUMPLEX, COLOURS, LABEL_COLOURS, UNKNOWN_COLOUR
+from affectnet.labels import CIRCUMPLEX
 
 Colour = tuple[int, int, int]
 
@@ -99,12 +100,12 @@ def has_place(face: DrawnFace | Moment) -> bool:
 
 def colour_of(expression: str | None) -> Colour:
     """Return the expression's colour as red, green, blue; grey for None."""
-    return rgb(COLOURS[expression] if expression else UNKNOWN_COLOUR)
+    return rgb(labels.colour_of(expression))
 
 
 def label_colour_of(expression: str | None) -> Colour:
     """Return the same, dark enough for white text on it."""
-    return rgb(LABEL_COLOURS[expression] if expression else UNKNOWN_COLOUR)
+    return rgb(labels.label_colour_of(expression))
 
 
 def rgb(code: str) -> Colour:

@@ -9,7 +9,7 @@ from affectnet.inference.drawing import signed
 from affectnet.inference.layout import clip, place_labels, place_tags
 from affectnet.inference.panels import has_place
 from affectnet.inference.results import FaceResult
-from affectnet.labels import CIRCUMPLEX, COLOURS, LABEL_COLOURS, UNKNOWN_COLOUR
+from affectnet.labels import CIRCUMPLEX, COLOURS, colour_of, label_colour_of
 
 _LABEL_RIGHT: Final = ("neutral", "happiness", "surprise", "anger", "contempt")
 _LETTER: Final = 0.62
@@ -19,16 +19,6 @@ _LETTER: Final = 0.62
 def number_of(face: FaceResult, i: int) -> int:
     """Return the number under which the page shows a face: its person's, or its position."""
     return face.track if face.track is not None else i + 1
-
-
-def colour_of(face: FaceResult) -> str:
-    """Return the colour of a face's expression."""
-    return COLOURS[face.expression] if face.expression else UNKNOWN_COLOUR
-
-
-def label_colour_of(face: FaceResult) -> str:
-    """Return the same, dark enough for white text on it."""
-    return LABEL_COLOURS[face.expression] if face.expression else UNKNOWN_COLOUR
 
 
 def boxes_svg(faces: Sequence[FaceResult], width: int, height: int) -> str:
@@ -73,13 +63,14 @@ def _box(face: FaceResult, i: int, box: Box, label: tuple[Box, str] | None, lett
         (left, top, wide, high), words = label
         text = (
             f'<rect class="an-tag" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" '
-            f'height="{high:.1f}" rx="{letters * 0.25:.1f}" style="fill:{label_colour_of(face)}"/>'
+            f'height="{high:.1f}" rx="{letters * 0.25:.1f}" '
+            f'style="fill:{label_colour_of(face.expression)}"/>'
             f'<text x="{left + letters * 0.35:.1f}" y="{top + letters * 1.08:.1f}" '
             f'font-size="{letters:.1f}" textLength="{wide - 0.7 * letters:.1f}" '
             f'lengthAdjust="spacingAndGlyphs">{words}</text>'
         )
     return (
-        f'<g class="an-box" data-face="{i}" style="--c:{colour_of(face)}">'
+        f'<g class="an-box" data-face="{i}" style="--c:{colour_of(face.expression)}">'
         f'<rect class="an-pale" {at}/><rect class="an-edge" {at}/><rect {at}/>{text}</g>'
     )
 
@@ -112,7 +103,7 @@ def points_svg(faces: Sequence[FaceResult]) -> str:
         f'<g class="an-point" data-face="{i}"><title>face {number_of(face, i)}: '
         f"valence {signed(face.valence)}, arousal {signed(face.arousal)}</title>"
         f'<circle cx="{100 * face.valence:.1f}" cy="{-100 * face.arousal:.1f}" r="8" '
-        f'fill="{label_colour_of(face)}"/><text x="{100 * face.valence:.1f}" '
+        f'fill="{label_colour_of(face.expression)}"/><text x="{100 * face.valence:.1f}" '
         f'y="{-100 * face.arousal + 3.4:.1f}">{number_of(face, i)}</text></g>'
         for i, face in reversed(list(enumerate(faces)))
         if has_place(face)

@@ -17,8 +17,8 @@ from affectnet.inference.panels import has_place
 from affectnet.inference.result_files import FORMATS
 from affectnet.inference.results import FaceResult, PictureResult, columns
 from affectnet.inference.tracks import Course
-from affectnet.labels import COLOURS, EXPRESSIONS
-from affectnet.serve.overlay import affect_html, boxes_svg, circumplex_svg, colour_of
+from affectnet.labels import COLOURS, EXPRESSIONS, colour_of
+from affectnet.serve.overlay import affect_html, boxes_svg, circumplex_svg
 
 MAX_CARDS: Final = 60
 _IMAGE_SIDE = 1400
@@ -212,7 +212,7 @@ def _card(face: FaceResult, i: int, pixels: Pixels, scale: float) -> str:
     name = f"<strong>{face.expression}</strong><span>{face.probability:.0%}</span>"
     return (
         f'<article class="an-card" data-face="{i}" tabindex="0" '
-        f'style="--c:{colour_of(face)}"><header><img src="{thumb}" alt="Face {i + 1}">'
+        f'style="--c:{colour_of(face.expression)}"><header><img src="{thumb}" alt="Face {i + 1}">'
         f"<div><small>face {i + 1}</small>{name if face.expression else ''}</div></header>"
         f"<ul>{bars}</ul><footer>{affect_html(face)}</footer></article>"
     )
