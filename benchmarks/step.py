@@ -23,7 +23,7 @@ from training import timed
 from affectnet.data import augment as augmenting
 from affectnet.data.augmentation import AUGMENTATIONS
 from affectnet.models.affect_model import AffectModel
-from affectnet.training import checkpoints
+from affectnet.training.checkpoints import Average
 from affectnet.training.optimisation import Muon
 
 DECAY = 0.998
@@ -119,12 +119,7 @@ def averaging_on_cpu(model: AffectModel) -> Callable[[], None]:
 
 def averaging(model: AffectModel) -> Callable[[], None]:
     """Return an update of the average as in training."""
-    averaged = AveragedModel(
-        model,
-        next(model.parameters()).device,
-        multi_avg_fn=checkpoints.averaging(DECAY),
-        use_buffers=True,
-    )
+    averaged = Average(model, next(model.parameters()).device, DECAY)
     return lambda: averaged.update_parameters(model)
 
 

@@ -25,10 +25,13 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,8 +82,10 @@ WAYS: Final = {
 CHANGES: Final = {
     "lr 1e-4": "--lr 0.0001",
     "lr 3e-4": "--lr 0.0003",
+    "lr 2e-3": "--lr 0.002",
     "layer decay 0.8": "--layer-decay 0.8",
     "erasing 0.5": "--erasing 0.5",
+    "photos": "--augment photos",
     "mixup 0.2, half of the faces": "--mixup 0.2 --mix-share 0.5",
     "label smoothing 0.1": "--label-smoothing 0.1",
     "no EMA": "--ema None",
@@ -109,6 +114,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--image-size", type=int, help="default: as small as works well")
     parser.add_argument("--seeds", default="0", help="comma-separated")
+    parser.add_argument("--flags", default="", help="of affectnet train, for all rows")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (several on one GPU)")
     parser.add_argument("--out", type=Path, help="folder that keeps data and runs (default: none)")
     parser.add_argument("--check", action="store_true", help="all of it, small, on drawn faces")
     options = parser.parse_args()
@@ -125,18 +132,24 @@ def main() -> int:
         backbone, size = STARTS[options.start]
         common = (
             f"{COMMON} --backbone {backbone} --image-size {options.image_size or size} "
-            f"--epochs {options.epochs} --data {data} --runs {out / 'runs'}"
+            f"--epochs {options.epochs} --data {data} --runs {out / 'runs'} {options.flags}"
         )
         seeds = [int(seed) for seed in options.seeds.split(",")]
         rows = dict(WAYS) if options.table != "changes" else {FINE: ""}
         rows |= CHANGES if options.table != "ways" else {}
         chosen = {n: f for n, f in rows.items() if options.only in n or n == FINE}
-        measure(chosen, common, weights, f"{options.start}-", seeds, data)
+        measure(chosen, common, weights, f"{options.start}-", seeds, data, options.jobs)
     return 0
 
 
 def measure(
-    rows: dict[str, str], common: str, weights: Path, prefix: str, seeds: Sequence[int], data: Path
+    rows: dict[str, str],
+    common: str,
+    weights: Path,
+    prefix: str,
+    seeds: Sequence[int],
+    data: Path,
+    jobs: int = 1,
 ) -> dict[str, list[float]]:
     """Train and score every row with every seed and print the table; the accuracies by row."""
     files: dict[str, list[Path]] = {name: [] for name in rows}
@@ -144,13 +157,15 @@ def measure(
     epochs = int(common.split("--epochs ")[1].split()[0])
     size = int(common.split("--image-size ")[1].split()[0])
     words = {"half": max(1, epochs // 2), "twice": 2 * epochs, "large": size + size // 64 * 32}
+    work = []
     for seed, (name, flags) in itertools.product(seeds, rows.items()):
         start = "" if "--no-pretrained" in flags else f"--weights {weights}"
-        run, minutes = trained(
-            f"{common} {start} {flags.format(**words)} --seed {seed}",
-            prefix + "".join(c if c.isalnum() else "-" for c in f"{name}-{seed}"),
-        )
-        files[name].append(scored(run, data))
+        run = prefix + "".join(c if c.isalnum() else "-" for c in f"{name}-{seed}")
+        work.append((f"{common} {start} {flags.format(**words)} --seed {seed}", run, data))
+    for (seed, name), (run, minutes) in zip(
+        itertools.product(seeds, rows), several(work, jobs), strict=True
+    ):
+        files[name].append(run.evaluation("val") / "predictions.parquet")
         found = json.loads((run.evaluation("val") / "metrics.json").read_text())["expression"]
         values = [found[metric]["value"] for metric in ("accuracy", "balanced_accuracy")]
         scores[name].append((*values, minutes))
@@ -176,30 +191,37 @@ def measure(
     return {name: [score[0] for score in found] for name, found in scores.items()}
 
 
-def trained(flags: str, name: str) -> tuple[RunFolder, float]:
-    """Train a run, or continue one that was stopped; return it and its minutes of CPU time."""
-    config = parse("train", [*flags.split(), "--name", name, "--accelerator", "cpu"])
+def several(work: list[tuple[str, str, Path]], jobs: int) -> Iterator[tuple[RunFolder, float]]:
+    """`trained` for each, in order, so many at a time."""
+    if jobs == 1:
+        yield from itertools.starmap(trained, work)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(
+        jobs, get_context("spawn"), torch.set_num_threads, initargs=(threads,)
+    )
+    with pool:
+        yield from pool.map(trained, *zip(*work, strict=True))
+
+
+def trained(flags: str, name: str, data: Path) -> tuple[RunFolder, float]:
+    """Train a run, or continue one that was stopped, and evaluate it on val; with CPU minutes."""
+    config = parse("train", [*flags.split(), "--name", name])
     run = RunFolder(config.runs / name)
     clock = run.path / "cpu_minutes.json"
-    if not clock.is_file():
-        if run.last.is_file():
-            config = dataclasses.replace(config, resume=True)
-        else:
-            config = dataclasses.replace(config, overwrite=run.used())
-        begun = time.process_time()
-        train(config)
-        clock.write_text(json.dumps((time.process_time() - begun) / 60))
-    return run, json.loads(clock.read_text())
-
-
-def scored(run: RunFolder, data: Path) -> Path:
-    """Evaluate a run on val; return the file of its predictions."""
-    file = run.evaluation("val") / "predictions.parquet"
-    if not file.is_file():
-        flags = f"{run.path} --data {data} --split val --no-figures --no-card --accelerator cpu"
-        with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
+        if not clock.is_file():
+            if run.last.is_file():
+                config = dataclasses.replace(config, resume=True)
+            else:
+                config = dataclasses.replace(config, overwrite=run.used())
+            begun = time.process_time()
+            train(config)
+            clock.write_text(json.dumps((time.process_time() - begun) / 60))
+        if not (run.evaluation("val") / "predictions.parquet").is_file():
+            flags = f"{run.path} --data {data} --split val --no-figures --no-card"
             evaluate(parse("evaluate", flags.split()))
-    return file
+    return run, json.loads(clock.read_text())
 
 
 def part_of(source: Path, target: Path, faces: int, val_faces: int) -> Path:

@@ -14,10 +14,10 @@ from affectnet.errors import RunError, WeightsError
 from affectnet.run import RunFolder
 from affectnet.training.checkpoints import (
     AtomicCheckpointIO,
+    Average,
     EpochLog,
     ModelCheckpoint,
     MovingAverage,
-    averaging,
     checkpoint_callbacks,
     export_best,
     read_checkpoint,
@@ -66,20 +66,22 @@ def test_a_run_without_an_epoch_has_nothing_to_export(tmp_path: Path) -> None:
 
 
 def test_the_average_follows_its_formula() -> None:
-    from torch.optim.swa_utils import AveragedModel
-
-    average = averaging(0.9)
-    weights = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(weights, multi_avg_fn=average)
+    model = torch.nn.BatchNorm1d(1)
+    averaged = Average(model, torch.device("cpu"), 0.9)
     wanted = None
     for step in range(50):
         value = float(step)
         with torch.no_grad():
-            weights.weight.fill_(value)
-        averaged.update_parameters(weights)
+            model.weight.fill_(value)
+            model.running_mean.fill_(2 * value)
+            model.num_batches_tracked.fill_(step)
+        averaged.update_parameters(model)
         decay = min(0.9, (1 + step) / (10 + step))
         wanted = value if wanted is None else decay * wanted + (1 - decay) * value
-    assert averaged.module.weight.item() == pytest.approx(wanted, rel=1e-5)
+        assert averaged.module.weight.item() == pytest.approx(wanted, rel=1e-5)
+        assert averaged.module.running_mean.item() == pytest.approx(2 * wanted, rel=1e-5)
+        assert averaged.module.num_batches_tracked == step
+    assert averaged.n_averaged == 50
 
 
 def test_the_average_is_on_the_device_of_training() -> None:

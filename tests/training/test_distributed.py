@@ -119,6 +119,8 @@ def test_strategies_are_passed_to_lightning(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(trainer, "device_type", lambda _: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     settings = device_settings("gpu", devices=8, precision="bf16", strategy="fsdp")
+    exact = settings["strategy"].pop("mixed_precision")
+    assert exact.param_dtype == exact.reduce_dtype == exact.buffer_dtype == torch.float32
     assert settings["strategy"] == {"state_dict_type": "full", "sharding_strategy": "FULL_SHARD"}
     assert settings["sync_batchnorm"]
     assert settings["devices"] == 8

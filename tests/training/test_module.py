@@ -1,11 +1,15 @@
 """The metrics of an epoch; clipping of the gradient."""
 
+import copy
 import math
+import socket
+from collections.abc import Iterator
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from scipy.stats import pearsonr
 from sklearn.metrics import (
     accuracy_score,
@@ -104,3 +108,43 @@ def test_fsdp_clips_the_gradient_itself() -> None:
     squares = sum(float(weight.grad.square().sum()) for weight in weights)
     assert math.sqrt(squares) == pytest.approx(2.0, rel=1e-4)
     assert whole.clipped == [2.0]
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`")
+@pytest.mark.parametrize("sharded", [False, True])
+def test_fsdp_gives_every_weight_its_own_gradient(sharded: bool) -> None:
+    """With the channels of the weights last, FSDP gives the gradients to wrong weights."""
+    module = AffectModule(AffectModel("test_convnext", pretrained=False, image_size=32))
+    module.trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    if sharded:
+        module.trainer._accelerator_connector.strategy = FSDPStrategy()
+    module.setup("fit")
+    convolutions = [w for w in module.model.parameters() if w.ndim == 4 and min(w.shape[1:]) > 1]
+    assert convolutions
+    assert all(w.is_contiguous() == sharded for w in convolutions)
+    plain = copy.deepcopy(module.model)
+    whole = FullyShardedDataParallel(
+        module.model, device_id=torch.device("cpu"), use_orig_params=True
+    )
+    images = torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    for model in (plain, whole):
+        model(images).logits.square().sum().backward()
+    apart = [
+        float((one.grad - own.grad).abs().max())
+        for one, own in zip(plain.parameters(), whole.module.parameters(), strict=True)
+        if one.grad is not None and own.grad is not None
+    ]
+    assert (max(apart) < 1e-6) == sharded

@@ -1,9 +1,9 @@
 """The files of a run in training: one row of metrics per epoch, the last and best checkpoint."""
 
 import csv
+import itertools
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping as early_stopping_of_light
 from lightning.pytorch.callbacks import ModelCheckpoint as checkpoint_of_lightning
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from affectnet.errors import RunError, WeightsError
@@ -229,33 +230,44 @@ class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights, validated, saved and exported in their place."""
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True, multi_avg_fn=averaging(decay))
+        super().__init__()
+        self._decay = decay
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the average on the device of training; the module is still on the CPU here."""
-        # Private, because the device is not yet known when Lightning wants it in the constructor.
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            # Private, because Lightning chooses the class of the average here.
+            self._average_model = Average(pl_module, trainer.strategy.root_device, self._decay)
 
 
-def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
-    """The `multi_avg_fn` of `AveragedModel` for an exponential moving average.
+class Average(AveragedModel):
+    """Exponential moving average of weights and buffers, counted in main memory.
 
-    The decay is min(decay, (1 + n) / (10 + n)) in step n, so that the random initial weights are
-    forgotten in short runs too.
+    PyTorch's own asks the GPU for the number of steps several times in each step and so waits for
+    all its work. The decay is min(decay, (1 + n) / (10 + n)) in step n, so that the random initial
+    weights are forgotten in short runs too.
     """
 
-    # All weights of one type in one call: one call per weight, each asking the GPU for the number
-    # of steps, takes a GPU longer than the training step. `torch._foreach_*` has no public name.
-    def average(old: list[Tensor], new: list[Tensor], steps: Tensor | int) -> None:
-        n = int(steps)
-        weight = 1 - min(decay, (1 + n) / (10 + n))
-        if old[0].is_floating_point():
-            torch._foreach_lerp_(old, new, weight)
-        else:
-            torch._foreach_copy_(old, new)
+    def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
+        super().__init__(model, device, use_buffers=True)
+        self.n_averaged = torch.tensor(0)
+        self.decay = decay
 
-    return average
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the weights of `model`; the first call copies them."""
+        n = int(self.n_averaged)
+        weight = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
+        own = itertools.chain(self.module.parameters(), self.module.buffers())
+        others = itertools.chain(model.parameters(), model.buffers())
+        pairs = [(old.detach(), new.detach()) for old, new in zip(own, others, strict=True)]
+        # All in one call: one per weight takes a GPU longer than the step. No public name.
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], weight)
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        if counts:
+            torch._foreach_copy_([old for old, _ in counts], [new for _, new in counts])
+        self.n_averaged += 1
 
 
 def save_start(run: RunFolder, model: AffectModel) -> None:

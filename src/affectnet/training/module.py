@@ -6,6 +6,7 @@ from typing import Any, Final
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
@@ -81,6 +82,14 @@ class AffectModule(L.LightningModule):
         # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
         self._collected = -1  # the last batch among them
+
+    def setup(self, stage: str) -> None:
+        """Order the weights as FSDP needs them: with the channels last, each gets wrong gradients.
+
+        FSDP reads the weights in the order of memory and the gradients in that of the indices.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            self.model.to(memory_format=torch.contiguous_format)
 
     def on_fit_start(self) -> None:
         """Move the tensors of the losses and the teachers to the model's device."""

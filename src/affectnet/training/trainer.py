@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecision
 
 from affectnet.errors import ConfigError, RunError
 from affectnet.models.affect_model import AffectModel
@@ -222,7 +223,12 @@ def _strategy(name: str, several: bool, gpu: bool) -> Strategy | str:
             )
         # One file per checkpoint, as with every other strategy, so that a run can be resumed on
         # another number of devices.
-        return FSDPStrategy(state_dict_type="full", sharding_strategy="FULL_SHARD")
+        # Gradients and the statistics of batch norm in 32 bits, as without FSDP: Lightning would
+        # choose bf16 for them. The forward pass is in bf16 by autocast.
+        exact = MixedPrecision(torch.float32, torch.float32, torch.float32)
+        return FSDPStrategy(
+            state_dict_type="full", sharding_strategy="FULL_SHARD", mixed_precision=exact
+        )
     if name == "ddp" or several:
         # Without valence and arousal labels, or with --va-loss none, a head gets no gradient.
         return DDPStrategy(find_unused_parameters=True)
