@@ -6,11 +6,10 @@ the returned ones.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
@@ -21,17 +20,6 @@ LUMA: Final = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601, rounded as torchvision does."""
 
 _PADDING: Final[dict[str, str]] = {"black": "zeros", "edge": "border", "mirror": "reflection"}
-
-
-def to_device(values: Tensor | Sequence[float] | NDArray[Any], device: torch.device) -> Tensor:
-    """Numbers from main memory as a tensor on a device; a GPU copies them without being waited for.
-
-    A plain copy to a GPU waits for all its work, which then has nothing to do until the next.
-    """
-    tensor = torch.as_tensor(values)
-    if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def warp_lines(
@@ -194,7 +182,8 @@ def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
     for size in sorted(set(small)):
         if size == (height, width):
             continue
-        rows = to_device([i for i, other in enumerate(small) if other == size], images.device)
+        rows = torch.tensor([i for i, other in enumerate(small) if other == size])
+        rows = rows.to(images.device)
         tiny = F.interpolate(images[rows], size, mode="area")
         images[rows] = F.interpolate(tiny, (height, width), mode="bilinear", align_corners=False)
     return images
