@@ -20,10 +20,10 @@ from affectnet.errors import RunError, hold_signals
 from affectnet.run import locked, refuse_existing, scratch_folder
 
 PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
-TRAIN_PER_CLASS = 160
+TRAIN_PER_CLASS = 128
 TEST_PER_CLASS = 40
 SIZE = 64
-BACKBONES = {"cvnet": 7, "resnet10t": 9}
+BACKBONES = {"cvnet": 6, "resnet10t": 6}
 """Backbones and epochs: our own network and a small one from timm, from random weights."""
 CONTENT = {"release", "dataset", "runs", "report.html", "photos", "marked"}
 """What is in the folder; one with other files is not replaced."""
