@@ -20,18 +20,16 @@ def test_the_demo_runs_every_step(
 ) -> None:
     monkeypatch.setattr(module, "TRAIN_PER_CLASS", 10)
     monkeypatch.setattr(module, "TEST_PER_CLASS", 4)
-    monkeypatch.setattr(module, "BACKBONES", {"cvnet": 1, "resnet10t": 1})
+    monkeypatch.setattr(module, "EPOCHS", {"scratch": 1, "finetuned": 1})
     out = tmp_path / "demo"
     demo(DemoConfig(out=out))
     output = capsys.readouterr().out
     assert str((out / "report.html").resolve()) in output.replace("\n", "")
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "cvnet" in page
-    assert "resnet10t" in page
-    for name in ("cvnet", "resnet10t"):
+    for name in ("scratch", "finetuned"):
+        assert name in page
         scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
         assert scores["n"] == 32
-        assert list((out / f"runs/{name}/evaluation/test/figures").glob("*.png"))
     # The shipped model, on a photo and on drawn faces.
     assert "astronaut.jpg" in output
     assert output.index("astronaut.jpg") < output.index("affectnet ingest")  # the first result
@@ -89,6 +87,11 @@ def test_the_demo_learns(tmp_path: Path) -> None:
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "2"},
     )
-    scores = json.loads((tmp_path / "demo/runs/cvnet/evaluation/test/metrics.json").read_text())
-    assert scores["expression"]["accuracy"]["value"] > 0.5
-    assert scores["valence"]["ccc"]["value"] > 0.5
+    scratch, finetuned = (
+        json.loads((tmp_path / f"demo/runs/{name}/evaluation/test/metrics.json").read_text())
+        for name in ("scratch", "finetuned")
+    )
+    assert scratch["expression"]["accuracy"]["value"] > 0.4
+    assert scratch["valence"]["ccc"]["value"] > 0.5
+    # Transfer learning: from weights that know real faces, in less than half of the epochs.
+    assert finetuned["expression"]["accuracy"]["value"] > 0.9
