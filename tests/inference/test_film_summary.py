@@ -1,6 +1,7 @@
 """Episodes, fractions and statistics of planted courses against what was planted."""
 
 import csv
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,6 +148,17 @@ def test_what_is_not_predicted_is_missing_in_every_table(tmp_path: Path) -> None
     frame = summary.to_frame()
     assert frame["valence_mean"].isna().all()
     assert list(frame) == list(row)
+
+
+@pytest.mark.parametrize("escape", [False, True])
+def test_names_that_spreadsheets_would_run_are_escaped_on_request(
+    escape: bool, tmp_path: Path
+) -> None:
+    summary = dataclasses.replace(summarise(film(["anger"] * 50)), source="=cmd|' /C calc'!A0.mp4")
+    write_summaries(tmp_path / "s.csv", [summary], escape)
+    for name in ("s.csv", "s_episodes.csv"):
+        (row,) = csv.DictReader((tmp_path / name).open())
+        assert row["source"] == "'" * escape + summary.source
 
 
 def test_a_film_without_faces_or_frames() -> None:

@@ -235,7 +235,7 @@ def _write_films(config: PredictConfig, films: "list[Film]") -> list[Path]:
         if one.note and (config.summary or config.report):
             print(f"{one.source}: {one.note}")
     if config.summary is not None and films:
-        write_summaries(config.summary, summaries)
+        write_summaries(config.summary, summaries, config.escape_formulas)
         written += [config.summary, episodes_path(config.summary)]
     if config.report is not None and films:
         from affectnet.report.film_page import write_film_page

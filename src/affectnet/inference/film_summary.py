@@ -4,14 +4,14 @@ The expression of a frame is the most probable one, with hysteresis: it changes 
 probability is higher by `MARGIN`.
 """
 
-import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from affectnet.errors import ConfigError, counted
+from affectnet.inference.result_files import csv_row
 from affectnet.inference.results import FaceResult, PictureResult, Relative, data_frame
 from affectnet.inference.tracks import GAP
 from affectnet.labels import EXPRESSIONS
@@ -175,23 +175,25 @@ class FilmSummary:
         return data_frame(list(self.episode_rows()), EPISODE_COLUMNS)
 
 
-def write_summaries(path: Path, films: Sequence[FilmSummary]) -> None:
+def write_summaries(
+    path: Path, films: Sequence[FilmSummary], escape_formulas: bool = False
+) -> None:
     """Write the persons of films to `path`, a CSV, and their episodes to `NAME_episodes.csv`."""
     for target, names, rows in (
         (path, PERSON_COLUMNS, (row for film in films for row in film.person_rows())),
         (episodes_path(path), EPISODE_COLUMNS, (row for f in films for row in f.episode_rows())),
     ):
-        with write_beside(target) as new, new.open("w", encoding="utf-8", newline="") as file:
-            write_csv(file, names, rows)
+        with write_beside(target) as new, new.open("wb") as file:
+            file.writelines(csv_table(names, rows, escape_formulas))
 
 
-def write_csv(file: Any, names: Mapping[str, type], rows: Iterator[dict[str, Any]]) -> None:
-    """Write rows to an open text file, numbers with six digits."""
-    writer = csv.writer(file)
-    writer.writerow(names)
+def csv_table(
+    names: Mapping[str, type], rows: Iterable[dict[str, Any]], escape_formulas: bool = False
+) -> Iterator[bytes]:
+    """Yield the lines of a CSV with these columns."""
+    yield csv_row(names)
     for row in rows:
-        cells = (row.get(name) for name in names)
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+        yield csv_row((row.get(name) for name in names), escape_formulas)
 
 
 def episodes_path(path: Path) -> Path:

@@ -63,12 +63,12 @@ class _JsonLines:
 class _Csv(_JsonLines):
     def __init__(self, columns: Columns, escape_formulas: bool = False) -> None:
         super().__init__(columns)
-        self.head = _csv_row(columns)
+        self.head = csv_row(columns)
         self._escape = escape_formulas
 
     def encode(self, result: PictureResult) -> bytes:
-        rows = ([self._cell(row.get(name)) for name in self.columns] for row in result.to_rows())
-        return b"".join(map(_csv_row, rows))
+        rows = ([row.get(name) for name in self.columns] for row in result.to_rows())
+        return b"".join(csv_row(row, self._escape) for row in rows)
 
     def records(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         raw = b""
@@ -85,15 +85,6 @@ class _Csv(_JsonLines):
                 return
             escaped = self._escape and row[0][:1] == "'"
             yield file.tell(), row[0][1:] if escaped else row[0]
-
-    def _cell(self, value: Any) -> Any:
-        """A float with seven digits: float32 has no more, and a full float64 is twice as long."""
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, float):
-            return f"{value:.7g}"
-        escaped = self._escape and isinstance(value, str) and value[:1] in _FORMULA_STARTS
-        return f"'{value}" if value and escaped else value
 
 
 class _Json(_JsonLines):
@@ -161,9 +152,19 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _csv_row(values: Iterable[Any]) -> bytes:
+def csv_row(values: Iterable[Any], escape_formulas: bool = False) -> bytes:
+    """A line of CSV; with an apostrophe before texts that spreadsheets may run, where asked for."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):  # float32 has no more than seven digits
+            return f"{value:.7g}"
+        escaped = escape_formulas and isinstance(value, str) and value[:1] in _FORMULA_STARTS
+        return f"'{value}" if value and escaped else value
+
     text = io.StringIO()
-    csv.writer(text).writerow(values)
+    csv.writer(text).writerow(map(cell, values))
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

@@ -1,6 +1,5 @@
 """A film as an HTML page: curves of all persons, expressions, episodes, tables."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ from affectnet.inference.film_summary import (
     PERSON_COLUMNS,
     FilmSummary,
     PersonSummary,
-    write_csv,
+    csv_table,
 )
 from affectnet.inference.tracks import Course, OverTime
 from affectnet.labels import COLOURS, EXPRESSIONS
@@ -188,6 +187,4 @@ def _affect(persons: list[PersonSummary]) -> Table | None:
 
 
 def _csv(names: Mapping[str, type], rows: Any) -> str:
-    text = io.StringIO()
-    write_csv(text, names, rows)
-    return text.getvalue()
+    return b"".join(csv_table(names, rows)).decode()
