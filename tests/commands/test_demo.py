@@ -20,7 +20,8 @@ def test_the_demo_runs_every_step(
 ) -> None:
     monkeypatch.setattr(module, "TRAIN_PER_CLASS", 10)
     monkeypatch.setattr(module, "TEST_PER_CLASS", 4)
-    monkeypatch.setattr(module, "EPOCHS", {"scratch": 1, "finetuned": 1})
+    once = {name: (1, weights) for name, (_, weights) in module.RUNS.items()}
+    monkeypatch.setattr(module, "RUNS", once)
     out = tmp_path / "demo"
     demo(DemoConfig(out=out))
     output = capsys.readouterr().out
@@ -30,6 +31,7 @@ def test_the_demo_runs_every_step(
         assert name in page
         scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
         assert scores["n"] == 32
+    assert page.count('class="figure"') > 5
     # The shipped model, on a photo and on drawn faces.
     assert "astronaut.jpg" in output
     assert output.index("astronaut.jpg") < output.index("affectnet ingest")  # the first result
@@ -91,7 +93,7 @@ def test_the_demo_learns(tmp_path: Path) -> None:
         json.loads((tmp_path / f"demo/runs/{name}/evaluation/test/metrics.json").read_text())
         for name in ("scratch", "finetuned")
     )
-    assert scratch["expression"]["accuracy"]["value"] > 0.4
+    assert scratch["expression"]["accuracy"]["value"] > 0.5
     assert scratch["valence"]["ccc"]["value"] > 0.5
     # Transfer learning: from weights that know real faces, in less than half of the epochs.
     assert finetuned["expression"]["accuracy"]["value"] > 0.9

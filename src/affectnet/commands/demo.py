@@ -23,8 +23,8 @@ PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
 TRAIN_PER_CLASS = 128
 TEST_PER_CLASS = 40
 SIZE = 64
-EPOCHS = {"scratch": 5, "finetuned": 2}
-"""Both train CVNet: from random weights, and from the included ones, which know real faces."""
+RUNS = {"scratch": (5, None), "finetuned": (2, Path("cvnet"))}
+"""Epochs and weights of CVNet: random ones, and the included ones, which know real faces."""
 CONTENT = {"release", "dataset", "runs", "report.html", "photos", "marked"}
 """What is in the folder; one with other files is not replaced."""
 
@@ -105,8 +105,7 @@ def _make(config: DemoConfig) -> None:
     ingest(IngestConfig(sources=tars, out=dataset, without_contempt=config.without_contempt))
 
     runs = []
-    for name, epochs in EPOCHS.items():
-        weights = Path("cvnet") if name == "finetuned" else None
+    for name, (epochs, weights) in RUNS.items():
         start = "--weights cvnet" if weights else "--backbone cvnet --no-pretrained"
         _heading(f"affectnet train {start} --epochs {epochs} --name {name}")
         run = train(
