@@ -1,16 +1,20 @@
 """Make every picture of the documentation from the current code.
 
-    python scripts/make_docs_images.py                    # all, in some minutes
+    python scripts/make_docs_images.py                    # all but `web`, in some minutes
     python scripts/make_docs_images.py --only faces,film
     python scripts/make_docs_images.py --only report --demo demo
+    python scripts/make_docs_images.py --only web --runtime package
 
 The faces are drawn, or the astronaut of `src/affectnet/photos`, which is in the public domain.
-`report` and `serve` are taken by Chromium, which has to be installed; `notebook` stores the
-notebook's own outputs, reduced.
+`report`, `serve`, `live` and `web` are taken by Chromium, which has to be installed; `web` needs
+the npm package onnxruntime-web (docs/web.md). `notebook` stores the notebook's own outputs,
+reduced.
 """
 
 import argparse
 import base64
+import functools
+import http.server
 import io
 import re
 import shutil
@@ -40,6 +44,8 @@ DRAWN = {"sadness": 2, "surprise": 1, "fear": 8}
 """The drawn faces of the wide picture, with a seed for which the model sees what was drawn."""
 ACTOR, ACTS = 2, ("happiness", "surprise", "sadness", "fear")
 """The person of the film, by its seed, and what it shows."""
+SIZE = (640, 340)
+"""Of the film, in pixels."""
 MOST_BYTES = 2_000_000
 
 
@@ -86,13 +92,12 @@ def film(out: Path, frames: int, width: int) -> None:
     """An annotated film with its curves, as an animation of at most 2 MB."""
     import av
 
-    size = (640, 340)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "film.mp4"
         with av.open(source, "w") as container:
             stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height, stream.bit_rate = *size, 4_000_000
-            for pixels in moving_faces(frames, size):
+            stream.width, stream.height, stream.bit_rate = *SIZE, 4_000_000
+            for pixels in moving_faces(frames, SIZE):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             container.mux(stream.encode())
         marked = Path(folder) / "marked"
@@ -120,15 +125,27 @@ def film(out: Path, frames: int, width: int) -> None:
 
 
 @contextmanager
-def page(width: int, height: int) -> Iterator[Any]:
-    """A page of Chromium."""
+def page(width: int, height: int, camera: Path | None = None) -> Iterator[Any]:
+    """A page of Chromium; `camera` is a file of JPEG frames that its camera shows."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("google-chrome")
+    flags = ["--no-sandbox"]
+    if camera:
+        flags += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+        flags += [f"--use-file-for-fake-video-capture={camera}"]
     with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = tool.chromium.launch(executable_path=program, args=flags)
         yield browser.new_page(viewport={"width": width, "height": height})
         browser.close()
+
+
+def camera_film(path: Path) -> Path:
+    """Write what the camera shows: 16 seconds of the moving faces."""
+    with path.open("wb") as file:
+        for pixels in moving_faces(400, SIZE):
+            Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return path
 
 
 def report(out: Path, demo: Path | None) -> None:
@@ -144,24 +161,77 @@ def report(out: Path, demo: Path | None) -> None:
             tab.screenshot(path=out / "report.png")
 
 
+@contextmanager
+def server() -> Iterator[str]:
+    """The address of a running `affectnet serve`."""
+    command = [sys.executable, "-u", "-m", "affectnet", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = next(word for word in process.stdout.readline().split() if "http://" in word)
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        try:
+            yield address
+        finally:
+            process.terminate()
+
+
 def serve(out: Path) -> None:
     """The page of `affectnet serve` with the picture of the README."""
-    command = [sys.executable, "-u", "-m", "affectnet", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        address = next(word for word in server.stdout.readline().split() if "http://" in word)
-        threading.Thread(target=server.stdout.read, daemon=True).start()
-        try:
-            with tempfile.TemporaryDirectory() as folder, page(1240, 820) as tab:
-                picture = Path(folder) / "faces.png"
-                Image.fromarray(group(1200)).save(picture)
-                tab.goto(address)
-                tab.set_input_files("input[type=file] >> nth=0", picture)
-                tab.wait_for_selector("text=valence", timeout=60_000)
-                tab.wait_for_timeout(3000)
-                tab.screenshot(path=out / "serve.png")
-        finally:
-            server.terminate()
+    with tempfile.TemporaryDirectory() as folder, server() as address, page(1240, 820) as tab:
+        picture = Path(folder) / "faces.png"
+        Image.fromarray(group(1200)).save(picture)
+        tab.goto(address)
+        tab.set_input_files("input[type=file] >> nth=0", picture)
+        tab.wait_for_selector("text=valence", timeout=60_000)
+        tab.wait_for_timeout(3000)
+        tab.screenshot(path=out / "serve.png")
+
+
+def live(out: Path) -> None:
+    """The live tab after twenty seconds of the moving faces."""
+    with tempfile.TemporaryDirectory() as folder, server() as address:
+        camera = camera_film(Path(folder) / "camera.mjpeg")
+        with page(940, 1040, camera) as tab:
+            tab.goto(address)
+            tab.get_by_role("tab", name="Live").click()
+            tab.click("[data-do=camera]")
+            tab.wait_for_selector(".an-result[data-faces='2']", timeout=60_000)
+            tab.wait_for_timeout(20_000)
+            tab.wait_for_selector(".an-legend >> text=surprise", timeout=60_000)
+            tab.screenshot(path=out / "live.png")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each request."""
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+def web(out: Path, runtime: Path | None) -> None:
+    """The page without a server after twenty seconds of the moving faces."""
+    if runtime is None:
+        raise SystemExit("web: --runtime must name the folder of the npm package onnxruntime-web")
+    with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder) / "site"
+        command = [sys.executable, "-m", "affectnet", "export", "cvnet", "--format", "web"]
+        command += ["--int8", "--out", str(site), "--runtime", str(runtime)]
+        subprocess.run(command, check=True)
+        camera = camera_film(Path(folder) / "camera.mjpeg")
+        files = functools.partial(Quiet, directory=str(site))
+        with (
+            http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as host,
+            page(1080, 880, camera) as tab,
+        ):
+            threading.Thread(target=host.serve_forever, daemon=True).start()
+            tab.goto(f"http://127.0.0.1:{host.server_port}/")
+            tab.wait_for_selector("#camera:enabled", timeout=60_000)
+            tab.click("#camera")
+            tab.wait_for_selector("#boxes .box", timeout=60_000)
+            tab.wait_for_timeout(20_000)
+            tab.wait_for_selector("#about-face >> text=surprise", timeout=60_000)
+            tab.screenshot(path=out / "web.png")
+            host.shutdown()
 
 
 def notebook(out: Path) -> None:
@@ -205,8 +275,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the pictures that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=IMAGES)
-    parser.add_argument("--only", default="faces,film,report,serve,notebook")
+    parser.add_argument("--only", default="faces,film,report,serve,live,notebook")
     parser.add_argument("--demo", type=Path, help="folder of a finished demo, for the report")
+    parser.add_argument("--runtime", type=Path, help="folder of onnxruntime-web, for `web`")
     parser.add_argument("--small", action="store_true", help="few frames, for a test")
     options = parser.parse_args(arguments)
     small = options.small
@@ -215,6 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
         "film": lambda: film(options.out, *((12, 320) if small else (150, 560))),
         "report": lambda: report(options.out, options.demo),
         "serve": lambda: serve(options.out),
+        "live": lambda: live(options.out),
+        "web": lambda: web(options.out, options.runtime),
         "notebook": lambda: notebook(options.out),
     }
     unknown = set(options.only.split(",")) - makers.keys()
