@@ -82,7 +82,7 @@ def test_bar_and_pictures(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFix
     last = [line for line in re.split(r"[\r\n]", shown) if line.startswith("epoch 2/2:")][-1]
     for name in ("loss", "balanced accuracy", "CCC valence", "arousal", "time left"):
         assert f"{name}=" in last
-    assert "epoch 1/2  train loss" in shown
+    assert re.search(r"epoch 1/2  loss \d\.\d{3}  val loss \d", shown)
     assert "Epoch 0" not in shown
     with Image.open(run.path / "train_batch.jpg") as mosaic:
         assert mosaic.width > mosaic.height / 2

@@ -33,6 +33,15 @@ COLUMNS = (
 )
 """The columns of `metrics.csv`; an undefined metric leaves its cell empty. `seconds` are those of
 training and validation."""
+SHOWN = {
+    "train_loss": "loss",
+    "val_loss": "val loss",
+    "val_accuracy": "accuracy",
+    "val_balanced_accuracy": "balanced accuracy",
+    "val_valence_ccc": "CCC valence",
+    "val_arousal_ccc": "arousal",
+}
+"""The metrics that are shown while a run is trained, and how they are called there."""
 
 
 def duration(seconds: float) -> str:
@@ -78,12 +87,8 @@ class EpochLog(Checkpoint):
         row = {name: f"{metrics[name]:.8g}" for name in COLUMNS if name in metrics}
         row |= {"epoch": str(trainer.current_epoch), "seconds": f"{seconds:.3f}"}
         self._write([*self._rows(), row])
-        shown = (
-            *("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy"),
-            *("val_valence_ccc", "val_arousal_ccc"),
-        )
         text = "  ".join(
-            f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in shown if name in metrics
+            f"{label} {metrics[name]:.3f}" for name, label in SHOWN.items() if name in metrics
         )
         if left := self.seconds_left(trainer, 1.0):
             text += f"  {duration(seconds)}, {duration(left)} left"

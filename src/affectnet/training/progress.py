@@ -14,7 +14,7 @@ from torch import Tensor
 from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.run import RunFolder
-from affectnet.training.checkpoints import EpochLog, duration
+from affectnet.training.checkpoints import SHOWN, EpochLog, duration
 from affectnet.training.loggers import log_picture
 
 _SHOWN_FACES: Final = 32
@@ -99,13 +99,10 @@ class Bar(TQDMProgressBar):
         shown: dict[str, int | str | float | dict[str, float]] = {}
         if (loss := self._loss()) is not None:
             shown["loss"] = f"{loss:.3f}"
-        names = {
-            "val_balanced_accuracy": "balanced accuracy",
-            "val_valence_ccc": "CCC valence",
-            "val_arousal_ccc": "arousal",
-        }
         latest = self._log.metrics
-        shown |= {label: f"{latest[name]:.3f}" for name, label in names.items() if name in latest}
+        for name in ("val_balanced_accuracy", "val_valence_ccc", "val_arousal_ccc"):
+            if name in latest:
+                shown[SHOWN[name]] = f"{latest[name]:.3f}"
         done = self.train_progress_bar.n / (self.train_progress_bar.total or 1)
         if (left := self._log.seconds_left(trainer, done)) is not None:
             shown["time left"] = duration(left)
