@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from affectnet.config import TrainConfig
 from affectnet.errors import RunError
 from affectnet.models.affect_model import AffectModel
-from affectnet.report.card import model_card, write_card
+from affectnet.report.card import CARD_SETTINGS, model_card, write_card
 
 Change = Callable[[Path, Callable[[dict[str, Any]], None]], None]
 
@@ -170,6 +172,25 @@ def test_pretrained_weights_are_named(run: Path) -> None:
     assert ModelCard(text).data.base_model == "timm/convnext_atto.d2_in1k"
     assert "started from pretrained weights (backbone frozen" in text
     assert "temperature 1.250" in text
+
+
+def test_files_and_teachers_are_named_without_their_folders(run: Path) -> None:
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    files = {"weights": "/home/me/faces.pt", "teacher": ["/home/me/runs/wide/model", "cvnet"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings | files | {"mixup": 0.2}))
+    text = model_card(run)
+    assert "/home/me" not in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    cells = {row[1].strip(): row[2].strip() for row in rows}
+    assert {name: cells[name] for name in ("weights", "teacher", "mixup")} == {
+        "weights": "faces.pt",
+        "teacher": "wide, cvnet",
+        "mixup": "0.2",
+    }
+
+
+def test_each_setting_of_the_card_is_one_of_train() -> None:
+    assert set(CARD_SETTINGS) <= {field.name for field in fields(TrainConfig)}
 
 
 def test_without_config_and_dataset_it_says_so(

@@ -30,10 +30,10 @@ CARD_NAME: Final = "README.md"
 AFFECT: Final = ("valence", "arousal")
 TASKS: Final = {"expression": "Facial expression recognition"}
 CARD_SETTINGS: Final = """
-recipe backbone pretrained weights freeze image_size epochs batch_size optimizer lr
-weight_decay schedule loss logit_tau class_weights label_smoothing soft_labels va_loss
-va_weight sampler augment dropout drop_path branches ema monitor early_stop refit
-schedule_epochs seed
+recipe backbone pretrained weights freeze image_size epochs probe_epochs head_epochs batch_size
+optimizer lr layer_decay backbone_lr weight_decay sam schedule loss logit_tau class_weights
+label_smoothing soft_labels va_loss va_weight sampler augment mixup cutmix dropout drop_path
+branches ema teacher monitor early_stop refit schedule_epochs seed
 """.split()  # noqa: SIM905
 
 # Names of metrics on the hub, where they differ from ours.
@@ -228,7 +228,7 @@ def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
     if _base_model(model, config):
         start = ", started from pretrained weights"
     elif config.get("weights"):
-        start = f", started from {Path(str(config['weights'])).name}"
+        start = f", started from {_known_as(config['weights'])}"
     elif config:
         start = ", trained from random weights"
     frozen = " (backbone frozen, heads trained)" if config.get("freeze") == "backbone" else ""
@@ -236,17 +236,25 @@ def _description(model: dict[str, Any], config: dict[str, Any]) -> str:
     if config.get("refit"):
         text += (
             " The training and validation faces were trained on together, for the epochs that an "
-            f"earlier run, {Path(str(config['refit'])).name}, had chosen on the validation faces; "
+            f"earlier run, {_known_as(config['refit'])}, had chosen on the validation faces; "
             "metrics of the validation split are of faces seen in training."
         )
     return text
 
 
 def _training(config: dict[str, Any]) -> Table:
-    known = {key: config[key] for key in CARD_SETTINGS if config.get(key) is not None}
+    known = {key: config[key] for key in CARD_SETTINGS if config.get(key) not in (None, [], ())}
     for name in {"weights", "refit"} & known.keys():
-        known[name] = Path(str(known[name])).name
+        known[name] = _known_as(known[name])
+    if "teacher" in known:
+        known["teacher"] = ", ".join(map(_known_as, known["teacher"]))
     return text_table("", ("setting", "value"), known.items())
+
+
+def _known_as(path: object) -> str:
+    """The name of a file or a run; a card does not publish the folders of this machine."""
+    given = Path(str(path))
+    return given.parent.name if given.name == "model" and given.parent.name else given.name
 
 
 def _datasets(folders: Sequence[Path | str]) -> tuple[list[tuple[Path, DatasetInfo]], str]:
