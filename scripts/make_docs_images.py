@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,33 @@ ACTOR, ACTS = 2, ("happiness", "surprise", "sadness", "fear")
 SIZE = (640, 340)
 """Of the film, in pixels."""
 MOST_BYTES = 2_000_000
+
+
+def badges(out: Path) -> None:
+    """What pyproject.toml states, as the badges of the README."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    facts = {
+        "Python": project["requires-python"].removeprefix(">=") + " or later",
+        "licence": project["license"],
+        "types": "mypy strict",
+    }
+    drawn, x = [], 0
+    for name, value in facts.items():
+        for text, fill in ((name, "#4b5563"), (value, "#1f5f99")):
+            width = round(6.6 * len(text)) + 14
+            drawn.append(
+                f'<rect x="{x}" width="{width}" height="20" fill="{fill}"/>'
+                f'<text x="{x + width / 2:g}" y="14" textLength="{width - 14}">{text}</text>'
+            )
+            x += width
+        x += 6
+    (out / "badges.svg").write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{x - 6}" height="20" fill="#fff" '
+        'font-family="DejaVu Sans,Verdana,sans-serif" font-size="11" text-anchor="middle">\n'
+        + "\n".join(drawn)
+        + "\n</svg>\n",
+        encoding="utf-8",
+    )
 
 
 def face(expression: str, seed: int, size: int = 330) -> Image.Image:
@@ -275,13 +303,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the pictures that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=IMAGES)
-    parser.add_argument("--only", default="faces,film,report,serve,live,notebook")
+    parser.add_argument("--only", default="badges,faces,film,report,serve,live,notebook")
     parser.add_argument("--demo", type=Path, help="folder of a finished demo, for the report")
     parser.add_argument("--runtime", type=Path, help="folder of onnxruntime-web, for `web`")
     parser.add_argument("--small", action="store_true", help="few frames, for a test")
     options = parser.parse_args(arguments)
     small = options.small
     makers: dict[str, Callable[[], None]] = {
+        "badges": lambda: badges(options.out),
         "faces": lambda: faces(options.out, 800 if small else 1600),
         "film": lambda: film(options.out, *((12, 320) if small else (150, 560))),
         "report": lambda: report(options.out, options.demo),

@@ -31,6 +31,12 @@ def test_the_wide_picture_is_made(script: ModuleType, tmp_path: Path) -> None:
     assert np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1] > 0.95
 
 
+def test_the_badges_say_what_the_package_says(script: ModuleType, tmp_path: Path) -> None:
+    script.main(["--only", "badges", "--out", str(tmp_path)])
+    made, stored = (f / "badges.svg" for f in (tmp_path, ROOT / "docs" / "images"))
+    assert made.read_text(encoding="utf-8") == stored.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_film_is_made(script: ModuleType, tmp_path: Path) -> None:
     script.main(["--only", "film", "--small", "--out", str(tmp_path)])
@@ -47,4 +53,4 @@ def test_the_stored_film_is_small() -> None:
 def test_wrong_names_are_refused(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script.main(["--only", "faces,portrait"])
-    assert "--only portrait: there are faces, film" in capsys.readouterr().err
+    assert "--only portrait: there are badges, faces, film" in capsys.readouterr().err
