@@ -159,6 +159,22 @@ def test_no_frame_goes_missing_unsaid(write_video, tmp_path: Path, codec: str) -
     np.testing.assert_allclose(times(frames), np.array(shown) / 25, atol=2e-3)
 
 
+def test_the_end_of_a_stretch_without_packets_is_reported(write_video, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)]
+    path = write_video(tmp_path / "a.webm", noise, 25, "libvpx", g="1")
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    data = path.read_bytes()
+    start, end = data.index(packets[8]), data.index(packets[14])
+    path.write_bytes(data[:start] + rng.bytes(end - start) + data[end:])
+    frames = read(path)
+    (lost,) = (frame for frame in frames if isinstance(frame, Lost))
+    after = frames[frames.index(lost) + 1].time
+    assert after > 0.5
+    assert lost.reason == f"frame 8 (0.32 s) is damaged; the next is at {after:.2f} s"
+
+
 def test_the_damaged_packet_of_the_cases() -> None:
     frames = read(case("mid_noise.mp4"))
     assert len(frames) == 300

@@ -14,6 +14,15 @@ from affectnet.models.affect_model import AffectModel
 from affectnet.threads import refuse_fork
 
 
+def _why_no_cuda() -> str:
+    """Return PyTorch's own reason: it was built without CUDA, or a driver is missing or old."""
+    try:
+        torch.empty(0, device="cuda")
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split()).rstrip(".")
+    return "no GPU is found"
+
+
 class TorchClassifier(Described):
     """An `AffectModel` on a device, with its own preprocessing.
 
@@ -41,7 +50,10 @@ class TorchClassifier(Described):
             device = "cuda" if usable["cuda"] else "cpu"
         if not usable.get(device):
             able = ", ".join(name for name in usable if usable[name])
-            raise ConfigError(f"PyTorch cannot use the device {device} here; it can use {able}")
+            why = f" ({_why_no_cuda()})" if device == "cuda" else ""
+            raise ConfigError(
+                f"PyTorch cannot use the device {device} here{why}; it can use {able}"
+            )
         if device == "cuda":  # TF32 would change the numbers in the third digit
             torch.backends.cudnn.allow_tf32 = False
         self.device = torch.device(device)

@@ -161,7 +161,9 @@ class VideoReader:
                 continue
             time = given if given is not None and (given > last or not read) else after
             if gone and (seconds is None or gone[0] < seconds):
-                yield _lost(number, gone)
+                # Packets can be lost, too; how many frames they had is not known.
+                hole = time - gone[-1] > 2 / self.info.fps
+                yield _lost(number, gone, f"; the next is at {time:.2f} s" if hole else "")
             number += len(gone)
             gone = []
             if seconds is not None and time >= seconds:
@@ -327,14 +329,14 @@ def _length(container: Any, stream: Any) -> float | None:
     return length if length > 0 else None
 
 
-def _lost(number: int, times: list[float]) -> Lost:
+def _lost(number: int, times: list[float], then: str = "") -> Lost:
     first, last = min(times), max(times)
     if len(times) == 1:
         reason = f"frame {number} ({first:.2f} s) is damaged"
     else:
         to = number + len(times) - 1
         reason = f"frames {number} to {to} ({first:.2f} to {last:.2f} s) are damaged"
-    return Lost(number, first, reason)
+    return Lost(number, first, reason + then)
 
 
 def _upright(frame: av.VideoFrame) -> Pixels:
