@@ -14,9 +14,12 @@
     const left = width * card.dataset.left, right = width * card.dataset.right;
     return { svg, line, width, left, right };
   });
-  const clock = (time) => {
-    const rest = (time % 60).toFixed(1).padStart(4, "0");
-    return `${Math.floor(time / 60)}:${rest}`;
+  const two = (number, digits = 0) => number.toFixed(digits).padStart(digits ? 4 : 2, "0");
+  const clock = (time) => { // as `clock` of film_page.py
+    const tenths = Math.round(10 * time), minutes = Math.floor(tenths / 600);
+    const hours = Math.floor(minutes / 60);
+    const front = hours ? `${hours}:${two(minutes % 60)}` : minutes;
+    return `${front}:${two((tenths % 600) / 10, 1)}`;
   };
   const show = (time) => {
     output.textContent = clock(time);
