@@ -171,6 +171,25 @@ def test_a_signal_while_the_command_starts_is_one_line(number: int, tmp_path: Pa
     assert done.stderr == f"affectnet: error: {message}; nothing that was finished is lost\n"
 
 
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_told_otherwise(given: str | None) -> None:
+    code = (
+        "import os, sys; sys.argv = ['affectnet', '--version']\n"
+        "from affectnet.__main__ import run\n"
+        "try: run()\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env | ({"OMP_WAIT_POLICY": given} if given else {}),
+    )
+    assert done.stdout.splitlines()[-1] == (given or "PASSIVE")
+
+
 @pytest.mark.parametrize("number", STOPPED)
 def test_a_signal_in_any_command_is_one_line(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,9 @@ import sys
 
 def run() -> None:
     """Run the command line; a signal while it starts or ends stops it with one line."""
+    # Threads that wait for each other sleep: on cores that are shared with other work they would
+    # else take the time of the one that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         return _fail(prog, str(stop), stop.status)
     except KeyboardInterrupt:
-        return _fail(prog, f"interrupted; {NOTHING_LOST}", 130)
+        more = "; --resume continues a run" if name == "train" else ""
+        return _fail(prog, f"interrupted; {NOTHING_LOST}{more}", 130)
 
 
 def parse(name: str, args: Sequence[str]) -> Any:

@@ -273,7 +273,8 @@ class TrainConfig:
     """Start from this file or folder instead: a timm checkpoint, the model/ folder of an earlier
     run, or the name of a model that the package ships (cvnet)."""
     image_size: int | None = None
-    """Side of the square input in pixels. Default: the size of the backbone."""
+    """Side of the square input in pixels. Default: that of the model that --weights names, or else
+    of the backbone."""
     dropout: float = 0.2
     """Dropout probability before the heads."""
     drop_path: float = 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from affectnet.cli import parse
 from affectnet.commands import demo as module
 from affectnet.commands.demo import demo
 from affectnet.config import DemoConfig
@@ -32,6 +33,14 @@ def test_the_demo_runs_every_step(
         scores = json.loads((out / f"runs/{name}/evaluation/test/metrics.json").read_text())
         assert scores["n"] == 32
     assert page.count('class="figure"') > 5
+    # Each step is shown as a command that can be repeated.
+    shown = [line[3:].split() for line in output.splitlines() if line.startswith("== affectnet ")]
+    configs = [parse(name, args) for _, name, *args in shown]
+    assert [type(config).__name__.removesuffix("Config") for config in configs] == [
+        *("Predict", "Ingest", "Train", "Train", "Evaluate", "Evaluate", "Report")
+    ]
+    assert configs[3].weights == Path("cvnet")
+    assert {name: getattr(configs[3], name) for name in module.SETTINGS} == module.SETTINGS
     # The shipped model, on a photo and on drawn faces.
     assert "astronaut.jpg" in output
     assert output.index("astronaut.jpg") < output.index("affectnet ingest")  # the first result

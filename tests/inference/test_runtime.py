@@ -74,16 +74,18 @@ def test_commands_that_need_torch_say_what_to_install(model_dir: Path, tmp_path:
         f"export {model_dir} --out {tmp_path / 'x.onnx'}",
         f"demo --out {tmp_path / 'demo'}",
         f"predict 0 --model {model_dir}",
+        "predict 0 --model runs/none",
         "train --help",
     )
     done = without_torch(*lines)
     errors = done.stderr.splitlines()
-    assert len(errors) == 5, done.stderr
+    assert len(errors) == 6, done.stderr
     for line in errors:
         assert "needs torch and 3 other packages, which are not installed" in line
         assert "run `pip install 'affectnet[train]'`" in line
-    assert "copy model.onnx as well" in errors[-1]
-    assert done.stdout.count("status 2") == 5
+    assert "copy model.onnx as well" in errors[-2]
+    assert "runs/none is no folder here, and as a model of the Hugging Face Hub it" in errors[-1]
+    assert done.stdout.count("status 2") == 6
     assert done.stdout.endswith("status 0\n")
     assert list(tmp_path.iterdir()) == []
 

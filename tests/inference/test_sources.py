@@ -100,6 +100,13 @@ def test_all_that_is_missing_is_reported_at_once(tmp_path: Path) -> None:
         find_sources([str(tmp_path)])
 
 
+def test_without_an_input_it_says_what_to_give() -> None:
+    with pytest.raises(
+        DataError, match=r"no input is given; give .* `affectnet predict photo.jpg`"
+    ):
+        find_sources(())
+
+
 def test_names_of_outputs_are_never_shared() -> None:
     paths = ("a.jpg", "a.png", "A.jpg", "sub/a.jpg", "a-2.jpg")
     sources = [InputSource("image", str(i), name) for i, name in enumerate(paths)]

@@ -255,7 +255,7 @@ def test_backbone_from_an_affectnet_model(tmp_path):
     saved.save_pretrained(tmp_path / "model")
     for weights in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         backbone, preprocessing = create_backbone("test_resnet", pretrained=True, weights=weights)
-        assert preprocessing.size == 160
+        assert preprocessing.size == 64
         for name, tensor in backbone.state_dict().items():
             assert torch.equal(tensor, saved.backbone.state_dict()[name])
 

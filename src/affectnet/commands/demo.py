@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from affectnet.commands.predict import predict
 from affectnet.config import (
@@ -25,6 +26,14 @@ TEST_PER_CLASS = 40
 SIZE = 64
 RUNS = {"scratch": (5, None), "finetuned": (2, Path("cvnet"))}
 """Epochs and weights of CVNet: random ones, and the included ones, which know real faces."""
+SETTINGS: dict[str, Any] = {
+    "image_size": 48,
+    "batch_size": 32,
+    "lr": 2e-3,
+    "augment": "none",  # a few hundred steps are too few to benefit from augmentation
+    "ema": 0.98,
+}
+"""Of both trainings."""
 CONTENT = {"release", "dataset", "runs", "report.html", "photos", "marked"}
 """What is in the folder; one with other files is not replaced."""
 
@@ -83,9 +92,9 @@ def _check_is_demo(out: Path) -> None:
 def _make(config: DemoConfig) -> None:
     started = time.monotonic()
 
-    _heading("affectnet predict photos --annotate marked")
-    photos = str(_photos(config.out / "photos"))
-    predict(PredictConfig(inputs=(photos,), annotate=config.out / "marked"))
+    photos, marked = config.out / "photos", config.out / "marked"
+    _heading(f"affectnet predict {photos} --annotate {marked}")
+    predict(PredictConfig(inputs=(str(_photos(photos)),), annotate=marked))
 
     from affectnet.commands.evaluate import evaluate  # these take seconds to import
     from affectnet.commands.ingest import ingest
@@ -100,14 +109,19 @@ def _make(config: DemoConfig) -> None:
         size=SIZE,
         seed=0,
     )
-    _heading("affectnet ingest" + " --without-contempt" * config.without_contempt)
     dataset = config.out / "dataset"
+    seven = " --without-contempt" * config.without_contempt
+    _heading(f"affectnet ingest {' '.join(map(str, tars))} --out {dataset}{seven}")
     ingest(IngestConfig(sources=tars, out=dataset, without_contempt=config.without_contempt))
 
     runs = []
+    common = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in SETTINGS.items())
     for name, (epochs, weights) in RUNS.items():
         start = "--weights cvnet" if weights else "--backbone cvnet --no-pretrained"
-        _heading(f"affectnet train {start} --epochs {epochs} --name {name}")
+        _heading(
+            f"affectnet train --data {dataset} {start} --epochs {epochs} {common} "
+            f"--runs {config.out / 'runs'} --name {name}"
+        )
         run = train(
             TrainConfig(
                 data=(dataset,),
@@ -115,22 +129,17 @@ def _make(config: DemoConfig) -> None:
                 weights=weights,
                 pretrained=weights is not None,
                 epochs=epochs,
-                image_size=48,
                 runs=config.out / "runs",
                 name=name,
-                batch_size=32,
-                lr=2e-3,
-                # A few hundred steps are too few to benefit from augmentation.
-                augment="none",
-                ema=0.98,
+                **SETTINGS,
             )
         )
         runs.append(run.path)
     for path in runs:
-        _heading(f"affectnet evaluate {path} --no-figures")
+        _heading(f"affectnet evaluate {path} --data {dataset} --no-figures")
         evaluate(EvaluateConfig(runs=(path,), data=dataset, figures=False))  # the report has them
-    _heading("affectnet report")
     page = config.out / "report.html"
+    _heading(f"affectnet report {' '.join(map(str, runs))} --out {page}")
     report(ReportConfig(runs=tuple(runs), out=page))
     _heading(f"done in {time.monotonic() - started:.0f} s; open {page.resolve()}")
 

@@ -29,7 +29,10 @@ class Camera:
         self._capture = cv2.VideoCapture(number)
         log.setLogLevel(level)
         if not self._capture.isOpened():
-            raise DataError(f"there is no camera {number} that can be opened")
+            raise DataError(
+                f"there is no camera {number} that can be opened; the page of `affectnet serve` "
+                "uses the browser's"
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.info = VideoInfo(
             fps if 0.1 <= fps <= 1000 else 25.0,

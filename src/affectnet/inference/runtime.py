@@ -73,10 +73,11 @@ def open_classifier(
             f"the provider {provider} runs ONNX files, and {model} has none; run `affectnet export "
             f"{model}` first"
         )
-    need_train(
-        f"the model {model}",
-        hint=f"run `affectnet export {model}` where it was trained, and copy {ONNX} as well",
-    )
+    if isinstance(place, Path):
+        copy = f"run `affectnet export {model}` where it was trained, and copy {ONNX} as well"
+        need_train(f"the model {model}", hint=copy)
+    else:
+        need_train(f"{model} is no folder here, and as a model of the Hugging Face Hub it")
     from affectnet.inference.torch_classifier import TorchClassifier
     from affectnet.models.affect_model import AffectModel
 

@@ -40,8 +40,14 @@ def find_sources(inputs: Sequence[str]) -> list[InputSource]:
     or by a glob, is taken whatever its name. The first bytes of a file decide what it is. A number
     that is not a file is a camera.
 
-    Raises `DataError` that lists every input that does not exist, and where nothing is found.
+    Raises `DataError` that lists every input that does not exist, and where nothing is given or
+    found.
     """
+    if not inputs:
+        raise DataError(
+            "no input is given; give photos, videos, folders or the number of a camera, as in "
+            "`affectnet predict photo.jpg`"
+        )
     found: dict[str, InputSource] = {}
     missing = []
     for given in inputs:

@@ -79,7 +79,7 @@ class AffectModel(nn.Module):
         weights: start from this instead: a timm checkpoint, or the `model/` folder or
             `model.safetensors` of an earlier run with the same backbone, whose heads are loaded too
             if their shapes match; a warning names those that do not.
-        image_size: side of the input in pixels; the backbone's own if None.
+        image_size: side of the input in pixels; if None as `create_backbone` chooses it.
         dropout: dropout before the heads, [0, 1).
         drop_path: stochastic depth in the backbone, [0, 1).
         classes: the expressions that the model predicts: all, or some in the same order.

@@ -84,7 +84,8 @@ def create_backbone(
         pretrained: load timm's ImageNet weights; `cvnet` has none and starts from fresh weights.
         weights: load this instead: a timm checkpoint, or a file that affectnet saved from the same
             backbone (its heads are ignored here).
-        image_size: side of the input in pixels; the backbone's own if None.
+        image_size: side of the input in pixels; if None that of the weights, where affectnet wrote
+            them, else the backbone's own.
         drop_path: probability of skipping a residual branch in training, [0, 1).
 
     Raises `ConfigError` for a name, a size or a drop path that the backbone does not support,
@@ -92,6 +93,8 @@ def create_backbone(
     silently), and `RunError` if the config that affectnet saved with them is incomplete.
     """
     file = read_weights(Path(weights)) if weights is not None else None
+    if image_size is None and file is not None and file.config is not None:
+        image_size = file.config.preprocessing.size
     full = resolve_name(name)
     if full == CVNET:
         model, preprocessing = _create_cvnet(image_size, drop_path)
@@ -110,7 +113,7 @@ def create_backbone(
             )
         _load(model, file.under("backbone."), name, file)
         if old is not None:
-            # Normalise as in the training of the weights; the size is the caller's.
+            # Normalise as in the training of the weights; the size may be the caller's.
             facts = old.preprocessing
             preprocessing = replace(
                 preprocessing, mean=facts.mean, std=facts.std, interpolation=facts.interpolation

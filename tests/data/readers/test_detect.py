@@ -61,6 +61,9 @@ def test_other_sources_are_refused(kit):
         detect([kit.write({"a/b.txt": b"", "c/1.png": kit.image(0)})])
     with pytest.raises(DataError, match="absent does not exist"):
         kit.ingest(kit.folder / "absent")
+    (kit.folder / "train_set.tar.gz").touch()
+    with pytest.raises(DataError, match=r"did you mean 'train_set.tar.gz'\?"):
+        kit.ingest(kit.folder / "train_set.tar")
     with pytest.raises(DataError, match="is not a tar archive"):
         kit.ingest(kit.write({"a.txt": b"hello"}) / "a.txt")
     with pytest.raises(DataError, match=r"is a file; .*unpack it"):
