@@ -219,7 +219,7 @@ def draw_curves(image: Image.Image, area: Box, traces: Traces, letters: int) -> 
     ink = Image.new("RGB", (wide, high), GROUND)
     draw = ImageDraw.Draw(ink)
     small = font(letters * k)
-    left = round(draw.textlength("+1", small) * 1.5)
+    left = round(draw.textlength("valence", small)) + 5 * k
     start = max(0.0, traces.now - CURVE_SECONDS)
     last_seen = sorted(traces.points, key=lambda track: -traces.points[track][-1].time)
     shown = sorted(last_seen[: len(PERSON_COLOURS)])
@@ -235,7 +235,7 @@ def draw_curves(image: Image.Image, area: Box, traces: Traces, letters: int) -> 
         def down(value: float, middle: float = middle, half: float = half) -> float:
             return middle - half * value
 
-        for value, text in ((1, "+1"), (0, "0"), (-1, "−1")):
+        for value, text in ((1, "+1"), (0, name), (-1, "−1")):
             colour = _LINE if value == 0 else _FAINT
             draw.line((left, down(value), wide, down(value)), colour, 1)
             if plot > 4.5 * small.size or value == 0:
@@ -245,7 +245,6 @@ def draw_curves(image: Image.Image, area: Box, traces: Traces, letters: int) -> 
             for stretch in _stretches(traces.points[track], name):
                 path = [(across(p.time), down(getattr(p, name))) for p in stretch]
                 draw.line(path, colour, 2 * k, joint="curve")
-        draw.text((left + 2 * k, down(1) + k), name, _PALE, small)
     for row, track in enumerate(shown[:_RIBBONS]):
         top = 2 * plot + row * ribbon
         mark = rgb(PERSON_COLOURS[(track - 1) % len(PERSON_COLOURS)])
