@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -14,6 +15,8 @@ from affectnet.inference.drawing import expression_text
 from affectnet.inference.results import PictureResult
 
 _MAX_ROWS: Final = 40
+_MAX_FRAMES: Final = 8
+"""Of one film, so that a film does not take the place of the files after it."""
 _PATH_LENGTH: Final = 28
 
 
@@ -26,6 +29,7 @@ class TerminalSummary:
         self.images = self.frames = self.faces = self.faceless = 0
         self.unreadable: list[PictureResult] = []
         self.n_unreadable = 0
+        self._shown_of = Counter[str]()
         self.started = time.monotonic()
         self.before = 0
 
@@ -42,8 +46,13 @@ class TerminalSummary:
             self.frames += 1
         self.faces += len(result.faces)
         self.faceless += not result.faces
-        if self.show and len(self.rows) < _MAX_ROWS:
+        if (
+            self.show
+            and len(self.rows) < _MAX_ROWS
+            and self._shown_of[str(result.source)] < _MAX_FRAMES
+        ):
             self.rows.append(result)
+            self._shown_of[str(result.source)] += 1
 
     @property
     def all_unreadable(self) -> bool:
