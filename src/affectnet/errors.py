@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -234,6 +235,13 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` with the nearest allowed word, or an empty string."""
     near = get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def suggest_path(missing: Path) -> str:
+    """As `suggest`, for a file or folder that is not there, from its neighbours' names."""
+    folder = missing.parent
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return suggest(missing.name, names)
 
 
 TRAIN_PACKAGES: Final = (

@@ -370,6 +370,21 @@ def test_faults_of_both_files_are_reported_at_once(tmp_path):
         assert part in str(caught.value)
 
 
+def test_a_name_near_the_missing_one_is_suggested(tmp_path, drawn):
+    (tmp_path / "theirs.csv").write_text("id,valence_pred\na,0\n")
+    (tmp_path / "affectnet8").mkdir()
+    config = EvaluateConfig(predictions=tmp_path / "theirs.csv", truth=tmp_path / "affectnet9")
+    wanted = r"no dataset folder or file .*affectnet9; did you mean 'affectnet8'\?"
+    with pytest.raises(DataError, match=wanted):
+        evaluate(config)
+    config = EvaluateConfig(predictions=tmp_path / "thiers.csv", truth=drawn)
+    with pytest.raises(DataError, match=r"no file .*thiers.csv; did you mean 'theirs.csv'\?"):
+        evaluate(config)
+    config = EvaluateConfig(predictions=tmp_path / "a" / "theirs.csv", truth=drawn)
+    with pytest.raises(DataError, match=r"no file .*theirs.csv$"):
+        evaluate(config)
+
+
 def test_a_bad_file_is_one_line_and_status_2(tmp_path, drawn, capsys):
     path = tmp_path / "bad.csv"
     path.write_text("id,valence_pred\na,-2\n")

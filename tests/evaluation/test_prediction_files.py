@@ -21,7 +21,7 @@ from affectnet.evaluation.prediction_files import (
     truth_of,
     write_predictions,
 )
-from affectnet.evaluation.predictions import join, joined_table
+from affectnet.evaluation.predictions import Joined, join, joined_table
 from affectnet.labels import EXPRESSIONS, PROBABILITY_COLUMNS
 
 P8 = [0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
@@ -122,7 +122,16 @@ BAD = {
         [["a", 1]],
         "none of the columns p_neutral to .*it has id, guess",
     ),
-    "repeated ids": (["id", "expression_pred"], [["a", 1], ["a", 2]], r"repeated id \('a'\)"),
+    "repeated ids": (
+        ["id", "expression_pred"],
+        [["a", 1], ["a", 2]],
+        r"1 repeated id \('a'\); each face may occur once: keep one row per face",
+    ),
+    "no ids": (
+        ["expression_pred"],
+        [[1]],
+        "add a column of ids, the same in truth and predictions, or name it with --columns id=NAME",
+    ),
     "empty id": (["id", "expression_pred"], [["", 1], ["b", 2]], "empty 'id'"),
     "label too high": (["id", "expression_pred"], [["a", 8]], "label 8 .*not one of the classes"),
     "label too low": (["id", "expression_pred"], [["a", -1]], "label -1"),
@@ -135,12 +144,21 @@ BAD = {
     "valence of -2": (["id", "valence_pred"], [["a", -2]], r"valence_pred of -2 .*\[-1, 1\]"),
     "infinite": (["id", "arousal_pred"], [["a", "inf"]], "not a finite number"),
     "text": (["id", "arousal_pred"], [["a", "high"]], "must hold numbers"),
-    "sum": (["id", *PROBABILITY_COLUMNS], [["a", *[0.2] * 8]], r"sum to 1\.6, not to 1"),
+    "sum": (
+        ["id", *PROBABILITY_COLUMNS],
+        [["a", *[0.2] * 8]],
+        r"sum to 1\.6, not to 1 \(within 0\.01\); divide each row by its sum$",
+    ),
+    "positive logits": (
+        ["id", *PROBABILITY_COLUMNS],
+        [["a", *[0.2] * 8], ["b", *[2] * 8]],
+        r"sum to 1\.6, .*take their softmax",
+    ),
     "logits": (["id", *PROBABILITY_COLUMNS], [["a", 3, -2, *[0] * 6]], "negative.*softmax"),
     "part of a row": (
         ["id", *PROBABILITY_COLUMNS],
         [["a", *[0.2] * 5, "", "", ""], ["b", *P8]],
-        "3 probabilities are missing",
+        "some of the probabilities are missing at id 'a'; give all or none",
     ),
     "stray class": (
         ["id", *PROBABILITY_COLUMNS[:7], "p_contemt"],
@@ -312,7 +330,6 @@ def test_ids_with_and_without_endings_and_folders_are_matched() -> None:
     [
         ["x", "y"],
         ["a/1.jpg", "b/1.jpg"],  # two files for one face
-        ["1.jpg", "1.png"],
     ],
 )
 def test_ids_that_may_be_of_two_faces_are_not_matched(ids) -> None:
@@ -320,6 +337,118 @@ def test_ids_that_may_be_of_two_faces_are_not_matched(ids) -> None:
     preds = predictions_of({"id": ids, "expression_pred": [0, 1]})
     with pytest.raises(DataError, match=r"no id in common.* --columns id=NAME"):
         join(truth, preds)
+
+
+def matched(truth: list[str], ids: list[str]) -> Joined:
+    return join(
+        truth_of({"id": truth, "expression": [0] * len(truth)}),
+        predictions_of({"id": ids, "expression_pred": [0] * len(ids)}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("truth", "ids", "left_out"),
+    [
+        (["1", "2", "3"], ["1", "2.jpg", "x.jpg"], "endings"),
+        (["1.jpg", "2.jpg", "3.jpg"], ["1.jpg", "2", "x"], "endings"),
+        (["1", "2", "3"], ["1", "a/2.jpg", "x"], "folders and endings"),
+        (["a/1.jpg", "a/2.jpg", "a/3.jpg"], ["a/1.jpg", "2", "x"], "folders and endings"),
+    ],
+)
+def test_some_ids_with_endings_or_folders_are_matched(truth, ids, left_out) -> None:
+    joined = matched(truth, ids)
+    assert joined.truth.ids == truth[:2]
+    assert joined.missing == (truth[2],)
+    assert joined.extra == (ids[2],)
+    assert joined.preds.notes == (
+        f"the ids of predictions and truth were compared without {left_out}: "
+        f"{ids[1]!r} is {truth[1]!r}",
+    )
+
+
+def test_ids_with_endings_and_ids_with_folders() -> None:
+    assert len(matched(["1", "2", "3"], ["1", "2.jpg", "a/3.png"]).preds.notes) == 2
+
+
+def test_faces_of_other_folders_are_not_matched() -> None:
+    joined = matched(["test/1.jpg", "test/2.jpg"], ["test/1.jpg", "train/2.jpg"])
+    assert (joined.missing, joined.extra) == (("test/2.jpg",), ("train/2.jpg",))
+    assert not joined.preds.notes
+    joined = matched(["test/1", "test/2"], ["test/1.jpg", "train/1.jpg", "train/2.jpg"])
+    assert joined.truth.ids == ["test/1"]
+
+
+@pytest.mark.parametrize(
+    ("truth", "ids", "pair"),
+    [
+        (["1", "2"], ["1", "2", "1.jpg"], "'1' and '1.jpg'"),
+        (["1.jpg", "2.jpg"], ["1.jpg", "1", "2"], "'1.jpg' and '1'"),
+        (["1", "2"], ["1.jpg", "1.png"], "'1.jpg' and '1.png'"),
+    ],
+)
+def test_an_id_with_and_without_its_ending_is_repeated(truth, ids, pair) -> None:
+    with pytest.raises(DataError, match=rf"1 repeated id \({pair} differ only in their ending\)"):
+        matched(truth, ids)
+
+
+def test_endings_of_different_faces_are_not_repeated() -> None:
+    assert matched(["1.jpg"], ["1.jpg", "1.png"]).extra == ("1.png",)
+    assert matched(["1"], ["1", "x", "x.jpg"]).extra == ("x", "x.jpg")
+    assert not matched(["1", "1.jpg"], ["1", "1.jpg"]).extra
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize(("separator", "name"), [(";", "';'"), ("\t", "tabs")])
+def test_other_separators_and_decimal_commas(tmp_path, separator, name, decimal) -> None:
+    rows = [
+        ["id", "expression_pred", "valence_pred", "remark, of whom"],
+        ["1,5", "anger", "-0.25", "a, b"],
+        ["007", "fear", "1", "1"],
+    ]
+    rows[1][2] = rows[1][2].replace(".", decimal)
+    for suffix in (".csv", ".tsv"):
+        path = tmp_path / f"theirs{suffix}"
+        path.write_text("".join(separator.join(row) + "\n" for row in rows), encoding="utf-8-sig")
+        preds = read_predictions(path)
+        assert preds.ids == ["1,5", "007"]
+        assert preds.expression.tolist() == [6, 4]
+        assert preds.valence.tolist() == [-0.25, 1]
+        separated, pointed = f"its columns are separated by {name}", "its decimal commas are read"
+        note = "".join(preds.notes)
+        assert (separated in note) == (suffix == ".csv" or separator == ";")
+        assert (pointed in note) == (decimal == ",")
+    truth = read_truth(path, ["valence=valence_pred"])
+    assert truth.notes == preds.notes
+    notes = evaluate(truth, preds, resamples=0)["protocol"]["notes"]
+    assert notes.count(note) == bool(note)
+
+
+def test_a_comma_in_a_quoted_name_does_not_separate(tmp_path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text('id;valence_pred;"a,b,c,d"\nx;0.5;1\n')
+    assert read_predictions(path).valence.tolist() == [0.5]
+
+
+def test_percentages_are_divided_by_100(write) -> None:
+    header = ["id", *PROBABILITY_COLUMNS]
+    blank = ["c", *[""] * 8]
+    percent = [100 * p for p in P8]
+    preds = read_predictions(write(header, ["a", *percent], ["b", 99.5, *[0] * 7], blank))
+    assert preds.probabilities[:2] == pytest.approx(np.array([P8, [1, *[0] * 7]]))
+    assert np.isnan(preds.probabilities[2]).all()
+    assert preds.notes == ("given.csv: its probabilities are in percent and are divided by 100",)
+    with pytest.raises(DataError, match="sum to 100, not to 1"):
+        read_predictions(write(header, ["a", *percent], ["b", *P8]))
+
+
+def test_the_proposed_translation_of_a_word_works(write) -> None:
+    path = write(["id", "expression_pred"], ["a", "bored"], ["b", "neutral"], ["c", "meh"])
+    with pytest.raises(DataError) as caught:
+        read_predictions(path)
+    text = str(caught.value)
+    assert "--classes CLASS=bored,CLASS=meh (such as neutral=bored)" in text
+    preds = read_predictions(path, (), ["neutral=bored,sadness=meh"])
+    assert preds.expression.tolist() == [0, 0, 2]
 
 
 def test_words_of_classes_in_any_case(write):
@@ -360,7 +489,7 @@ def test_all_faults_of_a_file_at_once(write):
         "repeated id ('a')",
         "sum to 1.6",
         "-0.5 at id 'b' is negative",
-        "1 probabilities are missing at id 'c'",
+        "some of the probabilities are missing at id 'c'",
     ):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"valence of -2 .*arousal of 3 "):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,7 +155,31 @@ def test_missing_and_extra_ids_are_noted(faces):
     assert (protocol["n_missing"], protocol["n_extra"]) == (101, 1)
     assert protocol["missing_ids"][0] == "f399"
     assert protocol["extra_ids"] == ["stranger"]
-    assert "101 faces of the truth have no prediction" in scores.table()
+    assert "so not scored: 101 faces of the truth" in scores.table()
+
+
+def test_missing_values_are_noted(faces):
+    truth, preds = faces.truth(), faces.predictions()
+    truth["valence"] = truth["valence"].copy()
+    truth["valence"][:2] = np.nan
+    preds["valence_pred"] = preds["valence_pred"].copy()
+    preds["valence_pred"][1:4] = np.nan
+    preds["probabilities"] = preds["probabilities"].copy()
+    preds["probabilities"][9] = np.nan
+    del preds["arousal_pred"]
+    scores = evaluate(truth, preds, resamples=0)
+    notes = [note for note in scores["protocol"]["notes"] if "and so not scored" in note]
+    assert notes == [
+        "without probabilities, and so not scored for expression: 1 face",
+        "without valence in the truth, and so not scored for valence: 2 faces",
+        "without valence_pred, and so not scored for valence: 2 faces",
+    ]
+    assert scores["expression"]["n"] == 499
+    assert scores["valence"]["n"] == 496
+    labels = np.where(np.arange(500) < 3, -1, faces.preds)
+    missing = {"expression_pred": [None if c < 0 else int(c) for c in labels]}
+    notes = evaluate(truth, pa.table(missing), resamples=0)["protocol"]["notes"]
+    assert "without expression_pred, and so not scored for expression: 3 faces" in notes
 
 
 def test_labels_alone_give_the_metrics_of_labels(faces):
@@ -376,7 +401,7 @@ def test_consistency(scores):
 def test_a_label_that_is_not_the_most_probable_is_noted(faces):
     preds = faces.predictions() | {"expression_pred": np.zeros(500, int)}
     notes = evaluate(faces.truth(), preds, resamples=0)["protocol"]["notes"]
-    assert any("are not the most probable class" in note for note in notes)
+    assert any("label is not the most probable class for" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,15 @@ from affectnet.data.store import (
     image_columns,
     open_split,
 )
-from affectnet.errors import ConfigError, DataError, Faults, RunError, installed, need_train
+from affectnet.errors import (
+    ConfigError,
+    DataError,
+    Faults,
+    RunError,
+    installed,
+    need_train,
+    suggest_path,
+)
 from affectnet.evaluation.calibration import ensemble
 from affectnet.evaluation.columns import parse_columns
 from affectnet.evaluation.comparison import compare
@@ -404,6 +412,8 @@ def _truth(path: Path, config: EvaluateConfig) -> Truth:
     source = config.truth or config.data
     if source is None:
         return _own_truth(path, config)
+    if not source.exists():
+        raise DataError(f"there is no dataset folder or file {source}{suggest_path(source)}")
     if source.is_dir():
         return _truth_of_split(open_split(source, config.split), config.slices)
     aliases = parse_columns(config.columns)

@@ -75,7 +75,7 @@ def proposed_names(
         found |= group.aliases
         words, numbered = group.words, group.numbered
         free = [name for name in free if name not in group.columns]
-    if "id" not in known and (name := _id_column(table, free)):
+    if "id" not in known and (name := id_column(table, free)):
         found["id"] = name
         free.remove(name)
     targets = _targets(table, free, content)
@@ -117,7 +117,7 @@ def _meanings(words: Iterable[str | None]) -> dict[str, str]:
     return found
 
 
-def _id_column(table: pa.Table, names: Sequence[str]) -> str | None:
+def id_column(table: pa.Table, names: Sequence[str]) -> str | None:
     """The first column that has the name of an id or a file, and another value in each row."""
     for name in names:
         column = table.column(name)

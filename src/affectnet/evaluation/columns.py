@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from affectnet.errors import ConfigError, DataError, Faults, shown, suggest
+from affectnet.errors import ConfigError, DataError, Faults, counted, shown, suggest
+from affectnet.evaluation.column_names import id_column
 from affectnet.evaluation.metrics import Floats, Ints
 from affectnet.evaluation.predictions import SCHEMA
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS, WORDS
@@ -58,7 +59,7 @@ def parse_classes(given: Sequence[str]) -> dict[str, str]:
                 f"{', '.join(EXPRESSIONS)}; where the file has another word, give happiness=glad"
             )
         elif ours in order:
-            faults.append(f"--classes names {ours!r} twice")
+            faults.append(f"--classes names {ours!r} twice; give each class once")
         else:
             order[ours] = theirs.strip() or name
     faults.raise_all()
@@ -112,9 +113,16 @@ class Columns:
                 else f"none of the columns {_listed(group)}"
                 for group in missing
             )
+            ours = missing[0][-1]
+            free = [name for name in self.table.column_names if name not in self._aliases.values()]
             raise DataError(
-                f"{self.source} has {' and '.join(texts)}; it has {self._has()}; name them with "
-                f"--columns {missing[0][-1]}=NAME"
+                f"{self.source} has {' and '.join(texts)}; it has {self._has()}; "
+                + (
+                    "add a column of ids, the same in truth and predictions, or name it with "
+                    if ours == "id" and id_column(self.table, free) is None
+                    else "name them with "
+                )
+                + f"--columns {ours}=NAME"
             )
 
     def _is_there(self, ours: str) -> bool:
@@ -141,7 +149,7 @@ class Columns:
         column = self.table.column(name)
         if column.null_count:
             raise DataError(
-                f"{self.source}: {column.null_count:,} rows have an empty {name!r}; "
+                f"{self.source}: {counted(column.null_count, 'row')} with an empty {name!r}; "
                 "each face needs an id"
             )
         ids: list[str] = column.cast(pa.string()).to_pylist()
@@ -185,8 +193,8 @@ class Columns:
         if wrong.any():
             raise DataError(
                 f"{self.source}: label {values[wrong][0]:g} in column {name!r} "
-                f"({wrong.sum():,} rows) is not one of the classes 0 to {len(classes) - 1} "
-                f"({', '.join(classes)}); leave such faces out"
+                f"({counted(int(wrong.sum()), 'row')}) is not one of the classes 0 to "
+                f"{len(classes) - 1} ({', '.join(classes)}); leave such faces out"
             )
         order = np.array([EXPRESSIONS.index(c) for c in classes])
         return np.where(missing, -1, order[np.where(missing, 0, values).astype(np.int64)])
@@ -197,10 +205,12 @@ class Columns:
         index |= {_key(theirs): EXPRESSIONS.index(ours) for ours, theirs in self._classes.items()}
         unknown = sorted({word for word in words if word is not None and _key(word) not in index})
         if unknown:
+            first, *_ = own = [word.strip() for word in unknown[:8]]
             raise DataError(
                 f"{self.source}: label {', '.join(map(repr, unknown[:8]))} in column {name!r} is "
                 f"not an expression{suggest(unknown[0], index)}; allowed are {', '.join(index)}; "
-                "where the file has other words, give --classes neutral,happiness=glad,..."
+                f"give the class that it means, --classes {','.join(f'CLASS={w}' for w in own)} "
+                f"(such as {EXPRESSIONS[0]}={first}), or leave such faces out"
             )
         return np.array([-1 if word is None else index[_key(word)] for word in words], np.int64)
 

@@ -3,17 +3,19 @@
 Where a file cannot be read, the error has all its faults, and proposes the names it seems to use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from affectnet.errors import DataError, Faults, check_encoding
+from affectnet.errors import DataError, Faults, check_encoding, suggest_path
 from affectnet.evaluation.column_names import Content, proposed_names
 from affectnet.evaluation.columns import Columns, is_text, parse_classes, parse_columns
 from affectnet.evaluation.metrics import Floats
@@ -24,6 +26,7 @@ from affectnet.evaluation.predictions import (
     OutOfRange,
     Predictions,
     Truth,
+    are_percentages,
     within_range,
 )
 from affectnet.labels import EXPRESSIONS
@@ -36,17 +39,24 @@ _NEEDED: Final[dict[Content, tuple[Sequence[str], ...]]] = {
     "predictions": (("id",), PREDICTION_COLUMNS),
     "both": (("id",), PREDICTION_COLUMNS, TRUTH_COLUMNS),
 }
+_PRIOR: Final = b"affectnet.prior"
+_NOTE: Final = b"affectnet.note"
+_SEPARATORS: Final = {",": "','", ";": "';'", "\t": "tabs"}
+_LONGEST_HEADER: Final = 1_000_000
 
 
 def read_table(path: Path | str, aliases: Mapping[str, str] | None = None) -> pa.Table:
     """Read a CSV, TSV or Parquet file; ids stay text, so `007` is not `7`.
+
+    The columns of a CSV or TSV file are separated by what its header has most of: commas,
+    semicolons or tabs.
 
     Raises:
         DataError: no such file, an unknown kind of file, or one that cannot be read.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"there is no file {path}")
+        raise DataError(f"there is no file {path}{suggest_path(path)}")
     suffix = path.suffix.lower()
     ids = {"id", (aliases or {}).get("id", "id")}
     try:
@@ -55,18 +65,44 @@ def read_table(path: Path | str, aliases: Mapping[str, str] | None = None) -> pa
         if suffix in (".csv", ".tsv"):
             with path.open("rb") as file:
                 check_encoding(file.read(200), path)
-            return pa.csv.read_csv(
-                path,
-                parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ","),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types={name: pa.string() for name in ids},
-                    strings_can_be_null=True,
-                ),
-            )
+            return _read_csv(path, "\t" if suffix == ".tsv" else ",", ids)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as {suffix[1:].upper()}: {reason}") from error
     raise DataError(f"{path}: expected a file that ends in .csv, .tsv or .parquet")
+
+
+def _read_csv(path: Path, usual: str, ids: Collection[str]) -> pa.Table:
+    """Read text with any separator; a note in the metadata says what is not `usual`.
+
+    Columns of numbers with decimal commas are read as numbers, except `ids`.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = re.sub(r'"[^"]*"', "", file.readline(_LONGEST_HEADER))
+    separator = max((usual, ",", ";", "\t"), key=header.count)
+    table = pa.csv.read_csv(
+        path,
+        parse_options=pa.csv.ParseOptions(delimiter=separator),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={name: pa.string() for name in ids}, strings_can_be_null=True
+        ),
+    )
+    notes = []
+    if separator != usual:
+        notes.append(f"its columns are separated by {_SEPARATORS[separator]}")
+    for i, name in enumerate(table.column_names):
+        if separator == "," or name in ids or not is_text(table.column(i).type):
+            continue
+        try:
+            numbers = pc.replace_substring(table.column(i), ",", ".").cast(pa.float64())
+        except pa.ArrowInvalid:
+            continue  # words
+        table = table.set_column(i, name, numbers)
+        notes.append("its decimal commas are read as points")
+    if not notes:
+        return table
+    note = f"{path.name}: {' and '.join(dict.fromkeys(notes))}"
+    return table.replace_schema_metadata({_NOTE: note.encode()})
 
 
 def read_predictions(
@@ -176,13 +212,22 @@ def truth_of(
     columns = Columns(data, source, aliases, classes)
     faults, rows = Faults(), columns.row_numbers()
     blank = np.full(len(rows), np.nan)
+    note = _metadata(columns.table, _NOTE)
     faults.attempt(columns.need, TRUTH_COLUMNS)
     ids = faults.attempt(columns.ids, default=rows)
     labels = faults.attempt(columns.labels, "expression", default=np.full(len(rows), -1))
     valence = faults.attempt(columns.numbers, "valence", default=blank)
     arousal = faults.attempt(columns.numbers, "arousal", default=blank)
     with faults.caught():
-        truth = Truth(ids, labels, valence, arousal, extra=columns.extra(), source=source)
+        truth = Truth(
+            ids,
+            labels,
+            valence,
+            arousal,
+            extra=columns.extra(),
+            source=source,
+            notes=(note,) if note else (),
+        )
     faults.raise_all(DataError)
     return truth
 
@@ -197,12 +242,16 @@ def predictions_of(
     """Make `Predictions` from an Arrow table, a data frame or a mapping of arrays.
 
     A mapping may hold `probabilities` (n, 8) instead of eight columns. Without a column `id`, row
-    numbers are the ids. See `read_predictions`.
+    numbers are the ids. Probabilities in percent are divided by 100. See `read_predictions`.
     """
     columns = Columns(data, source, aliases, classes)
     faults, rows = Faults(), columns.row_numbers()
     blank = np.full(len(rows), np.nan)
+    notes = [note] if (note := _metadata(columns.table, _NOTE)) else []
     probabilities, uncovered = faults.attempt(columns.probabilities, default=(None, None))
+    if probabilities is not None and are_percentages(probabilities):
+        probabilities = probabilities / 100
+        notes.append(f"{source}: its probabilities are in percent and are divided by 100")
     if probabilities is None and uncovered is not None:
         faults.attempt(columns.need, PREDICTION_COLUMNS)
     ids = faults.attempt(columns.ids, default=rows)
@@ -222,14 +271,16 @@ def predictions_of(
             probabilities=probabilities,
             uncovered=uncovered or (),
             extra=columns.extra(),
-            prior=(columns.table.schema.metadata or {}).get(_PRIOR, b"").decode() or None,
+            prior=_metadata(columns.table, _PRIOR),
             source=source,
+            notes=tuple(notes),
         )
     faults.raise_all(DataError)
     return predictions
 
 
-_PRIOR: Final = b"affectnet.prior"
+def _metadata(table: pa.Table, key: bytes) -> str | None:
+    return (table.schema.metadata or {}).get(key, b"").decode() or None
 
 
 def with_notes(table: pa.Table, prior: str | None = None) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from affectnet.errors import DataError, Faults
+from affectnet.errors import DataError, Faults, counted
 from affectnet.evaluation.metrics import Bools, Floats, Ints, predicted_class
 from affectnet.labels import EXPRESSIONS, N_EXPRESSIONS, PROBABILITY_COLUMNS
 from affectnet.seven import CONTEMPT, classes_for, seven_probabilities
@@ -44,12 +44,17 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Faces:
-    """What truth and predictions have in common: columns over n faces, see there."""
+    """What truth and predictions have in common: columns over n faces, see there.
+
+    Attributes:
+        notes: what was changed in reading them, for the notes of the scores.
+    """
 
     ids: Sequence[str]
     expression: Ints
     valence: Floats
     arousal: Floats
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,7 +114,6 @@ class Predictions(Faces):
         probabilities: (n, 8), a row of NaN where missing, or None; rows sum to one.
         uncovered: classes that the model does not have; their probability is zero.
         prior: name of the class fractions that the probabilities were corrected for, or None.
-        renamed: how the ids were changed to those of the truth, or "".
         extra: any further columns by name, each (n,), for slices.
         source: its name in messages.
 
@@ -120,7 +124,6 @@ class Predictions(Faces):
     probabilities: Floats | None = None
     uncovered: tuple[str, ...] = ()
     prior: str | None = None
-    renamed: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     source: str = "predictions"
 
@@ -146,27 +149,38 @@ class Predictions(Faces):
     def with_ids_of(self, truth: Truth) -> Self:
         """The same predictions under the ids of the truth, if they differ only as names of files.
 
-        Where no id is in common, the ids are compared without their endings, and then also without
-        their folders. They stay as they are unless each then still belongs to one face.
+        Ids that are not in the truth are compared without their endings, and then also without
+        their folders. They stay as they are unless each of all ids then still belongs to one face;
+        where some ids are those of the truth, two different folders are never the same.
+
+        Raises:
+            DataError: two ids of one face, with and without an ending.
         """
-        known = set(truth.ids)
-        if not known.isdisjoint(self.ids):
+        known, ids, notes = set(truth.ids), list(self.ids), list(self.notes)
+        if known.issuperset(ids):
             return self
+        _check_endings(ids, truth.ids, self.source)
         for shortened, left_out in ((_without_ending, "endings"), (_bare, "folders and endings")):
             names = {shortened(name): name for name in truth.ids}
-            own = [shortened(name) for name in self.ids]
+            own = [shortened(name) for name in ids]
             if len(names) < len(known) or len(set(own)) < len(own):
                 continue
-            if not names.keys().isdisjoint(own):
-                first = next(i for i, name in enumerate(own) if name in names)
-                note = (
+            shared = not known.isdisjoint(ids)
+            same = {
+                name: names[short]
+                for name, short in zip(ids, own, strict=True)
+                if name not in known
+                and short in names
+                and not (shared and _in_other_folders(name, names[short]))
+            }
+            if same:
+                theirs, ours = next(iter(same.items()))
+                notes.append(
                     f"the ids of predictions and truth were compared without {left_out}: "
-                    f"{self.ids[first]!r} is {names[own[first]]!r}"
+                    f"{theirs!r} is {ours!r}"
                 )
-                pairs = zip(own, self.ids, strict=True)
-                ids = [names.get(name, full) for name, full in pairs]
-                return replace(self, ids=ids, renamed=note)
-        return self
+                ids = [same.get(name, name) for name in ids]
+        return replace(self, ids=ids, notes=tuple(notes)) if ids != self.ids else self
 
     def to_seven(self) -> Self:
         """Predictions without contempt: seven probabilities, the most probable one as the label.
@@ -234,6 +248,42 @@ def _bare(name: str) -> str:
     return re.split(r"[/\\]", _without_ending(name))[-1]
 
 
+def _in_other_folders(one: str, other: str) -> bool:
+    """Whether neither name is the end of the other: `train/2.jpg` and `test/2.jpg`."""
+    short, long = sorted(map(_without_ending, (one, other)), key=len)
+    return not long.endswith(short)
+
+
+def _check_endings(ids: Sequence[str], known: Sequence[str], source: str) -> None:
+    """Raise `DataError` where `1` and `1.jpg`, or two endings of `1`, are one face of the truth.
+
+    Args:
+        ids: of the predictions.
+        known: of the truth.
+    """
+    exact, faces = set(known), set(map(_without_ending, known))
+    first: dict[str, str] = {}
+    twice = []
+    for name in ids:
+        bare = _without_ending(name)
+        pair = {first.setdefault(bare, name), name}
+        if len(pair) == 1 or bare not in faces or pair <= exact:
+            continue
+        if bare in exact or bare in pair:  # otherwise `1.jpg` and `1.png` may be two images
+            twice.append(name)
+    if twice:
+        other = first[_without_ending(twice[0])]
+        reason = f"{other!r} and {twice[0]!r} differ only in their ending"
+        raise DataError(_repeated(twice, source, reason))
+
+
+def _repeated(twice: Sequence[str], source: str, which: str) -> str:
+    return (
+        f"{source} has {counted(len(twice), 'repeated id')} ({which}); each face may occur once: "
+        "keep one row per face"
+    )
+
+
 def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predictions]:
     """The same rows of both without the faces of contempt, whose valence and arousal go with them.
 
@@ -250,8 +300,8 @@ def leave_out_contempt(truth: Truth, preds: Predictions) -> tuple[Truth, Predict
     lost = int((preds.expression == CONTEMPT).sum())
     if lost:
         raise DataError(
-            f"{preds.source}: seven classes need probabilities, and {lost:,} faces have only the "
-            "label contempt; give p_ columns, or score eight classes"
+            f"{preds.source}: seven classes need probabilities, and there is only the label "
+            f"contempt for {counted(lost, 'face')}; give p_ columns, or score eight classes"
         )
     return truth, preds
 
@@ -339,10 +389,7 @@ def check_ids(ids: Sequence[str], source: str) -> None:
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-        raise DataError(
-            f"{source} has {len(twice)} repeated id{'s' * (len(twice) > 1)} ({_few(twice)}); "
-            "each face may occur once"
-        )
+        raise DataError(_repeated(twice, source, _few(twice)))
 
 
 def check_labels(labels: Ints, ids: Sequence[str], source: str) -> None:
@@ -393,6 +440,13 @@ def within_range(
     return values
 
 
+def are_percentages(probabilities: Floats) -> bool:
+    """Whether every row (n, 8) without a missing value sums to 100, within 1, none negative."""
+    whole = probabilities[~np.isnan(probabilities).any(axis=1)] / 100
+    near = np.abs(whole.sum(axis=1) - 1.0) <= SUM_TOLERANCE + _SLACK
+    return bool(len(whole) and near.all() and (whole >= 0).all())
+
+
 def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) -> Floats:
     """Return the rows, scaled to sum to one where the sum differs by more than 0.0001.
 
@@ -410,19 +464,21 @@ def check_probabilities(probabilities: Floats, ids: Sequence[str], source: str) 
     negative = np.asarray(lowest < -_SLACK)
     off = np.asarray(off & ~negative & ~empty.any(axis=1))
     softmax = "if these are logits, take their softmax first"
+    whole = sums[~empty.any(axis=1) & ~negative]
+    vary = len(whole) and whole.max() > 2 * whole.min()
     faults = Faults()
     for wrong, values, message in (
         (
             partly,
-            empty.sum(axis=1),
-            "{value} probabilities are missing at id {id}{more}; give all or none",
+            empty,
+            "some of the probabilities are missing at id {id}{more}; give all or none",
         ),
         (negative, lowest, "probability {value:g} at id {id}{more} is negative; " + softmax),
         (
             off,
             sums,
             "the probabilities at id {id}{more} sum to {value:g}, not to 1 (within "
-            f"{SUM_TOLERANCE:g}); {softmax}",
+            f"{SUM_TOLERANCE:g}); {softmax if vary else 'divide each row by its sum'}",
         ),
     ):
         with faults.caught():

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from affectnet.errors import ConfigError
+from affectnet.errors import ConfigError, counted
 from affectnet.evaluation.bootstrap import (
     INTERVAL_KINDS,
     LEVEL,
@@ -188,15 +188,14 @@ def _protocol(
     """How the metrics were computed; `left_out` counts the faces of classes that do not apply."""
     truth, preds = joined.truth, joined.preds
     seven = lacks_contempt(classes)
-    notes = []
+    notes = [*dict.fromkeys((*truth.notes, *preds.notes))]
     if joined.missing:
-        notes.append(
-            f"{len(joined.missing):,} faces of the truth have no prediction and are not scored"
-        )
+        faces = counted(len(joined.missing), "face")
+        notes.append(f"without a prediction, and so not scored: {faces} of the truth")
     if joined.extra:
-        notes.append(f"{len(joined.extra):,} predictions have no face in the truth")
-    if preds.renamed:
-        notes.append(preds.renamed)
+        extra = counted(len(joined.extra), "prediction")
+        notes.append(f"without a face in the truth, and so not scored: {extra}")
+    notes += _missing_values(truth, preds)
     absent = [
         name
         for name, missing in (
@@ -217,8 +216,9 @@ def _protocol(
         other = preds.expression[known] != preds.probabilities[known].argmax(axis=1)
         if other.any() and not seven:
             notes.append(
-                f"{int(other.sum()):,} predicted labels are not the most probable class; metrics "
-                "of labels use the label, all others the probabilities"
+                f"the predicted label is not the most probable class for "
+                f"{counted(int(other.sum()), 'face')}; metrics of labels use the label, all others "
+                "the probabilities"
             )
     if preds.prior is not None:
         notes.append(f"the probabilities are corrected for other class fractions: {preds.prior}")
@@ -260,6 +260,29 @@ def _protocol(
             "python": platform.python_version(),
         },
     }
+
+
+def _missing_values(truth: Truth, preds: Predictions) -> list[str]:
+    """The columns that lack a value for some of the faces, and for how many."""
+    labels = preds.expression >= 0
+    if preds.probabilities is not None:
+        labels &= ~np.isnan(preds.probabilities[:, 0])
+    of_labels = "expression_pred" if preds.probabilities is None else "probabilities"
+    notes = []
+    for name, ours, known, given in (
+        ("expression", of_labels, truth.expression >= 0, labels),
+        *(
+            (name, f"{name}_pred", *(~np.isnan(getattr(one, name)) for one in (truth, preds)))
+            for name in ("valence", "arousal")
+        ),
+    ):
+        if not (known.any() and given.any()):
+            continue
+        for column, lost in ((f"{name} in the truth", ~known), (ours, known & ~given)):
+            if lost.any():
+                faces = counted(int(lost.sum()), "face")
+                notes.append(f"without {column}, and so not scored for {name}: {faces}")
+    return notes
 
 
 def _permutation_note(truth: Truth, preds: Predictions) -> list[str]:
