@@ -101,7 +101,7 @@ def test_comparison_leaves_contempt_out_of_both(faces):
 
 def test_a_label_of_contempt_alone_is_refused():
     truth = {"expression": [0, 1, 7]}
-    with pytest.raises(DataError, match="1 faces have only the label contempt; give p_ columns"):
+    with pytest.raises(DataError, match="only the label contempt for 1 face; give p_ columns"):
         evaluate(truth, {"expression_pred": [0, 7, 7]}, without_contempt=True)
     scores = evaluate(truth, {"expression_pred": [0, 2, 7]}, without_contempt=True, resamples=0)
     assert scores["expression"]["accuracy"]["value"] == 0.5

@@ -14,7 +14,7 @@ from affectnet.data.readers.folder import find_split_folders, looks_like_classes
 from affectnet.data.readers.rafdb import LIST_NAMES, find_list, read_rafdb
 from affectnet.data.readers.release_part import RawRelease
 from affectnet.data.readers.table import SUFFIXES, find_tables, is_table, names_labels, read_table
-from affectnet.errors import DataError, suggest
+from affectnet.errors import DataError, suggest_path
 
 READERS: Final[dict[str, Callable[[Sequence[Path], ReadOptions], RawRelease]]] = {
     "affectnet": read_affectnet,
@@ -45,10 +45,8 @@ def read_release(release: str, paths: Sequence[Path], options: ReadOptions) -> R
     """
     for path in paths:
         if not path.exists():
-            beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
             raise DataError(
-                f"{path} does not exist{suggest(path.name, beside)}; give a tar file, a folder or "
-                "a table"
+                f"{path} does not exist{suggest_path(path)}; give a tar file, a folder or a table"
             )
     name = detect(paths) if release == "auto" else release
     if name in _ONLY_FOLDERS:
