@@ -100,3 +100,12 @@ def test_predictions_are_reported_next_to_a_run(run, drawn, tmp_path, capsys):
     assert re.search(r'"faces": ?\[\{?"', page)
     assert main(["report", "--out", str(tmp_path / "none.html")]) == 2
     assert "--predictions FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["page.html", "page.md"])
+def test_an_existing_report_is_refused_before_the_predictions_are_read(name, tmp_path, capsys):
+    out = tmp_path / name
+    (tmp_path / "page_figures" if name.endswith(".md") else out).mkdir()
+    given = ["--predictions", str(tmp_path / "absent.csv"), "--truth", str(tmp_path)]
+    assert main(["report", *given, "--out", str(out)]) == 2
+    assert "already exists; choose another --out" in capsys.readouterr().err

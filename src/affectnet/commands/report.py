@@ -3,12 +3,15 @@
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from affectnet.commands.evaluate import evaluate
 from affectnet.config import EvaluateConfig, ReportConfig, settings_of
 from affectnet.errors import ConfigError, megabytes
 from affectnet.report import write_report
-from affectnet.report.output import FORMATS, format_of
+from affectnet.report.output import FORMATS, format_of, refuse_existing_report
 from affectnet.run import locked, temporary_folder
 
 _NOTES = {
@@ -37,6 +40,7 @@ def report(config: ReportConfig) -> Path:
     kind = config.format or format_of(out)
     runs, data = list(config.runs), list(config.data)
     with locked(out), temporary_folder("report") as folder:
+        refuse_existing_report(out, kind, config.overwrite)  # before the predictions are scored
         if config.predictions is not None:
             runs.append(_scored(config, folder / config.predictions.stem))
             if config.truth is not None and config.truth.is_dir():
@@ -53,6 +57,9 @@ def _scored(config: ReportConfig, folder: Path) -> Path:
     given = settings_of(
         config, "predictions", "truth", "columns", "classes", "out_of_range", "split"
     )
-    with redirect_stdout(io.StringIO()):  # the report has the tables, and the folder is temporary
+    doing = f"scoring {folder.name}"
+    bar: tqdm[Any] = tqdm(desc=doing, bar_format="{desc} …", leave=False, disable=None)
+    # The report has the tables, and the folder is temporary.
+    with bar, redirect_stdout(io.StringIO()):
         evaluate(EvaluateConfig(out=folder, figures=False, card=False, **given))
     return folder

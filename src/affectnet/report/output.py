@@ -121,9 +121,7 @@ def write_report(
         raise ConfigError(
             f"format {kind!r}{suggest(kind, FORMATS)}; choose one of {', '.join(FORMATS)}"
         )
-    refuse_existing(out, overwrite)
-    if kind == "md":
-        refuse_existing(figures_folder(out), overwrite)
+    refuse_existing_report(out, kind, overwrite)
     contents = contents_of(read_runs(runs, split), datasets, explain)
     if kind == "md":
         return write_markdown(contents, out, overwrite)
@@ -134,6 +132,13 @@ def write_report(
     with write_beside(out, overwrite) as new:
         new.write_text(page_of(contents), encoding="utf-8")
     return out
+
+
+def refuse_existing_report(out: Path, kind: str, overwrite: bool) -> None:
+    """Raise `RunError` if the report, or the figures of one in Markdown, must not be replaced."""
+    refuse_existing(out, overwrite)
+    if kind == "md":
+        refuse_existing(figures_folder(out), overwrite)
 
 
 def figures_folder(out: Path) -> Path:
