@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from affectnet.figures import confusion_counts
+from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import read_run, read_runs
 from affectnet.report.summary import (
     alt_affect,
     alt_areas,
     alt_confusion,
     alt_history,
+    card_findings,
     commonest_mistakes,
     summary_sentences,
 )
@@ -94,6 +96,28 @@ def test_mistakes_agree_with_a_count(runs):
     assert n == max(pairs.count(pair) for pair in pairs) == pairs.count((i, j))
     assert of == (p.expression == i).sum()
     assert all(one[2] <= n for one in rest)
+
+
+def test_all_of_the_best_and_worst_classes_are_named_as_in_the_card(make_run, change_metrics):
+    path = make_run("ties")
+
+    def tie(metrics):
+        f1 = dict.fromkeys(("disgust", "anger", "contempt"), 0.0) | {"happiness": 0.75}
+        for name, block in metrics["expression"]["per_class"].items():
+            block["f1"]["value"] = f1.get(name, 0.5)
+
+    change_metrics(path, tie)
+    run = read_run(path, "test")
+    sentence = (
+        "It recognises happiness best (F1 0.750) and disgust, anger and contempt worst (F1 0.000)."
+    )
+    assert sentence in summary_sentences([run])
+    assert card_findings(run.metrics)[0] == sentence
+    rare = run.predictions.expression.copy()
+    rare[rare == EXPRESSIONS.index("anger")] = EXPRESSIONS.index("neutral")
+    rare[:2] = EXPRESSIONS.index("anger")
+    fewer = replace(run, predictions=replace(run.predictions, expression=rare))
+    assert f"{sentence} Of the faces, only 2 show anger." in summary_sentences([fewer])
 
 
 def test_missing_scores(make_run):

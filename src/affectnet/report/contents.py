@@ -24,7 +24,7 @@ from affectnet.report.run_figures import (
 )
 from affectnet.report.runs import EvaluatedRun, mapping_of, metric_of
 from affectnet.report.samples import FaceSource, datasets_of
-from affectnet.report.summary import baseline_value, best_run, percent, summary_sentences
+from affectnet.report.summary import baseline_value, best_run, listed, percent, summary_sentences
 from affectnet.report.tables import (
     Cell,
     Row,
@@ -172,7 +172,7 @@ def _class_figure(info: DatasetInfo) -> RunFigure:
 def _title(names: Sequence[str]) -> str:
     if len(names) > 3:
         return f"{len(names)} runs"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return listed(names)
 
 
 def _highlights(runs: Sequence[EvaluatedRun]) -> Table:

@@ -89,19 +89,30 @@ def class_scores(metrics: dict[str, Any], metric: str) -> dict[str, float]:
 
 
 def _best_and_worst_class(run: EvaluatedRun) -> str:
-    scores = class_scores(run.metrics, "f1")
+    text, worst = best_and_worst_class(run.metrics)
+    true = run.predictions.expression[run.predictions.labelled]
+    faces = {name: int((true == EXPRESSIONS.index(name)).sum()) for name in worst}
+    rare = [f"{n:,} show {name}" for name, n in faces.items() if 0 < n <= 0.06 * len(true)]
+    return f"{text} Of the faces, only {listed(rare)}." if rare else text
+
+
+def best_and_worst_class(metrics: dict[str, Any]) -> tuple[str, list[str]]:
+    """A sentence on the expressions with the highest and lowest F1, and the names of the lowest."""
+    scores = class_scores(metrics, "f1")
     if len(scores) < 2:
-        return ""
-    ranked = sorted(scores, key=lambda name: -scores[name])
-    best, worst = ranked[0], ranked[-1]
-    text = (
-        f"It recognises {best} best (F1 {scores[best]:.2f}) and {worst} worst "
-        f"(F1 {scores[worst]:.2f})."
-    )
-    own = run.predictions.expression[run.predictions.labelled] == EXPRESSIONS.index(worst)
-    if own.sum() and own.mean() <= 0.06:
-        text += f" Only {int(own.sum()):,} of the faces show {worst}."
-    return text
+        return "", []
+    best, worst = max(scores.values()), min(scores.values())
+    if best == worst:
+        return f"The F1 of every expression is {best:.3f}.", []
+    lowest = [name for name, value in scores.items() if value == worst]
+    highest = listed([name for name, value in scores.items() if value == best])
+    text = f"It recognises {highest} best (F1 {best:.3f}) and {listed(lowest)} worst"
+    return f"{text} (F1 {worst:.3f}).", lowest
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`; at least one name."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _mistakes(run: EvaluatedRun) -> str:
@@ -169,15 +180,8 @@ def _calibration(run: EvaluatedRun) -> str:
 
 def card_findings(metrics: dict[str, Any]) -> list[str]:
     """Best and worst expression, commonest mistakes and worst slices, for the model card."""
-    sentences = []
-    scores = class_scores(metrics, "f1")
-    if len(scores) > 1:
-        ends = []
-        best, worst = max(scores.values()), min(scores.values())
-        for word, end in (("Best expression", best), ("worst", worst)):
-            names = [name for name, value in scores.items() if value == end]
-            ends.append(f"{word}: {', '.join(names)} (F1 {end:.3f})")
-        sentences.append("; ".join(ends) + ".")
+    ends, _ = best_and_worst_class(metrics)
+    sentences = [ends] if ends else []
     block = mapping_of(metrics, "expression")
     if block.get("confusion") and block.get("classes"):
         mistakes = mistake_texts(block["confusion"], block["classes"])
