@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "datasets.json"
 
     @property
+    def faces(self) -> Path:
+        """`faces.json`: how many faces of each split and expression the training uses."""
+        return self.path / "faces.json"
+
+    @property
     def metrics(self) -> Path:
         """`metrics.csv`: one row per epoch."""
         return self.path / "metrics.csv"

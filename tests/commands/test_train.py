@@ -104,10 +104,13 @@ def test_branches_take_turns_if_set(branches: str, drawn: Path, tmp_path: Path) 
     hook = register_module_forward_pre_hook(watch)
     try:
         settings = {"epochs": 1, "image_size": 48, "max_per_class": 4, "branches": branches}
-        train(small(drawn, tmp_path, backbone="cvnet", **settings))
+        run = train(small(drawn, tmp_path, backbone="cvnet", **settings))
     finally:
         hook.remove()
     assert turns == {branches == "turns"}
+    faces = json.loads(run.faces.read_text())
+    assert faces["train"] == dict.fromkeys(EXPRESSIONS, 4)
+    assert sum(faces["val"].values()) == len(open_split(drawn, "val"))
 
 
 def test_config_yaml_repeats_the_run_bit_by_bit(trained: RunFolder, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import stat
@@ -111,12 +112,17 @@ def test_a_refit_is_a_training_on_both_splits(
     assert all(torch.equal(last[f"model.{name}"], value) for name, value in exported.items())
 
 
-def test_the_config_states_the_refit(chosen: RunFolder, refit: RunFolder) -> None:
+def test_the_config_states_the_refit(chosen: RunFolder, refit: RunFolder, drawn: Path) -> None:
     saved = yaml.safe_load(refit.config.read_text())
     assert saved["refit"] == str(chosen.path)
     assert (saved["epochs"], saved["schedule_epochs"]) == (3, 4)
     assert saved["monitor"] is None
     assert saved["lr"] == 3e-3
+    (both,) = json.loads(refit.faces.read_text()).items()
+    assert (both[0], sum(both[1].values())) == (
+        "train+val",
+        sum(len(open_split(drawn, name)) for name in ("train", "val")),
+    )
 
 
 def test_a_refit_is_resumed_to_the_bit(refit: RunFolder, tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ def write_run(
     write_predictions(table, place / "predictions.parquet")
     scores.write(place / "metrics.json")
     settings = {"data": [data or str(faces)], "backbone": folder.name, "seed": seed}
+    settings |= {"max_per_class": 100, "leaks": "keep"}
+    used = {"train": dict.fromkeys(EXPRESSIONS, 100), "val": dict.fromkeys(EXPRESSIONS, 26)}
+    (folder / "faces.json").write_text(json.dumps(used))
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     if epochs:
         with (folder / "metrics.csv").open("w", newline="") as file:

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from affectnet.config import TrainConfig
 from affectnet.errors import RunError
+from affectnet.labels import EXPRESSIONS
 from affectnet.models.affect_model import AffectModel
 from affectnet.report.card import CARD_SETTINGS, model_card, write_card
 
@@ -101,11 +102,25 @@ def test_data_training_and_what_was_not_measured(run: Path) -> None:
     assert "ab" * 32 in text
     assert "2 (duplicate id)" in text
     assert "| contempt | 14 |" in text
+    said = " ".join(text.split())
+    assert "trained on 800 faces of the train split (max_per_class 100), and its best" in said
+    assert "| max_per_class | 100 |\n| leaks | keep |" in text
     assert "| backbone | cvnet |" in text
     assert "skin colour was not measured" in text
     assert str(run.parent) not in text  # paths of this machine are not published
     for heading in ("Intended use", "Limits", "Ethics", "Training data", "Use"):
         assert f"\n## {heading}\n" in text
+
+
+def test_the_lines_of_use_predict(
+    run: Path, photo_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = model_card(run).partition("```python\n")[2].partition("```")[0]
+    lines = lines.replace("path/of/this/folder", str(run / "model"))
+    exec(lines.replace("photo.jpg", str(photo_file)), {})
+    expression, *numbers = capsys.readouterr().out.split()
+    assert expression in EXPRESSIONS
+    assert len([float(number) for number in numbers]) == 3
 
 
 def test_undefined_metrics_are_left_out_with_the_reason(make_run: Callable[..., Path]) -> None:

@@ -101,6 +101,9 @@ def test_every_format_has_the_same_scores(two_runs, pdf, markdown, report) -> No
     assert len(values) > 30
     own = {cell.text for table in tables for cell in table.rows[0].cells}
     assert all(value in whole for value in own)
+    assert all(
+        "good was trained on 800 faces" in " ".join(one.split()) for one in (whole, page, text)
+    )
     for value in values:
         assert value in page
         assert value in text

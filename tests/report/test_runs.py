@@ -108,8 +108,9 @@ def test_files_with_other_content_are_an_error(make_run):
         (run / "config.yaml", "a: [", "not YAML"),
         (run / "config.yaml", "- a", "no `setting: value`"),
         (run / "metrics.csv", "loss\n1\n", "no column 'epoch'"),
+        (run / "faces.json", "{", "damaged.*remove it"),
         (place / "metrics.json", "{", "damaged"),
-        (place / "metrics.json", "[]", "no scores"),
+        (place / "metrics.json", "[]", "no metrics"),
         (place / "predictions.parquet", "id", "cannot be read"),
     ):
         whole = path.read_bytes()

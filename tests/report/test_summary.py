@@ -14,6 +14,7 @@ from affectnet.report.summary import (
     card_findings,
     commonest_mistakes,
     summary_sentences,
+    trained_on,
 )
 
 
@@ -118,6 +119,17 @@ def test_all_of_the_best_and_worst_classes_are_named_as_in_the_card(make_run, ch
     rare[:2] = EXPRESSIONS.index("anger")
     fewer = replace(run, predictions=replace(run.predictions, expression=rare))
     assert f"{sentence} Of the faces, only 2 show anger." in summary_sentences([fewer])
+
+
+def test_the_faces_trained_on(runs):
+    assert trained_on(runs[0]) == (
+        "trained on 800 faces of the train split (max_per_class 100), and its best epoch chosen on "
+        "208 faces of the val split"
+    )
+    config = {"max_per_class": None, "leaks": "drop", "refit": "runs/a"}
+    refit = replace(runs[0], config=config, faces={"train+val": {"neutral": 1500, "fear": 1}})
+    assert trained_on(refit) == "trained on 1,501 faces of the train and val splits (leaks drop)"
+    assert trained_on(replace(runs[0], faces={})) == ""
 
 
 def test_missing_scores(make_run):

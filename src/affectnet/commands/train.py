@@ -151,7 +151,7 @@ def _train(
         check_monitor(config, _labels(data, "val"), model.targets)
 
     if rank() == 0:  # the other processes wait for this in `fit`
-        write_config(config, run)
+        write_config(config, run, _faces(data))
     if config.probe_epochs:
         model.heads.load_state_dict(_probe(config, run, features, replacement).heads.state_dict())
     if rank() == 0:
@@ -198,14 +198,19 @@ def _banner(
     devices: dict[str, Any],
     folder: Path,
 ) -> str:
+    device = describe_device(devices)
+    return banner(device, model, _faces(data), banner_settings(config), folder)
+
+
+def _faces(data: AffectDataModule) -> dict[str, Counter[str]]:
+    """How many faces of each split and expression are used."""
     faces = {}
     for split in data.splits:
         counts = np.bincount(_labels(data, split)["expression"] + 1, minlength=9).tolist()
         named = dict(zip(("unlabelled", *EXPRESSIONS), counts, strict=True))
         together = "train+val" if data.with_val and split == "train" else split
         faces[together] = Counter({name: n for name, n in named.items() if n})
-    device = describe_device(devices)
-    return banner(device, model, faces, banner_settings(config), folder)
+    return faces
 
 
 def _check_run(config: TrainConfig, run: RunFolder) -> None:

@@ -411,12 +411,15 @@ def _as_yaml(config: TrainConfig) -> dict[str, Any]:
     return settings
 
 
-def write_config(config: TrainConfig, run: RunFolder) -> None:
-    """Write `config.yaml`, with which `affectnet train --config` repeats the run, and the hashes of
-    its data."""
+def write_config(
+    config: TrainConfig, run: RunFolder, faces: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Write `config.yaml`, with which `affectnet train --config` repeats the run, the hashes of its
+    data, and the numbers of faces that it uses."""
     text = yaml.safe_dump(_as_yaml(config), sort_keys=False, allow_unicode=True)
     hashes = json.dumps(_datasets(config), indent=2, ensure_ascii=False) + "\n"
-    for path, content in ((run.datasets, hashes), (run.config, text)):
+    counts = json.dumps(faces, indent=2) + "\n"
+    for path, content in ((run.datasets, hashes), (run.faces, counts), (run.config, text)):
         with write_beside(path) as new:
             new.write_text(content, encoding="utf-8")
 

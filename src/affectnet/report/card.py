@@ -22,7 +22,7 @@ from affectnet.report.runs import (
     reason_of,
 )
 from affectnet.report.samples import datasets_of
-from affectnet.report.summary import card_findings, interval_level, protocol_sentences
+from affectnet.report.summary import card_findings, interval_level, protocol_sentences, trained_on
 from affectnet.report.tables import CATEGORICAL, NAMED_CONTINUOUS, Keys, Table, text_table
 from affectnet.run import RunFolder, refuse_existing, write_beside
 
@@ -30,10 +30,10 @@ CARD_NAME: Final = "README.md"
 AFFECT: Final = ("valence", "arousal")
 TASKS: Final = {"expression": "Facial expression recognition"}
 CARD_SETTINGS: Final = """
-recipe backbone pretrained weights freeze image_size epochs probe_epochs head_epochs batch_size
-optimizer lr layer_decay backbone_lr weight_decay sam schedule loss logit_tau class_weights
-label_smoothing soft_labels va_loss va_weight sampler augment mixup cutmix dropout drop_path
-branches ema teacher monitor early_stop refit schedule_epochs seed
+max_per_class leaks without_contempt recipe backbone pretrained weights freeze image_size epochs
+probe_epochs head_epochs batch_size optimizer lr layer_decay backbone_lr weight_decay sam schedule
+loss logit_tau class_weights label_smoothing soft_labels va_loss va_weight sampler augment mixup
+cutmix dropout drop_path branches ema teacher monitor early_stop refit schedule_epochs seed
 """.split()  # noqa: SIM905
 
 # Names of metrics on the hub, where they differ from ours.
@@ -148,6 +148,7 @@ def model_card(
         results=results,
         datasets=[_describe(folder, info) for folder, info in infos],
         no_dataset=problem,
+        trained_on=trained_on(runs[0]),
         training=_training(runs[0].config),
         agreement=_agreement(runs[0]),
         slices=_slices_sentence(results),

@@ -24,7 +24,14 @@ from affectnet.report.run_figures import (
 )
 from affectnet.report.runs import EvaluatedRun, mapping_of, metric_of
 from affectnet.report.samples import FaceSource, datasets_of
-from affectnet.report.summary import baseline_value, best_run, listed, percent, summary_sentences
+from affectnet.report.summary import (
+    baseline_value,
+    best_run,
+    listed,
+    percent,
+    summary_sentences,
+    trained_on,
+)
 from affectnet.report.tables import (
     Cell,
     Row,
@@ -72,6 +79,7 @@ class Contents:
     history: RunFigure
     data_figures: list[RunFigure]
     infos: list[DatasetInfo]
+    trained: list[str]
     audits: list[AuditSummary]
     settings: Table
     protocols: list[Table]
@@ -133,6 +141,7 @@ def contents_of(
             sample_figure(runs[0], sources[0]),
         ],
         infos=infos,
+        trained=[f"{run.name} was {text}." for run in runs if (text := trained_on(run))],
         audits=[audit for audit in audits if audit is not None],
         settings=_settings(runs),
         protocols=_protocols(runs),
@@ -331,6 +340,7 @@ def _data_blocks(contents: Contents) -> list[Block]:
             blocks.append(text_table("Rows dropped at ingest", ("Reason", "Rows"), rows))
     if not contents.infos:
         blocks.append(Note("The dataset was not found; only the predictions are described."))
+    blocks += contents.trained
     for audit in contents.audits:
         blocks.append(f"Findings of the audit of {audit.name}:")
         blocks.append([f"{finding.severity}: {finding.text}" for finding in audit.findings])

@@ -79,6 +79,7 @@ class EvaluatedRun:
         config: content of config.yaml, empty where there is none.
         history: column of metrics.csv -> (epochs,) values, NaN where a cell is empty.
         metrics: content of metrics.json.
+        faces: content of faces.json, split -> expression -> faces; empty where there is none.
     """
 
     name: str
@@ -88,6 +89,7 @@ class EvaluatedRun:
     history: dict[str, Floats]
     predictions: ScoredFaces
     metrics: dict[str, Any]
+    faces: dict[str, Any]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ def read_run(path: Path | str, split: str = "test", name: str = "") -> Evaluated
             f"{' and '.join(missing)} not found under evaluation/{split}; "
             f"run `affectnet evaluate {path} --data DATASET --split {split}` first"
         )
-    metrics = _read_metrics(evaluation / METRICS_NAME)
+    metrics = _read_json(evaluation / METRICS_NAME, "run `affectnet evaluate` again")
     return EvaluatedRun(
         name=name or folder.name,
         folder=folder,
@@ -157,6 +159,7 @@ def read_run(path: Path | str, split: str = "test", name: str = "") -> Evaluated
         history=read_history(folder.metrics),
         predictions=read_predictions(evaluation / PREDICTIONS_NAME, classes_of(metrics)),
         metrics=metrics,
+        faces=_read_json(folder.faces, "remove it") if folder.faces.is_file() else {},
     )
 
 
@@ -204,13 +207,13 @@ def _number(cell: str | None) -> float:
         return math.nan
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); run `affectnet evaluate` again") from error
+        raise RunError(f"{path} is damaged ({error}); {advice}") from error
     if not isinstance(known, dict):
-        raise RunError(f"{path} contains no scores; run `affectnet evaluate` again")
+        raise RunError(f"{path} contains no {path.stem}; {advice}")
     return known
 
 

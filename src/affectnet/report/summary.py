@@ -12,6 +12,7 @@ from affectnet.labels import EXPRESSIONS
 from affectnet.report.runs import EvaluatedRun, ScoredFaces, baselines_of, mapping_of, metric_of
 
 ACCURACY: Final = ("expression", "accuracy")
+LEAVING_OUT: Final = ("max_per_class", "leaks", "without_contempt")  # settings of training
 FEW: Final = 5  # with fewer faces nothing is said about calibration
 
 
@@ -33,6 +34,25 @@ def summary_sentences(runs: Sequence[EvaluatedRun]) -> list[str]:
         describe(best) for describe in (_best_and_worst_class, _mistakes, _affect, _calibration)
     ]
     return [text for text in paragraphs if text]
+
+
+def trained_on(run: EvaluatedRun) -> str:
+    """How many faces a run was trained on, as a part of a sentence; empty where it is unknown.
+
+    They are fewer than those of the dataset where a setting, which is then named, leaves some out.
+    """
+    counts = {split: sum(mapping_of(run.faces, split).values()) for split in run.faces}
+    together = "train+val" in counts
+    n = counts.get("train+val" if together else "train")
+    if not n:
+        return ""
+    known = ((name, run.config.get(name)) for name in LEAVING_OUT)
+    settings = ", ".join(f"{name} {v}" for name, v in known if v not in (None, False, "keep"))
+    text = f"trained on {n:,} faces of the {'train and val splits' if together else 'train split'}"
+    text += f" ({settings})" * bool(settings)
+    if "val" in counts:
+        text += f", and its best epoch chosen on {counts['val']:,} faces of the val split"
+    return text
 
 
 def _accuracy(run: EvaluatedRun, alone: bool) -> str:
