@@ -56,6 +56,12 @@ def test_help_has_groups_placeholders_defaults_and_examples(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_once_that_a_flag_is_repeatable(name: str) -> None:
+    for option in re.split(r"\n  (?=--)", command_help(name, COMMANDS[name])):
+        assert option.lower().count("repeatable") <= 1, option
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_the_help_are_accepted(name: str) -> None:
     examples = (COMMANDS[name].__doc__ or "").splitlines()[2:]
     commands = [line.split() for line in examples if line.strip()]

@@ -302,7 +302,7 @@ class TrainConfig:
     """Train anew on the training and validation faces of a finished run together, with its settings
     and for the epochs that it chose. Nothing is validated or selected."""
     logger: UseAppendAction[tuple[Literal["tensorboard", "wandb", "mlflow", "csv"], ...]] = ()
-    """Where metrics, settings and pictures are logged, besides metrics.csv; repeatable. Default:
+    """Where metrics, settings and pictures are logged, besides metrics.csv. Default:
     tensorboard. wandb and mlflow need `pip install 'affectnet[wandb]'` or `'affectnet[mlflow]'`."""
     keep_checkpoints: Literal["last", "all"] = "last"
     """last: keep the latest and the best checkpoint; all: also keep one per epoch."""
@@ -782,10 +782,9 @@ class ServeConfig:
     port: int = 7860
     """Port to listen on. 0 chooses a free port."""
     allow_host: UseAppendAction[tuple[Name, ...]] = ()
-    """Further name under which the server answers, such as that of a reverse proxy. Repeatable."""
+    """Further name under which the server answers, such as that of a reverse proxy."""
     proxy: UseAppendAction[tuple[Annotated[str, "ADDRESS"], ...]] = ()
-    """Address of a reverse proxy, from which X-Forwarded-For and X-Forwarded-Proto are believed.
-    Repeatable."""
+    """Address of a reverse proxy, from which X-Forwarded-For and X-Forwarded-Proto are believed."""
     password: Annotated[str, "PASSWORD"] | None = None
     """Password for the page and the API. Other users of this machine can see it in the list of
     processes."""
