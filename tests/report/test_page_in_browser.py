@@ -170,6 +170,22 @@ def test_a_narrow_window_does_not_scroll_sideways(browser, report):
     context.close()
 
 
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_chosen_options_are_not_cut_off(browser, report, width):
+    page = browser.new_page(viewport={"width": width, "height": 780})
+    page.goto(report.as_uri())
+    room = page.evaluate("""() => [...document.querySelectorAll("#filters select")].map(one => {
+        const pen = document.createElement("canvas").getContext("2d");
+        const style = getComputedStyle(one);
+        pen.font = style.font;
+        const arrow = 12, padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+        const text = pen.measureText(one.selectedOptions[0].text).width;
+        return one.clientWidth - padding - arrow - text;
+    })""")
+    page.close()
+    assert min(room) >= 0, room
+
+
 def test_texts_in_figures_do_not_overlap(page):
     """Texts of a figure, rendered in the fonts of the browser, do not overlap."""
     overlaps = page.evaluate(
