@@ -71,10 +71,15 @@ def test_videos(server, walk) -> None:
     broken = httpx.post(f"{server.address}/predict/video", content=b"#EXTM3U\n/etc/passwd\n")
     assert broken.status_code == 422
     assert "not a video" in broken.json()["error"]
+    image = httpx.post(f"{server.address}/predict", content=walk.read_bytes()[:300_000])
+    assert image.status_code == 422
+    assert image.json()["error"].endswith("it is a video; send it to /predict/video")
 
 
 def test_health_docs_and_openapi(server) -> None:
-    assert httpx.get(f"{server.address}/health").json()["status"] == "ok"
+    health = httpx.get(f"{server.address}/health")
+    assert health.json()["status"] == "ok"
+    assert health.text.endswith("}\n")
     schema = httpx.get(f"{server.address}/openapi.json").json()
     assert {"/predict", "/predict/video", "/health"} <= set(schema["paths"])
     docs = httpx.get(f"{server.address}/docs").text
@@ -97,6 +102,7 @@ def test_a_refusal_states_the_reason(server, path, body, status, message) -> Non
     answer = httpx.post(server.address + path, content=body)
     assert answer.status_code == status
     assert message in answer.json()["error"]
+    assert answer.text.endswith("}\n")
 
 
 def test_a_form_without_a_file_and_a_wrong_method(server) -> None:

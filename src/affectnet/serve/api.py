@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
+from affectnet.data.file_kinds import START, media_kind
 from affectnet.errors import AffectNetError, ConfigError, DataError
 from affectnet.serve.guard import Guard, Hosts
 from affectnet.serve.password import Password
@@ -90,6 +91,14 @@ Faces = Literal["detect", "none"]
 _CHUNK = 2**20
 
 
+class Json(JSONResponse):
+    """JSON that ends with a newline, after which a shell's prompt is on its own line."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes."""
+        return bytes(super().render(content)) + b"\n"
+
+
 def _body(description: str) -> dict[str, Any]:
     raw = {"schema": {"type": "string", "format": "binary"}}
     form = {
@@ -108,21 +117,21 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Refusal)
     async def refuse(_: Request, refusal: Refusal) -> JSONResponse:
-        return JSONResponse(refusal.to_dict(), refusal.status, refusal.headers)
+        return Json(refusal.to_dict(), refusal.status, refusal.headers)
 
     @app.exception_handler(DataError)
     async def unusable(_: Request, error: DataError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
+        return Json({"error": str(error)}, 422)
 
     @app.exception_handler(AffectNetError)
     async def broken(_: Request, error: AffectNetError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 500)
+        return Json({"error": str(error)}, 500)
 
     async def image_bytes(upload: Request | UploadFile) -> bytes:
         chunks = _chunks(upload, service.limits.image_bytes, "--max-mb")
         return b"".join([chunk async for chunk in chunks])
 
-    @app.get("/health", summary="Status and load of the server")
+    @app.get("/health", response_class=Json, summary="Status and load of the server")
     async def health() -> dict[str, Any]:
         return {
             "status": "ok",
@@ -142,7 +151,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request, faces: Faces | None = None) -> JSONResponse:
         async with _upload(request) as upload, service.images.place() as place:
             data = await image_bytes(upload)
-            return JSONResponse(await place.run(service.predict, data, faces))
+            try:
+                found = await place.run(service.predict, data, faces)
+            except DataError as error:
+                if media_kind(data[:START]) == "video":
+                    raise DataError(f"{error}; send it to /predict/video") from error
+                raise
+            return Json(found)
 
     @app.post(
         "/predict/video",
@@ -161,7 +176,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                     file.write(chunk)
                 file.flush()
                 found = await place.run(service.predict_video, Path(file.name), faces, seconds, fps)
-            return JSONResponse(found)
+            return Json(found)
 
     @app.post(
         "/live",
@@ -176,7 +191,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         async with _upload(request) as upload:
             data = await image_bytes(upload)
         address = request.client.host if request.client else ""
-        return JSONResponse(await service.streams.predict(stream, time, address, data))
+        return Json(await service.streams.predict(stream, time, address, data))
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

@@ -164,7 +164,7 @@ class Answer:
     async def refuse(self, refusal: Refusal, headers: dict[str, str] | None = None) -> None:
         """Respond with the refusal as JSON, unless a response has begun."""
         headers = {"Content-Type": "application/json", **refusal.headers, **(headers or {})}
-        await self._respond(refusal.status, json.dumps(refusal.to_dict()).encode(), headers)
+        await self._respond(refusal.status, f"{json.dumps(refusal.to_dict())}\n".encode(), headers)
 
     async def page(self, status: int, text: str) -> None:
         """Respond with a page."""
