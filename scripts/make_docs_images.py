@@ -225,7 +225,8 @@ def live(out: Path) -> None:
             tab.click("[data-do=camera]")
             tab.wait_for_selector(".an-result[data-faces='2']", timeout=60_000)
             tab.wait_for_timeout(20_000)
-            tab.wait_for_selector(".an-legend >> text=surprise", timeout=60_000)
+            for expression in ACTS[:2]:  # the second one begins
+                tab.wait_for_selector(f".an-legend >> text=1 {expression}", timeout=60_000)
             tab.screenshot(path=out / "live.png")
 
 
@@ -257,7 +258,8 @@ def web(out: Path, runtime: Path | None) -> None:
             tab.click("#camera")
             tab.wait_for_selector("#boxes .box", timeout=60_000)
             tab.wait_for_timeout(20_000)
-            tab.wait_for_selector("#about-face >> text=surprise", timeout=60_000)
+            for expression in ACTS[:2]:
+                tab.wait_for_selector(f"#about-face >> text={expression}", timeout=60_000)
             tab.screenshot(path=out / "web.png")
             host.shutdown()
 
