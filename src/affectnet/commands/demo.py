@@ -24,7 +24,7 @@ PHOTO = Path(__file__).parents[1] / "photos" / "astronaut.jpg"
 TRAIN_PER_CLASS = 128
 TEST_PER_CLASS = 40
 SIZE = 64
-RUNS = {"scratch": (5, None), "finetuned": (2, Path("cvnet"))}
+RUNS = {"scratch": (4, None), "finetuned": (2, Path("cvnet"))}
 """Epochs and weights of CVNet: random ones, and the included ones, which know real faces."""
 SETTINGS: dict[str, Any] = {
     "image_size": 48,
