@@ -84,7 +84,7 @@ def test_commands_that_need_torch_say_what_to_install(model_dir: Path, tmp_path:
         assert "needs torch and 3 other packages, which are not installed" in line
         assert "run `pip install 'affectnet[train]'`" in line
     assert "copy model.onnx as well" in errors[-2]
-    assert "runs/none is no folder here, and as a model of the Hugging Face Hub it" in errors[-1]
+    assert "runs/none is not a folder here, and as a model of the Hugging Face Hub it" in errors[-1]
     assert done.stdout.count("status 2") == 6
     assert done.stdout.endswith("status 0\n")
     assert list(tmp_path.iterdir()) == []

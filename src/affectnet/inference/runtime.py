@@ -77,7 +77,7 @@ def open_classifier(
         copy = f"run `affectnet export {model}` where it was trained, and copy {ONNX} as well"
         need_train(f"the model {model}", hint=copy)
     else:
-        need_train(f"{model} is no folder here, and as a model of the Hugging Face Hub it")
+        need_train(f"{model} is not a folder here, and as a model of the Hugging Face Hub it")
     from affectnet.inference.torch_classifier import TorchClassifier
     from affectnet.models.affect_model import AffectModel
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -29,7 +28,6 @@ class TerminalSummary:
         self.images = self.frames = self.faces = self.faceless = 0
         self.unreadable: list[PictureResult] = []
         self.n_unreadable = 0
-        self._shown_of = Counter[str]()
         self.started = time.monotonic()
         self.before = 0
 
@@ -46,13 +44,9 @@ class TerminalSummary:
             self.frames += 1
         self.faces += len(result.faces)
         self.faceless += not result.faces
-        if (
-            self.show
-            and len(self.rows) < _MAX_ROWS
-            and self._shown_of[str(result.source)] < _MAX_FRAMES
-        ):
+        of_file = sum(row.source == result.source for row in self.rows)
+        if self.show and len(self.rows) < _MAX_ROWS and of_file < _MAX_FRAMES:
             self.rows.append(result)
-            self._shown_of[str(result.source)] += 1
 
     @property
     def all_unreadable(self) -> bool:
