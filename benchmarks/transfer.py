@@ -92,6 +92,8 @@ CHANGES: Final = {
     "SAM 0.05": "--sam 0.05",
     "SAM 0.05, half the epochs": "--sam 0.05 --epochs {half}",
     "larger faces": "--image-size {large}",
+    "112 px": "--image-size {px112}",
+    "224 px": "--image-size {px224}",
     "twice the epochs": "--epochs {twice}",
     "majority labels": "--no-soft-labels",
 }
@@ -157,11 +159,13 @@ def measure(
     epochs = int(common.split("--epochs ")[1].split()[0])
     size = int(common.split("--image-size ")[1].split()[0])
     words = {"half": max(1, epochs // 2), "twice": 2 * epochs, "large": size + size // 64 * 32}
+    # Odd where the padding of the first size needs it.
+    sides = {f"px{side}": side + size % 2 for side in (112, 224)}
     work = []
     for seed, (name, flags) in itertools.product(seeds, rows.items()):
         start = "" if "--no-pretrained" in flags else f"--weights {weights}"
         run = prefix + "".join(c if c.isalnum() else "-" for c in f"{name}-{seed}")
-        work.append((f"{common} {start} {flags.format(**words)} --seed {seed}", run, data))
+        work.append((f"{common} {start} {flags.format(**words, **sides)} --seed {seed}", run, data))
     for (seed, name), (run, minutes) in zip(
         itertools.product(seeds, rows), several(work, jobs), strict=True
     ):

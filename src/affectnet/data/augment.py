@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from affectnet.data import image_ops
 from affectnet.data.augmentation import Augmentation
-from affectnet.data.dataset import Batch
+from affectnet.data.dataset import Batch, copied_to
 from affectnet.errors import ConfigError
 
 _CHUNK_BYTES: Final = 1_500_000
@@ -97,13 +98,12 @@ def augment(
     draws = torch.rand(total, len(_DRAWS), generator=generator)[first : first + n]
     # In float32 also where training has autocast on.
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False), _any_order():
-        steps = _steps(
-            settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width, out.device
-        )
+        changes = _changes(settings, dict(zip(_DRAWS, draws.t(), strict=True)), height, width)
+        _move(changes, out.device)
         for part in _chunks(images):
             varied = to_float(images[part], copy=True)
-            for step in steps:
-                varied = step(varied, part)
+            for change in changes:
+                varied = change.apply(varied, part)
             out[part] = varied
     return out
 
@@ -132,8 +132,8 @@ def to_float(images: Tensor, *, copy: bool = False) -> Tensor:
 
 def normalise(
     images: Tensor,
-    mean: Sequence[float] | Tensor,
-    std: Sequence[float] | Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
     *,
     inplace: bool = False,
 ) -> Tensor:
@@ -141,15 +141,20 @@ def normalise(
 
     `inplace` overwrites the images, which saves a third of the time at 224 on CPU.
     """
-    offset, scale = (
-        torch.as_tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-        for values in (mean, std)
-    )
+    offset, scale = (_per_channel(tuple(v), images.dtype, images.device) for v in (mean, std))
     if not inplace:
         return images.sub(offset).div_(scale)
     for part in _chunks(images):
         images[part].sub_(offset).div_(scale)
     return images
+
+
+@cache
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: to copy numbers to a GPU waits for all its work."""
+    # A cached tensor that was made in inference mode could not be used in training.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def _chunks(images: Tensor) -> Iterator[slice]:
@@ -160,42 +165,67 @@ def _chunks(images: Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n, step))
 
 
-Step = Callable[[Tensor, slice], Tensor]
-"""Changes the part of a batch that the slice selects. It may overwrite the given images."""
+@dataclass
+class _Change:
+    """An operation on some images of a batch, with parameters for each of them."""
+
+    op: Callable[..., Tensor]
+    """May overwrite the images that it is given."""
+    rows: list[int]
+    at: Tensor
+    """The rows, on the images' device."""
+    parameters: list[Tensor | list[int]]
+
+    def tensors(self) -> list[Tensor]:
+        """All that is needed on the images' device."""
+        return [self.at, *(one for one in self.parameters if isinstance(one, Tensor))]
+
+    def apply(self, images: Tensor, part: slice) -> Tensor:
+        """Change these images, which are a part of the batch."""
+        first, last = (bisect_left(self.rows, bound) for bound in (part.start, part.stop))
+        if first == last:
+            return images
+        parameters = [values[first:last] for values in self.parameters]
+        if last - first == len(images):
+            return self.op(images, *parameters)
+        at = self.at[first:last] - part.start
+        return images.index_copy_(0, at, self.op(images.index_select(0, at), *parameters))
 
 
-def _steps(
-    use: Augmentation, draws: dict[str, Tensor], height: int, width: int, device: torch.device
-) -> list[Step]:
-    """Return the steps that the settings turn on, with parameters drawn for the whole batch."""
-    steps: list[Step] = []
-    n = len(draws["hflip"])
+def _move(changes: Sequence[_Change], device: torch.device) -> None:
+    """Copy all that the changes need to the device, at once."""
+    moved = iter(copied_to(device, *(tensor for change in changes for tensor in change.tensors())))
+    for change in changes:
+        change.at = next(moved)
+        change.parameters = [
+            next(moved) if isinstance(values, Tensor) else values for values in change.parameters
+        ]
+
+
+def _changes(use: Augmentation, draws: dict[str, Tensor], height: int, width: int) -> list[_Change]:
+    """Return the changes that the settings turn on, drawn for the whole batch, on the CPU."""
+    changes: list[_Change] = []
+    every = torch.ones(len(draws["hflip"]), dtype=torch.bool)
 
     def between(name: str, low: float, high: float) -> Tensor:
         return draws[name] * (high - low) + low
 
     def change(
-        op: Callable[..., Tensor], *parameters: Tensor | list[Any], some: str | None = None
+        op: Callable[..., Tensor],
+        *parameters: Tensor,
+        some: str | None = None,
+        prepare: Callable[..., Sequence[Tensor | list[int]]] | None = None,
     ) -> None:
-        """Add a step that changes all images, or the fraction that the setting `some` states."""
-        chosen = (draws[some] < getattr(use, some)).tolist() if some else [True] * n
-        moved = [v.to(device) if isinstance(v, Tensor) else v for v in parameters]
+        """Change all images, or the fraction that the setting `some` states.
 
-        def step(images: Tensor, part: slice) -> Tensor:
-            rows = [row for row, drawn in enumerate(chosen[part]) if drawn]
-            if not rows:
-                return images
-            if len(rows) == len(images):
-                return op(images, *(values[part] for values in moved))
-            at = torch.tensor(rows, device=device)
-            picked = (
-                values[part][at] if isinstance(values, Tensor) else [values[part][r] for r in rows]
-                for values in moved
+        `prepare` makes the parameters of `op` from those of the chosen images.
+        """
+        at = torch.nonzero(draws[some] < getattr(use, some) if some else every)[:, 0]
+        if len(at):
+            chosen = [values[at] for values in parameters]
+            changes.append(
+                _Change(op, at.tolist(), at, list(prepare(*chosen) if prepare else chosen))
             )
-            images[at] = op(images[at], *picked)
-            return images
-
-        steps.append(step)
 
     if use.glasses:
         eyes = torch.stack([between("apart", 0.16, 0.22), between("below", 0.33, 0.45)], dim=1)
@@ -220,13 +250,22 @@ def _steps(
         if use.vflip:
             change(lambda images: images.flip(-2), some="vflip")
     if use.low_resolution:
-        sides = between("side", use.low_resolution_side, 1.0).tolist()
-        change(image_ops.low_resolution, sides, some="low_resolution")
+        sides = (height,) if height == width else (height, width)
+        change(
+            image_ops.low_resolution,
+            between("side", use.low_resolution_side, 1.0),
+            some="low_resolution",
+            prepare=lambda small: [image_ops.shrinking(small, side) for side in sides],
+        )
     if use.motion:
         shortest, longest = (length * max(height, width) for length in use.motion_length)
-        length, direction = between("length", shortest, longest), between("direction", 0, 180)
-        taps = image_ops.motion_taps(length, direction, math.ceil(longest / 2))
-        change(image_ops.motion_blur, taps, some="motion")
+        change(
+            image_ops.motion_blur,
+            between("length", shortest, longest),
+            between("direction", 0, 180),
+            some="motion",
+            prepare=lambda line, turn: [image_ops.motion_taps(line, turn, math.ceil(longest / 2))],
+        )
     if use.blur:
         taps = image_ops.blur_taps(between("sigma", *use.blur_sigma))
         change(image_ops.gaussian_blur, taps, some="blur")
@@ -244,30 +283,35 @@ def _steps(
     if use.grey:
         change(image_ops.to_grey, some="grey")
     if use.noise:
-        seeds = (draws["seed"] * 2**24).long().tolist()  # a float32 draw has 24 bits
-        std = between("std", 0, use.noise_std)
-        change(image_ops.add_noise, std, seeds, some="noise")
+        change(
+            image_ops.add_noise,
+            between("std", 0, use.noise_std),
+            (draws["seed"] * 2**24).long(),  # a float32 draw has 24 bits
+            some="noise",
+            prepare=lambda std, seeds: [std, seeds.tolist()],
+        )
     if use.jpeg:
-        qualities = between("quality", *use.jpeg_quality).round().long().tolist()
-        change(image_ops.through_jpeg, qualities, some="jpeg")
+        change(image_ops.through_jpeg, between("quality", *use.jpeg_quality).round(), some="jpeg")
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)
         boxes = _boxes(area, aspect, draws["top"], draws["left"], height, width)
         colours = torch.stack([draws[name] for name in ("red", "green", "blue")], dim=1)
         change(image_ops.erase, boxes, colours, some="erasing")
-    return steps
+    return changes
 
 
 def _boxes(
     area: Tensor, aspect: Tensor, top: Tensor, left: Tensor, height: int, width: int
-) -> list[Any]:
-    """Return rectangles (top, left, height, width) in the image, from area and height / width."""
+) -> Tensor:
+    """Return rectangles in the image (n, 4) as `image_ops.erase` takes them.
+
+    `area` is in pixels, `aspect` height / width, `top` and `left` fractions of the free space.
+    """
     tall = (area * aspect).sqrt().round().clamp(1, height)
     wide = (area / aspect).sqrt().round().clamp(1, width)
     above, before = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
-    boxes: list[Any] = torch.stack([above, before, tall, wide], dim=1).long().tolist()
-    return boxes
+    return torch.stack([above, above + tall, before, before + wide], dim=1)
 
 
 @dataclass(frozen=True)
@@ -319,13 +363,10 @@ def mix(
     """
     rows, side = len(images), images.shape[-1]
     own, boxes = _draws(mixing, rng, of or rows, side)
-    own_weight = torch.from_numpy(own[first : first + rows]).to(images)
-    box = torch.from_numpy(boxes[first : first + rows]).to(images.device)
-
-    place = torch.arange(side, device=images.device)
-    down = (place >= box[:, 0:1]) & (place < box[:, 1:2])
-    right = (place >= box[:, 2:3]) & (place < box[:, 3:4])
-    inside = down[:, None, :, None] & right[:, None, None, :]
+    part = slice(first, first + rows)
+    given = torch.from_numpy(own[part]).to(images.dtype), torch.from_numpy(boxes[part])
+    own_weight, box = copied_to(images.device, *given)
+    inside = image_ops.inside(box, side, side)
     cut = (box[:, 1] > box[:, 0])[:, None, None, None]
     weight = torch.where(cut, (~inside).to(images), own_weight[:, None, None, None])
 
@@ -340,10 +381,10 @@ def mix(
     remaining = weight.expand(rows, 1, side, side).mean((1, 2, 3))
     blended = {}
     for name, value in values.items():
-        part = remaining.to(value)[:, None] if value.ndim == 2 else remaining.to(value)
+        kept = remaining.to(value)[:, None] if value.ndim == 2 else remaining.to(value)
         # Zero times a missing partner would still be NaN.
-        other = torch.where(part < 1, value.roll(1, 0), value)
-        blended[name] = value * part + other * (1 - part)
+        other = torch.where(kept < 1, value.roll(1, 0), value)
+        blended[name] = value * kept + other * (1 - kept)
     return mixed, {**batch, **blended}
 
 

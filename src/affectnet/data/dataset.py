@@ -19,6 +19,28 @@ int64 (B,), -1 where missing; `valence` and `arousal` float32 (B,) and `soft` fl
 where missing."""
 
 
+def copied_to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """Return copies of small tensors on a device, in one transfer for which nobody waits.
+
+    A plain `to` of a tensor in main memory waits until a GPU has done all its earlier work; on the
+    CPU the tensors themselves are returned.
+    """
+    if device.type == "cpu":
+        return list(tensors)
+    # Each begins at a multiple of 16 bytes, so that it can be viewed as its own type.
+    flat = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+    packed = torch.cat([F.pad(values, (0, -len(values) % 16)) for values in flat])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    moved = packed.to(device, non_blocking=True)
+    copies, start = [], 0
+    for tensor, values in zip(tensors, flat, strict=True):
+        part = moved[start : start + len(values)]
+        copies.append(part.view(tensor.dtype).view(tensor.shape))
+        start += len(values) + -len(values) % 16
+    return copies
+
+
 def labels_of(split: Split, rows: NDArray[np.int64]) -> Batch:
     """Return the entries of a `Batch` other than its images, for some rows."""
     return {
@@ -94,7 +116,7 @@ class FaceDataset(Dataset[Batch]):
         """Return the pixels of some rows, uint8 (n, 3, S, S)."""
         if self._cache is not None:
             slots = torch.from_numpy(rows if self._slots is None else self._slots[rows])
-            pixels = self._cache.index_select(0, slots.to(self._cache.device))
+            pixels = self._cache.index_select(0, *copied_to(self._cache.device, slots))
         else:
             pixels = torch.empty((len(rows), self.size, self.size, 3), dtype=torch.uint8)
             if get_worker_info() is not None:

@@ -5,19 +5,38 @@ otherwise, and return images of the same shape in [0, 1]. They may overwrite the
 the returned ones.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from affectnet.data.augmentation import Fill
 
 BLUR_KERNEL: Final = 5
 LUMA: Final = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601, rounded as torchvision does."""
+
+_TO_YCC: Final = (
+    (0.299, 0.587, 0.114),
+    (-0.168736, -0.331264, 0.5),
+    (0.5, -0.418688, -0.081312),
+)
+"""YCbCr from RGB in JPEG files (JFIF 1.02)."""
+
+_TABLES: Final = (
+    # Luma, then chroma (T.81, tables K.1 and K.2).
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    *(17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99),
+    *(24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99, 99, 99),
+    *(99,) * 32,
+)
 
 _PADDING: Final[dict[str, str]] = {"black": "zeros", "edge": "border", "mirror": "reflection"}
 
@@ -170,23 +189,40 @@ def to_grey(images: Tensor) -> Tensor:
     return images.copy_(luma(images).expand_as(images))
 
 
-def low_resolution(images: Tensor, sides: Sequence[float]) -> Tensor:
+@lru_cache(maxsize=256)
+def _small_and_back(length: int, small: int) -> Tensor:
+    """The matrix (length, length) that shrinks a line to `small` means and enlarges it again."""
+    line = torch.eye(length)[None]
+    return F.interpolate(F.interpolate(line, small, mode="area"), length, mode="linear")[0].T
+
+
+def shrinking(fractions: Tensor, length: int) -> Tensor:
+    """Prepare `low_resolution` for sides of `length` pixels.
+
+    Args:
+        fractions: (n,) in (0, 1] of the side after shrinking, on the CPU.
+        length: height or width.
+
+    Returns:
+        (n, length, length).
+    """
+    smalls = (max(1, round(length * fraction)) for fraction in fractions.tolist())
+    matrices = [_small_and_back(length, small) for small in smalls]
+    return torch.stack(matrices) if matrices else torch.empty(0, length, length)
+
+
+def low_resolution(images: Tensor, rows: Tensor, columns: Tensor | None = None) -> Tensor:
     """Shrink each image and enlarge it again, like a small face in a photo.
+
+    Means of the pixels that become one, then bilinear, by the matrices of `shrinking`.
 
     Args:
         images: (n, 3, H, W).
-        sides: n fractions in (0, 1] of height and width after shrinking.
+        rows: (n, H, H).
+        columns: (n, W, W); the same as `rows` where None.
     """
-    height, width = images.shape[-2:]
-    small = [(max(1, round(height * side)), max(1, round(width * side))) for side in sides]
-    for size in sorted(set(small)):
-        if size == (height, width):
-            continue
-        rows = torch.tensor([i for i, other in enumerate(small) if other == size])
-        rows = rows.to(images.device)
-        tiny = F.interpolate(images[rows], size, mode="area")
-        images[rows] = F.interpolate(tiny, (height, width), mode="bilinear", align_corners=False)
-    return images
+    columns = rows if columns is None else columns
+    return rows[:, None] @ images @ columns[:, None].mT
 
 
 def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -198,25 +234,91 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
     return images.addcmul_(noise, _per_image(std)).clamp_(0, 1)
 
 
-def through_jpeg(images: Tensor, qualities: Sequence[int]) -> Tensor:
-    """Compress as JPEG of the qualities (n), 1 to 100, and decompress; on the CPU."""
-    pixels = images.mul(255).round().to("cpu", torch.uint8)
-    for image, quality in zip(pixels, qualities, strict=True):
-        image.copy_(decode_jpeg(encode_jpeg(image, quality)))
-    return images.copy_(pixels).div_(255)
+def through_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
+    """Compress as baseline JPEG (ITU-T T.81) and decompress, without the lossless parts.
+
+    Colours as in JFIF, chroma at half the resolution, the quantisation tables of T.81's annex K
+    scaled to a quality as libjpeg does. All values are rounded where a file has integers.
+
+    Args:
+        images: (n, 3, H, W).
+        qualities: (n,), 1 to 100.
+    """
+    height, width = images.shape[-2:]
+    to_ycc, to_rgb, tables, basis = _jpeg_constants(images.device)
+    # Whole blocks of chroma to the right; below they are filled afterwards, as libjpeg does.
+    pixels = F.pad(images * 255, (0, -width % 16, 0, height % 2), mode="replicate").round_()
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, pixels - 128).round_()
+    scale = torch.where(qualities < 50, 5000 / qualities, 200 - 2 * qualities).floor_()
+    steps = ((tables * scale[:, None, None, None] + 50) / 100).floor_().clamp_(1, 255)
+    brightness = _quantised(ycc[:, :1], steps[:, :1], basis)[..., :height, :width]
+    colour = F.avg_pool2d(ycc[:, 1:], 2)
+    # Halves are rounded down and up by turns, as in libjpeg.
+    up = torch.arange(colour.shape[-1], device=colour.device) % 2
+    colour = _quantised((colour + (1 + up) / 4).floor_(), steps[:, 1:], basis)
+    colour = colour[..., : (width + 1) // 2]
+    colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+    planes = torch.cat([brightness, colour[..., :height, :width]], dim=1)
+    decoded = torch.einsum("ij,njhw->nihw", to_rgb, planes)
+    return decoded.add_(128).round_().clamp_(0, 255).div_(255)
 
 
-def erase(images: Tensor, boxes: Sequence[tuple[int, int, int, int]], colours: Tensor) -> Tensor:
+def _quantised(planes: Tensor, steps: Tensor, basis: Tensor) -> Tensor:
+    """Round the cosine coefficients of planes (n, c, H, W) around 0 to multiples of `steps`.
+
+    Args:
+        planes: W is a multiple of 8.
+        steps: (n, 1, 8, 8), for each coefficient of a block.
+        basis: (8, 8), of the cosine transform.
+    """
+    height = planes.shape[2]
+    planes = F.pad(planes, (0, 0, 0, -height % 8), mode="replicate")
+    blocks = planes.unfold(2, 8, 8).unfold(3, 8, 8)
+    steps = steps[:, :, None, None]
+    rounded = (basis @ blocks @ basis.T).div_(steps).round_().mul_(steps)
+    decoded = (basis.T @ rounded @ basis).round_().clamp_(-128, 127)
+    return decoded.transpose(3, 4).reshape(planes.shape)[:, :, :height]
+
+
+@cache
+def _jpeg_constants(device: torch.device) -> tuple[Tensor, ...]:
+    """YCbCr from RGB and RGB from YCbCr (3, 3); T.81's tables (2, 8, 8); its cosines (8, 8)."""
+    # A cached tensor that was made in inference mode could not be used in training.
+    with torch.inference_mode(False):
+        at = torch.arange(8)
+        basis = torch.cos((2 * at + 1) * at[:, None] * math.pi / 16) / 2
+        basis[0] /= math.sqrt(2)
+        to_ycc, tables = torch.tensor(_TO_YCC), torch.tensor(_TABLES).view(2, 8, 8)
+        constants = (to_ycc, to_ycc.inverse(), tables, basis)
+        return tuple(values.to(device, torch.float32) for values in constants)
+
+
+def erase(images: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:
     """Paint one rectangle per image.
 
     Args:
         images: (n, 3, H, W).
-        boxes: n rectangles (top, left, height, width) in pixels, inside the image.
+        boxes: (n, 4), top, bottom, left and right in pixels.
         colours: (n, 3) in [0, 1].
     """
-    for row, (top, left, height, width) in enumerate(boxes):
-        images[row, :, top : top + height, left : left + width] = colours[row, :, None, None]
-    return images
+    height, width = images.shape[-2:]
+    return torch.where(inside(boxes, height, width), colours[:, :, None, None], images)
+
+
+def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return which pixels are in the rectangle of each image.
+
+    Args:
+        boxes: (n, 4), top, bottom, left and right; the pixel in row `bottom` is outside.
+        height, width: of the images.
+
+    Returns:
+        bool (n, 1, height, width).
+    """
+    top, bottom, left, right = boxes[:, :, None].unbind(dim=1)
+    down, across = (torch.arange(side, device=boxes.device) for side in (height, width))
+    rows, columns = (top <= down) & (down < bottom), (left <= across) & (across < right)
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def wear_glasses(images: Tensor, eyes: Tensor, lens: Tensor, rim: Tensor, tint: Tensor) -> Tensor:

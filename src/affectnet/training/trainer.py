@@ -32,7 +32,7 @@ from affectnet.training.checkpoints import (
 from affectnet.training.distributed import StopOnSignal
 from affectnet.training.progress import Bar, Pictures
 
-# Steps between two checks of the losses on a GPU, since each check waits for the GPU.
+# Steps whose losses are copied from a GPU together.
 _CHECK_EVERY: Final = 8
 _MOST_IDS: Final = 256  # faces that an error names, at most
 _NO_MEMORY: Final = re.compile(r"(not enough|out of|can('|no)t allocate) memory", re.IGNORECASE)
@@ -64,17 +64,21 @@ def explain_memory_errors(batch_size: int, image_size: int | None, frozen: bool)
         ) from error
 
 
+_Step = tuple[int, Tensor, Tensor]  # its number, its loss, and the rows of its batch
+
+
 class FiniteLoss(Callback):
     """Raise a `RunError` that names the faces if the loss of a step is NaN or infinite."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Tensor, Tensor]] = []
+        self._steps: list[_Step] = []
+        self._copying: tuple[list[_Step], Tensor, torch.Event] | None = None
         self.mean: float | None = None
         """Of the last losses, the latest ones counting most."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the losses of the last epoch."""
-        self._waiting = []
+        self._steps, self._copying = [], None
 
     def on_train_batch_end(
         self,
@@ -84,18 +88,33 @@ class FiniteLoss(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Check the loss of this step; on a GPU, those of several steps together."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self._waiting.append((batch_idx, loss.detach(), batch["index"]))
-        last = batch_idx + 1 == trainer.num_training_batches
-        if loss.is_cuda and len(self._waiting) < _CHECK_EVERY and not last:
+        """Check the loss of this step; on a GPU, those of several steps together, and later.
+
+        Reading a loss at once would wait for the GPU, which would then wait for the CPU.
+        """
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self._steps.append((batch_idx, loss, batch["index"]))
+        if loss.device.type == "cpu":
+            self._check(trainer, self._steps, [float(loss)])
+            self._steps = []
             return
-        losses = torch.stack([loss for _, loss, _ in self._waiting]).tolist()
-        for value, (step, _, rows) in zip(losses, self._waiting, strict=True):
+        last = batch_idx + 1 == trainer.num_training_batches
+        if len(self._steps) < _CHECK_EVERY and not last:
+            return
+        earlier = self._copying
+        losses = torch.stack([loss for _, loss, _ in self._steps])
+        copied, done = losses.to("cpu", non_blocking=True), torch.Event(losses.device.type)
+        done.record()
+        self._steps, self._copying = [], (self._steps, copied, done)
+        for steps, values, event in filter(None, (earlier, self._copying if last else None)):
+            event.synchronize()
+            self._check(trainer, steps, values.tolist())
+
+    def _check(self, trainer: L.Trainer, steps: list[_Step], losses: list[float]) -> None:
+        for value, (step, _, rows) in zip(losses, steps, strict=True):
             if not math.isfinite(value):
                 raise _not_finite(trainer, step, value, rows)
             self.mean = value if self.mean is None else 0.9 * self.mean + 0.1 * value
-        self._waiting = []
 
 
 def _not_finite(trainer: L.Trainer, step: int, loss: float, rows: Tensor) -> RunError:
