@@ -173,7 +173,8 @@ def test_jpeg_is_that_of_another_library(images):
     Where rounding differs, a coefficient may be quantised to the next step and change its block.
     """
     qualities = [5, 20, 50, 80, 100]
-    compressed = image_ops.through_jpeg(images.clone(), torch.tensor(qualities))
+    steps = image_ops.jpeg_steps(torch.tensor(qualities))
+    compressed = image_ops.through_jpeg(images.clone(), steps)
     for image, result, quality in zip(images, compressed, qualities, strict=True):
         file = io.BytesIO()
         pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()

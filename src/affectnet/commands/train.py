@@ -162,8 +162,7 @@ def _train(
         source = _feature_pass(config, model, features, precision)
         batches = FeatureDataModule(data, source, config.views)
     if config.compile:
-        # In place, which does not change the names of the weights in checkpoints.
-        model.compile(mode=config.compile_mode)
+        module.compile_parts(config.compile_mode)
 
     is_probe = features.parent != config.runs
     title = ""

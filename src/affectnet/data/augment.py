@@ -188,7 +188,9 @@ class _Change:
         parameters = [values[first:last] for values in self.parameters]
         if last - first == len(images):
             return self.op(images, *parameters)
-        at = self.at[first:last] - part.start
+        at = self.at[first:last]
+        if part.start:
+            at = at - part.start
         return images.index_copy_(0, at, self.op(images.index_select(0, at), *parameters))
 
 
@@ -291,7 +293,8 @@ def _changes(use: Augmentation, draws: dict[str, Tensor], height: int, width: in
             prepare=lambda std, seeds: [std, seeds.tolist()],
         )
     if use.jpeg:
-        change(image_ops.through_jpeg, between("quality", *use.jpeg_quality).round(), some="jpeg")
+        steps = image_ops.jpeg_steps(between("quality", *use.jpeg_quality).round())
+        change(image_ops.through_jpeg, steps, some="jpeg")
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)

@@ -234,23 +234,35 @@ def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
     return images.addcmul_(noise, _per_image(std)).clamp_(0, 1)
 
 
-def through_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
+def jpeg_steps(qualities: Tensor) -> Tensor:
+    """Prepare `through_jpeg`: the tables of T.81's annex K, scaled as libjpeg does.
+
+    Args:
+        qualities: (n,), 1 to 100.
+
+    Returns:
+        (n, 2, 8, 8), the steps of the coefficients of luma and of chroma, 1 to 255.
+    """
+    scale = torch.where(qualities < 50, 5000 / qualities, 200 - 2 * qualities).floor_()
+    tables = torch.tensor(_TABLES, device=qualities.device).view(2, 8, 8)
+    return ((tables * scale[:, None, None, None] + 50) / 100).floor_().clamp_(1, 255)
+
+
+def through_jpeg(images: Tensor, steps: Tensor) -> Tensor:
     """Compress as baseline JPEG (ITU-T T.81) and decompress, without the lossless parts.
 
-    Colours as in JFIF, chroma at half the resolution, the quantisation tables of T.81's annex K
-    scaled to a quality as libjpeg does. All values are rounded where a file has integers.
+    Colours as in JFIF, chroma at half the resolution. All values are rounded where a file has
+    integers.
 
     Args:
         images: (n, 3, H, W).
-        qualities: (n,), 1 to 100.
+        steps: of `jpeg_steps`.
     """
     height, width = images.shape[-2:]
-    to_ycc, to_rgb, tables, basis = _jpeg_constants(images.device)
+    to_ycc, to_rgb, basis = _jpeg_constants(images.device)
     # Whole blocks of chroma to the right; below they are filled afterwards, as libjpeg does.
     pixels = F.pad(images * 255, (0, -width % 16, 0, height % 2), mode="replicate").round_()
     ycc = torch.einsum("ij,njhw->nihw", to_ycc, pixels - 128).round_()
-    scale = torch.where(qualities < 50, 5000 / qualities, 200 - 2 * qualities).floor_()
-    steps = ((tables * scale[:, None, None, None] + 50) / 100).floor_().clamp_(1, 255)
     brightness = _quantised(ycc[:, :1], steps[:, :1], basis)[..., :height, :width]
     colour = F.avg_pool2d(ycc[:, 1:], 2)
     # Halves are rounded down and up by turns, as in libjpeg.
@@ -282,15 +294,14 @@ def _quantised(planes: Tensor, steps: Tensor, basis: Tensor) -> Tensor:
 
 @cache
 def _jpeg_constants(device: torch.device) -> tuple[Tensor, ...]:
-    """YCbCr from RGB and RGB from YCbCr (3, 3); T.81's tables (2, 8, 8); its cosines (8, 8)."""
+    """YCbCr from RGB and RGB from YCbCr (3, 3), and the cosines of T.81 (8, 8)."""
     # A cached tensor that was made in inference mode could not be used in training.
     with torch.inference_mode(False):
         at = torch.arange(8)
         basis = torch.cos((2 * at + 1) * at[:, None] * math.pi / 16) / 2
         basis[0] /= math.sqrt(2)
-        to_ycc, tables = torch.tensor(_TO_YCC), torch.tensor(_TABLES).view(2, 8, 8)
-        constants = (to_ycc, to_ycc.inverse(), tables, basis)
-        return tuple(values.to(device, torch.float32) for values in constants)
+        to_ycc = torch.tensor(_TO_YCC)
+        return tuple(values.to(device) for values in (to_ycc, to_ycc.inverse(), basis))
 
 
 def erase(images: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:

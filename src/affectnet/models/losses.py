@@ -36,35 +36,45 @@ def ccc_loss(pred: Tensor, target: Tensor) -> Tensor:
     "A concordance correlation coefficient to evaluate reproducibility").
 
     Args:
-        pred: predictions, shape (B,).
-        target: true values, shape (B,); NaN where missing.
+        pred: predictions, shape (..., B).
+        target: true values, shape (..., B); NaN where missing.
 
-    Returns a scalar in [0, 2], in float32 or wider. It is zero, and so is its gradient, where CCC
-    is undefined: with fewer than two labelled rows, and if all predictions and targets are the
+    Returns (...) values in [0, 2], in float32 or wider. One is zero, and so is its gradient, where
+    CCC is undefined: with fewer than two labelled rows, and if all predictions and targets are the
     same number (0/0).
 
     The mean of CCC over batches is not the CCC of all rows, because each batch has its own means
     and variances; small batches (below about 32) underestimate it.
     """
-    pred, target, known = _known(pred, target)
-    n = known.sum()
+    return _ccc_loss(*_known(pred, target))
+
+
+def _ccc_loss(pred: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    number = known.sum(dim=-1)
+    n = number.clamp(min=1)
     # Deviations from the mean first, squares after: no digits cancel.
-    mean_p, mean_t = pred.sum() / n.clamp(min=1), target.sum() / n.clamp(min=1)
-    dev_p = torch.where(known, pred - mean_p, 0)
-    dev_t = torch.where(known, target - mean_t, 0)
-    covariance = (dev_p * dev_t).sum() / n.clamp(min=1)
-    spread = (dev_p.square().sum() + dev_t.square().sum()) / n.clamp(min=1)
-    denominator = spread + (mean_p - mean_t).square()
-    defined = (n > 1) & (denominator > NO_SPREAD)
+    apart = (pred.sum(dim=-1) - target.sum(dim=-1)) / n
+    dev_p = torch.where(known, pred - (pred.sum(dim=-1) / n)[..., None], 0)
+    dev_t = torch.where(known, target - (target.sum(dim=-1) / n)[..., None], 0)
+    covariance = (dev_p * dev_t).sum(dim=-1) / n
+    spread = (dev_p.square() + dev_t.square()).sum(dim=-1) / n
+    denominator = spread + apart.square()
+    defined = (number > 1) & (denominator > NO_SPREAD)
     # The inner `where` avoids 0/0 in the backward pass, which would give NaN.
     ccc = 2 * covariance / torch.where(defined, denominator, 1)
     return torch.where(defined, 1 - ccc, 0)
 
 
 def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of predictions (B,) over the rows whose target (B,) is not NaN."""
-    pred, target, known = _known(pred, target)
-    return (pred - target).square().sum() / known.sum().clamp(min=1)
+    """Mean squared error of predictions (..., B) over the rows whose target (..., B) is not NaN.
+
+    Returns (...).
+    """
+    return _mse_loss(*_known(pred, target))
+
+
+def _mse_loss(pred: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    return (pred - target).square().sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
 
 
 def expression_loss(
@@ -136,9 +146,10 @@ def expression_loss(
     if kind == "focal" and focal_gamma > 0:
         # expm1 is exact where p is near one; the floor keeps the slope of the power finite at 0.
         losses = losses * (-torch.expm1(log_p)).clamp(min=1e-12) ** focal_gamma
-    spread = row_weights[:, None] * adjustment.softmax(dim=0)
-    smoothed = (1 - label_smoothing) * target + label_smoothing * spread
-    rows = torch.where(labelled, (smoothed * losses).sum(dim=1), 0)
+    if label_smoothing:
+        spread = row_weights[:, None] * adjustment.softmax(dim=0)
+        target = (1 - label_smoothing) * target + label_smoothing * spread
+    rows = torch.where(labelled, (target * losses).sum(dim=1), 0)
     total = row_weights.sum()
     return torch.where(total > 0, rows.sum() / torch.where(total > 0, total, 1), 0)
 
@@ -187,6 +198,11 @@ def affect_loss(
     `valence`, `arousal`. All are scalars.
     """
     votes = shares_among(batch["soft"], output.logits.shape[1]) if soft else None
+    regression = _regression_loss(
+        torch.stack([output.valence, output.arousal]),
+        torch.stack([batch["valence"], batch["arousal"]]),
+        va_loss,
+    )
     losses = {
         "expression": expression_loss(
             output.logits,
@@ -198,13 +214,11 @@ def affect_loss(
             label_smoothing=label_smoothing,
             logit_tau=logit_tau,
         ),
-        "valence": _regression_loss(output.valence, batch["valence"], va_loss),
-        "arousal": _regression_loss(output.arousal, batch["arousal"], va_loss),
+        "valence": regression[0],
+        "arousal": regression[1],
     }
-    fixed = {"expression": 1.0, "valence": va_weight, "arousal": va_weight}
-    if log_variances is None:
-        total = sum((fixed[task] * losses[task] for task in losses), torch.zeros(()))
-    else:
+    weighted = losses
+    if log_variances is not None:
         rows = batch["expression"] >= 0
         if votes is not None:
             rows = rows | votes.isfinite().all(dim=1)
@@ -214,24 +228,23 @@ def affect_loss(
             "valence": batch["valence"].isfinite().any() & regresses,
             "arousal": batch["arousal"].isfinite().any() & regresses,
         }
-        total = torch.zeros(())
-        for s, (task, loss) in zip(log_variances, losses.items(), strict=True):
-            scale = 1.0 if task == "expression" else 0.5
-            # Without labels, s / 2 alone would change the weight without bound.
-            weighted = torch.where(labelled[task], scale * torch.exp(-s) * loss + s / 2, 0)
-            total = total.to(weighted) + fixed[task] * weighted
-    return {"loss": total, **losses}
+        # Without labels, s / 2 alone would change the weight without bound.
+        weighted = {
+            task: torch.where(labelled[task], scale * torch.exp(-s) * losses[task] + s / 2, 0)
+            for task, scale, s in zip(losses, (1.0, 0.5, 0.5), log_variances, strict=True)
+        }
+    va = va_weight * weighted["valence"] + va_weight * weighted["arousal"]
+    return {"loss": weighted["expression"] + va, **losses}
 
 
 def _regression_loss(pred: Tensor, target: Tensor, kind: AffectLoss) -> Tensor:
     if kind == "none":
         # Zero, but part of the graph: processes that share gradients wait for every parameter.
-        return torch.where(torch.zeros_like(pred, dtype=torch.bool), _wide(pred), 0).sum()
-    if kind == "ccc":
-        return ccc_loss(pred, target)
-    if kind == "mse":
-        return mse_loss(pred, target)
-    return ccc_loss(pred, target) + mse_loss(pred, target)
+        return torch.where(torch.zeros_like(pred, dtype=torch.bool), _wide(pred), 0).sum(dim=-1)
+    given = _known(pred, target)
+    if kind == "both":
+        return _ccc_loss(*given) + _mse_loss(*given)
+    return _ccc_loss(*given) if kind == "ccc" else _mse_loss(*given)
 
 
 def _known(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

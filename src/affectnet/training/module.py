@@ -67,6 +67,7 @@ class AffectModule(L.LightningModule):
         self.augmentation = augmentation or Augmentation()
         self.optimisation = optimisation or Optimisation()
         self.losses = losses or {}
+        self._train_loss = affect_loss
         self.mixing = mixing or Mixing()
         self.unfreezing = unfreezing or Unfreezing()
         if distillation is not None:
@@ -82,6 +83,14 @@ class AffectModule(L.LightningModule):
         # Predictions and targets of the current epoch.
         self._epoch: dict[str, dict[str, list[Tensor]]] = {"train": {}, "val": {}}
         self._collected = -1  # the last batch among them
+
+    def compile_parts(self, mode: str | None = None) -> None:
+        """Compile the model (`torch.compile`'s `mode`) and the losses of training.
+
+        In place, which does not change the names of the weights in checkpoints.
+        """
+        self.model.compile(mode=mode)
+        self._train_loss = torch.compile(affect_loss)
 
     def setup(self, stage: str) -> None:
         """Order the weights as FSDP needs them: with the channels last, each gets wrong gradients.
@@ -130,8 +139,9 @@ class AffectModule(L.LightningModule):
         else:
             images, labels = self.augmented(batch, batch_idx)
             output = self._run_model(images)
-        losses = self._losses(*gather_batch(output, labels), mixed=bool(self.mixing))
-        loss = losses["loss"]
+        settings = {**self.losses, "soft": True} if self.mixing else self.losses
+        everyone = gather_batch(output, labels)
+        loss = self._train_loss(*everyone, **settings, log_variances=self.log_variances)["loss"]
         if batch_idx != self._collected:  # SAM computes every batch twice
             self._collected = batch_idx
             self._collect("train", batch, output)
@@ -173,10 +183,6 @@ class AffectModule(L.LightningModule):
         batches = int(self.trainer.num_training_batches)
         rest = batches % window
         return window / rest if rest and batch_idx >= batches - rest else 1.0
-
-    def _losses(self, output: Any, batch: Batch, *, mixed: bool = False) -> dict[str, Tensor]:
-        settings = {**self.losses, "soft": True} if mixed else self.losses
-        return affect_loss(output, batch, **settings, log_variances=self.log_variances)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the predictions of the last epoch."""
@@ -290,8 +296,9 @@ class AffectModule(L.LightningModule):
         values = {name: torch.from_numpy(value).to(self.device) for name, value in rows.items()}
         output = AffectOutput(values["logits"], values["valence_pred"], values["arousal_pred"])
         n = len(rows["expression"])
+        loss = affect_loss(output, values, **self.losses, log_variances=self.log_variances)["loss"]
         return {
-            "loss": self._losses(output, values)["loss"].float().cpu().numpy()[None] * n,
+            "loss": loss.float().cpu().numpy()[None] * n,
             "rows": np.array([n]),
         }
 

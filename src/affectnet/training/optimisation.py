@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
+import torch.nn.functional as F
 from timm.optim import muon as timm_muon
 from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from affectnet.models.backbones import layer_depths
 
 
 class Muon(timm_muon.Muon):
-    """timm's Muon (plain, convolutions flattened) with all matrices of one shape in one batch.
+    """timm's Muon (plain, convolutions flattened) with matrices of similar shapes in one batch.
 
     The steps are the same up to rounding. Many small operations keep a GPU waiting: one matrix at a
     time takes longer there than CVNet's forward and backward pass (benchmarks/RESULTS.md).
@@ -36,13 +37,14 @@ class Muon(timm_muon.Muon):
         for group in self.param_groups:
             if group.get("use_fallback"):
                 continue
-            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None and timm_muon._is_suitable_for_muon(weight):
-                    shapes[weight.shape].append(weight)
-                    gradients[weight] = weight.grad
-            for weights in shapes.values():
-                self._step_matrices(weights, [gradients[weight] for weight in weights], group)
+            own = {
+                weight: weight.grad
+                for weight in group["params"]
+                if weight.grad is not None and timm_muon._is_suitable_for_muon(weight)
+            }
+            if own:
+                self._step_matrices(own, group)
+                gradients |= own
         # timm steps the rest; without gradients the matrices are left out.
         for weight in gradients:
             weight.grad = None
@@ -51,30 +53,78 @@ class Muon(timm_muon.Muon):
             weight.grad = gradient
         return loss
 
-    def _step_matrices(
-        self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        momenta = []
-        for weight in weights:
+    def _step_matrices(self, gradients: dict[Tensor, Tensor], group: dict[str, Any]) -> None:
+        for weight in gradients:
             state = self.state[weight]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-            momenta.append(state["momentum_buffer"])
+            momentum = state.get("momentum_buffer")
+            momentum = torch.zeros_like(weight) if momentum is None else momentum
+            state["momentum_buffer"] = _laid_out(momentum, weight)
+        weights = [_matrix(weight) for weight in gradients]
+        momenta = [_matrix(self.state[weight]["momentum_buffer"]) for weight in gradients]
+        given = [_matrix(_laid_out(values, weight)) for weight, values in gradients.items()]
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        torch._foreach_lerp_(momenta, given, 1 - group["momentum"])
         directions: Sequence[Tensor] = momenta
         if group["nesterov"]:
-            directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        updates = timm_muon.zeropower_via_newtonschulz(
-            torch.stack(tuple(directions)).flatten(2),
+            directions = torch._foreach_lerp(given, momenta, group["momentum"])
+        steps = _orthogonal(directions, group)
+        kind = group["adjust_lr_fn"]
+        scales = [-group["lr"] * timm_muon.get_lr_scale(one.shape, kind) for one in steps]
+        torch._foreach_mul_(steps, scales)
+        torch._foreach_add_(weights, steps)
+
+
+def _laid_out(values: Tensor, weight: Tensor) -> Tensor:
+    """The values in the order of the weight's memory; a copy only where theirs is another."""
+    alike = values.stride() == weight.stride()
+    return values if alike else torch.empty_like(weight).copy_(values)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A view of the outputs by all the rest, in the order of memory.
+
+    The order of the columns changes nothing, and another one would need copies.
+    """
+    order = sorted(range(1, weight.ndim), key=weight.stride, reverse=True)
+    return weight.permute(0, *order).view(len(weight), -1)
+
+
+def _orthogonal(matrices: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """The nearest orthogonal matrix of each, float32.
+
+    Small ones with the same shorter side are computed together, padded with zeros to the longest,
+    which change nothing.
+    """
+    shapes: dict[torch.Size, list[int]] = defaultdict(list)
+    for number, matrix in enumerate(matrices):
+        shapes[matrix.shape].append(number)
+    batches: dict[tuple[int, int], list[torch.Size]] = defaultdict(list)
+    for shape in shapes:
+        batches[min(shape), 0 if shape.numel() <= _SMALL else max(shape)].append(shape)
+    results: list[Tensor] = [*matrices]
+    for alike in batches.values():
+        longest = max(map(max, alike))
+        stacks = []
+        for shape in alike:
+            stack = torch.stack([matrices[number] for number in shapes[shape]])
+            wide = stack.mT if shape[0] > shape[1] else stack
+            stacks.append(F.pad(wide, (0, longest - max(shape))) if max(shape) < longest else wide)
+        found = timm_muon.zeropower_via_newtonschulz(
+            torch.cat(stacks),
             group["ns_steps"],
             timm_muon.resolve_ns_coefficients(group["ns_coefficients"], timm_muon._COEFFICIENTS),
             eps=group["eps"],
             safety_factor=group["safety_factor"],
-        )
-        scale = timm_muon.get_lr_scale(updates.shape, group["adjust_lr_fn"])
-        steps = updates.to(weights[0].dtype).mul_(-group["lr"] * scale)
-        torch._foreach_add_(weights, [s.view(weights[0].shape) for s in steps])
+        ).float()
+        for shape in alike:
+            for number in shapes[shape]:
+                first, found = found[0, :, : max(shape)], found[1:]
+                results[number] = first.mT if shape[0] > shape[1] else first
+    return results
+
+
+_SMALL: Final = 1 << 18
+"""Numbers in a matrix up to which starting its operations takes a GPU longer than computing."""
 
 
 STAGES: Final = 4  # in which staged unfreezing adds the layers, a quarter at a time
