@@ -3,9 +3,6 @@
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from affectnet.commands.evaluate import evaluate
 from affectnet.config import EvaluateConfig, ReportConfig, settings_of
@@ -57,9 +54,7 @@ def _scored(config: ReportConfig, folder: Path) -> Path:
     given = settings_of(
         config, "predictions", "truth", "columns", "classes", "out_of_range", "split"
     )
-    doing = f"scoring {folder.name}"
-    bar: tqdm[Any] = tqdm(desc=doing, bar_format="{desc} …", leave=False, disable=None)
     # The report has the tables, and the folder is temporary.
-    with bar, redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()):
         evaluate(EvaluateConfig(out=folder, figures=False, card=False, **given))
     return folder

@@ -89,14 +89,14 @@ def bootstrap(
 
 def _over_blocks(metrics: Evaluate, blocks: Iterator[Floats], n: int, columns: int) -> Floats:
     """The metrics of all blocks in their order; with many faces the blocks run on all cores."""
-    large = n >= _LARGE
-    threads = min(cores(), 8) if large else 1
+    threads = min(cores(), 8) if n >= _LARGE else 1
     results = (
         ordered_map(metrics, blocks, threads, threads + 1) if threads > 1 else map(metrics, blocks)
     )
     done: list[Floats] = []
-    hide = None if large else True
-    with tqdm(total=columns, desc="bootstrap", unit="resample", leave=False, disable=hide) as bar:
+    with tqdm(
+        total=columns, desc="bootstrap", unit="resample", leave=False, delay=1, disable=None
+    ) as bar:
         for values in results:
             done.append(values)
             bar.update(values.shape[1])
