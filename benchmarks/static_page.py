@@ -8,18 +8,14 @@ on a host that sends the headers COOP and COEP, with several; ratios are to fp32
 """
 
 import argparse
-import functools
-import http.server
 import io
-import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from browser import chromium, served
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from affectnet.commands.export import export
 from affectnet.config import ExportConfig
@@ -56,32 +52,14 @@ def film(path: Path) -> None:
 
 def measure(site: Path, camera: Path, isolated: bool, seconds: float) -> tuple[float, dict]:
     """Return the frames per second, and the milliseconds of both steps."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def end_headers(self):
-            if isolated:
-                self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-                self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-            super().end_headers()
-
-    handler = functools.partial(Handler, directory=str(site))
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        sync_playwright() as playwright,
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        arguments = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream"]
-        arguments += ["--use-fake-device-for-media-stream"]
-        arguments += [f"--use-file-for-fake-video-capture={camera}"]
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=arguments
-        )
+    headers = {
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
+    }
+    with served(site, headers if isolated else None) as address, chromium(camera) as browser:
         page = browser.new_page()
         page.set_default_timeout(300_000)
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.goto(address)
         page.wait_for_selector("#camera:enabled")
         page.click("#camera")
         page.wait_for_selector("#boxes .box")
@@ -92,8 +70,6 @@ def measure(site: Path, camera: Path, isolated: bool, seconds: float) -> tuple[f
                 rates.append(float(text.split()[0]))
         page.click("#camera")
         steps = page.evaluate(STAGES)
-        browser.close()
-        server.shutdown()
     return float(np.median(rates)), steps
 
 

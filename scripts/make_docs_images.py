@@ -13,11 +13,8 @@ reduced.
 
 import argparse
 import base64
-import functools
-import http.server
 import io
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +29,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from browser import chromium, served
 
 import affectnet
 from affectnet.data.drawn.release import render
@@ -155,17 +155,8 @@ def film(out: Path, frames: int, width: int) -> None:
 @contextmanager
 def page(width: int, height: int, camera: Path | None = None) -> Iterator[Any]:
     """A page of Chromium; `camera` is a file of JPEG frames that its camera shows."""
-    from playwright.sync_api import sync_playwright
-
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    flags = ["--no-sandbox"]
-    if camera:
-        flags += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-        flags += [f"--use-file-for-fake-video-capture={camera}"]
-    with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=program, args=flags)
+    with chromium(camera) as browser:
         yield browser.new_page(viewport={"width": width, "height": height})
-        browser.close()
 
 
 def camera_film(path: Path) -> Path:
@@ -230,13 +221,6 @@ def live(out: Path) -> None:
             tab.screenshot(path=out / "live.png")
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each request."""
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
-
 def web(out: Path, runtime: Path | None) -> None:
     """The page without a server after twenty seconds of the moving faces."""
     if runtime is None:
@@ -247,13 +231,8 @@ def web(out: Path, runtime: Path | None) -> None:
         command += ["--int8", "--out", str(site), "--runtime", str(runtime)]
         subprocess.run(command, check=True)
         camera = camera_film(Path(folder) / "camera.mjpeg")
-        files = functools.partial(Quiet, directory=str(site))
-        with (
-            http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as host,
-            page(1080, 880, camera) as tab,
-        ):
-            threading.Thread(target=host.serve_forever, daemon=True).start()
-            tab.goto(f"http://127.0.0.1:{host.server_port}/")
+        with served(site) as address, page(1080, 880, camera) as tab:
+            tab.goto(address)
             tab.wait_for_selector("#camera:enabled", timeout=60_000)
             tab.click("#camera")
             tab.wait_for_selector("#boxes .box", timeout=60_000)
@@ -261,7 +240,6 @@ def web(out: Path, runtime: Path | None) -> None:
             for expression in ACTS[:2]:
                 tab.wait_for_selector(f"#about-face >> text={expression}", timeout=60_000)
             tab.screenshot(path=out / "web.png")
-            host.shutdown()
 
 
 def notebook(out: Path) -> None:

@@ -5,19 +5,17 @@ Screenshots are written to the folder that AFFECTNET_SCREENSHOTS names.
 """
 
 import base64
-import functools
 import hashlib
-import http.server
 import io
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, chromium, served
 from PIL import Image
 
 import affectnet
@@ -31,9 +29,6 @@ from affectnet.inference import static_page
 from affectnet.inference.detector import FaceDetector, yunet_file
 from affectnet.inference.static_page import RUNTIME_VERSION, runtime_files, write_page
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 NAMES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 PATIENCE = 120_000
 FIND = """async ([data, classify]) => {
@@ -146,25 +141,14 @@ def test_the_page_is_small_and_plain():
 
 @pytest.fixture(scope="module")
 def browser(photo, tmp_path_factory):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; `apt-get install chromium` installs it")
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     moments = (np.roll(photo, shift, axis=1) for shift in range(-20, 21, 2))
     camera.write_bytes(b"".join(map(jpeg, moments)))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream"),
-                *(
-                    "--use-fake-device-for-media-stream",
-                    f"--use-file-for-fake-video-capture={camera}",
-                ),
-            ],
-        )
+    with chromium(camera) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +158,8 @@ def address(model_file, tmp_path_factory):
     files = runtime_files(Path(given)) if given else None
     site = page_in(tmp_path_factory.mktemp("site") / "site", model_file, files)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture

@@ -7,21 +7,18 @@ AFFECTNET_SCREENSHOTS names.
 import csv
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, chromium
 from PIL import Image
 
 from affectnet.inference.annotated_video import video_suffix
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 PATIENCE = 60_000
 CAMERA = (320, 376)
 
@@ -32,19 +29,8 @@ def browser(photo, tmp_path_factory):
         pytest.skip("there is no Chromium; `apt-get install chromium` installs it")
     seen = tmp_path_factory.mktemp("camera") / "camera.y4m"
     write_y4m(seen, cv2.resize(photo, CAMERA))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream"),
-                *(
-                    "--use-fake-device-for-media-stream",
-                    f"--use-file-for-fake-video-capture={seen}",
-                ),
-            ],
-        )
+    with chromium(seen) as browser:
         yield browser
-        browser.close()
 
 
 def write_y4m(path: Path, image: np.ndarray) -> None:
