@@ -10,7 +10,7 @@ from torch.utils import backend_registration
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "launches.py"
 EXTENDED = "--backbone test_convnext --image-size 48 --no-pretrained --probe-epochs 0"
-MIXED = f"{EXTENDED} --cutmix 1 --augment strong --task-weights learned --class-weights balanced"
+MIXED = f"{EXTENDED} --cutmix 1 --augment strong --task-weights learned --teacher cvnet"
 
 
 @pytest.mark.skipif(

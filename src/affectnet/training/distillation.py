@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from affectnet.data.augment import normalise
+from affectnet.data.dataset import copied_to
 from affectnet.errors import ConfigError
 from affectnet.models.affect_model import AffectModel, AffectOutput
 from affectnet.models.losses import Output
@@ -107,4 +108,6 @@ class Distillation:
             return output
         # A class that the student does not have at all would make the divergence infinite.
         ratios = log_ratios(teacher.prior, self.prior).clip(min=-LARGEST_RATIO)
-        return output._replace(logits=output.logits + output.logits.new_tensor(ratios))
+        logits = output.logits
+        (shift,) = copied_to(logits.device, torch.from_numpy(ratios).to(logits.dtype))
+        return output._replace(logits=logits + shift)
