@@ -158,14 +158,12 @@ def measure(
     scores: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rows}
     epochs = int(common.split("--epochs ")[1].split()[0])
     size = int(common.split("--image-size ")[1].split()[0])
-    words = {"half": max(1, epochs // 2), "twice": 2 * epochs, "large": size + size // 64 * 32}
-    # Odd where the padding of the first size needs it.
-    sides = {f"px{side}": side + size % 2 for side in (112, 224)}
+    words = values(epochs, size)
     work = []
     for seed, (name, flags) in itertools.product(seeds, rows.items()):
         start = "" if "--no-pretrained" in flags else f"--weights {weights}"
         run = prefix + "".join(c if c.isalnum() else "-" for c in f"{name}-{seed}")
-        work.append((f"{common} {start} {flags.format(**words, **sides)} --seed {seed}", run, data))
+        work.append((f"{common} {start} {flags.format(**words)} --seed {seed}", run, data))
     for (seed, name), (run, minutes) in zip(
         itertools.product(seeds, rows), several(work, jobs), strict=True
     ):
@@ -193,6 +191,18 @@ def measure(
         table.add_row(name, f"{means[0]:.3f}", f"{means[1]:.3f}", interval, f"{means[2]:.1f}")
     Console(width=100).print(table)
     return {name: [score[0] for score in found] for name, found in scores.items()}
+
+
+def values(epochs: int, size: int) -> dict[str, int]:
+    """What the names in braces in the flags of `CHANGES` stand for."""
+    return {
+        "half": max(1, epochs // 2),
+        "twice": 2 * epochs,
+        "large": size + size // 64 * 32,
+        # Odd where the padding of the first size needs it.
+        "px112": 112 + size % 2,
+        "px224": 224 + size % 2,
+    }
 
 
 def several(work: list[tuple[str, str, Path]], jobs: int) -> Iterator[tuple[RunFolder, float]]:
