@@ -158,7 +158,7 @@ def measure(
     scores: dict[str, list[tuple[float, float, float]]] = {name: [] for name in rows}
     epochs = int(common.split("--epochs ")[1].split()[0])
     size = int(common.split("--image-size ")[1].split()[0])
-    words = values(epochs, size)
+    words = flag_values(epochs, size)
     work = []
     for seed, (name, flags) in itertools.product(seeds, rows.items()):
         start = "" if "--no-pretrained" in flags else f"--weights {weights}"
@@ -193,7 +193,7 @@ def measure(
     return {name: [score[0] for score in found] for name, found in scores.items()}
 
 
-def values(epochs: int, size: int) -> dict[str, int]:
+def flag_values(epochs: int, size: int) -> dict[str, int]:
     """What the names in braces in the flags of `CHANGES` stand for."""
     return {
         "half": max(1, epochs // 2),

@@ -20,7 +20,7 @@ PADDING = base64.b64encode(b"SAME").decode()
 @pytest.mark.parametrize("table", ["WAYS", "CHANGES"])
 def test_every_row_passes_the_checks_of_train(table: str) -> None:
     for flags in getattr(transfer, table).values():
-        filled = flags.format(**transfer.values(4, 64))
+        filled = flags.format(**transfer.flag_values(4, 64))
         config = parse("train", f"--data D --epochs 4 {transfer.COMMON} {filled}".split())
         check(config)
         assert (config.recipe, config.logit_tau, config.probe_epochs > 0) == (
