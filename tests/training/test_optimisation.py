@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from affectnet.models.affect_model import AffectModel
 from affectnet.models.backbones import layer_depths
 from affectnet.models.cvnet import CVNet
+from affectnet.training import optimisation
 from affectnet.training.optimisation import Muon, Optimisation, Unfreezing
 
 
@@ -241,6 +242,23 @@ def test_muon_steps_equal_timms(nesterov: bool) -> None:
         assert moved > 0
         # Newton-Schulz computes in bf16, which has three digits.
         assert (own - other).norm() <= 0.02 * moved
+
+
+def test_matrices_computed_together_are_those_of_each_alone() -> None:
+    torch.manual_seed(0)
+    shapes = [(6, 48), (48, 6), (6, 20), (6, 48), (30, 6), (12, 12), (9, 7)]
+    matrices = [torch.randn(shape) for shape in shapes]
+    group = Muon([nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
+    alone, together = (
+        optimisation._orthogonal(matrices, group, together=both) for both in (False, True)
+    )
+    for matrix, one, other in zip(matrices, alone, together, strict=True):
+        assert one.shape == other.shape == matrix.shape
+        # Newton-Schulz computes in bf16, which has three digits.
+        torch.testing.assert_close(other, one, atol=0.02, rtol=0)
+        spread = torch.linalg.svdvals(other)
+        assert spread.min() > 0.6
+        assert spread.max() < 1.3
 
 
 def test_a_closure_of_muon_is_run_once_and_gradients_stay() -> None:

@@ -151,7 +151,7 @@ def normalise(
 
 @cache
 def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: to copy numbers to a GPU waits for all its work."""
+    """The numbers as (n, 1, 1), made once: copying them to a GPU waits for all its work."""
     # A cached tensor that was made in inference mode could not be used in training.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

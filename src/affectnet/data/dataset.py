@@ -20,25 +20,25 @@ where missing."""
 
 
 def copied_to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
-    """Return copies of small tensors on a device, in one transfer for which nobody waits.
+    """Return copies on a device, in one transfer for which nobody waits.
 
     A plain `to` of a tensor in main memory waits until a GPU has done all its earlier work; on the
     CPU the tensors themselves are returned.
     """
-    if device.type == "cpu":
+    if device.type == "cpu" or not tensors:
         return list(tensors)
-    # Each begins at a multiple of 16 bytes, so that it can be viewed as its own type.
     flat = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
-    packed = torch.cat([F.pad(values, (0, -len(values) % 16)) for values in flat])
+    # Each begins at a multiple of 16 bytes, so that it can be viewed as its own type.
+    padded = [F.pad(values, (0, -len(values) % 16)) for values in flat]
+    packed = torch.cat(padded)
     if device.type == "cuda":
         packed = packed.pin_memory()
     moved = packed.to(device, non_blocking=True)
-    copies, start = [], 0
-    for tensor, values in zip(tensors, flat, strict=True):
-        part = moved[start : start + len(values)]
-        copies.append(part.view(tensor.dtype).view(tensor.shape))
-        start += len(values) + -len(values) % 16
-    return copies
+    parts = torch.split(moved, [len(values) for values in padded])
+    return [
+        part[: len(values)].view(tensor.dtype).view(tensor.shape)
+        for part, values, tensor in zip(parts, flat, tensors, strict=True)
+    ]
 
 
 def labels_of(split: Split, rows: NDArray[np.int64]) -> Batch:
@@ -110,19 +110,21 @@ class FaceDataset(Dataset[Batch]):
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         at = np.asarray(rows, np.int64)
-        return {"image": self.images(at), **labels_of(self.split, at)}
+        labels = labels_of(self.split, at)
+        if self._cache is None:
+            return {"image": self.images(at), **labels}
+        slots = torch.from_numpy(at if self._slots is None else self._slots[at])
+        slots, *values = copied_to(self._cache.device, slots, *labels.values())
+        pixels = self._cache.index_select(0, slots)
+        return {"image": pixels.permute(0, 3, 1, 2), **dict(zip(labels, values, strict=True))}
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the pixels of some rows, uint8 (n, 3, S, S)."""
-        if self._cache is not None:
-            slots = torch.from_numpy(rows if self._slots is None else self._slots[rows])
-            pixels = self._cache.index_select(0, *copied_to(self._cache.device, slots))
-        else:
-            pixels = torch.empty((len(rows), self.size, self.size, 3), dtype=torch.uint8)
-            if get_worker_info() is not None:
-                # Decoding into memory that the main process reads saves a copy of the batch.
-                pixels.share_memory_()  # type: ignore[no-untyped-call]
-            self.decode(rows, pixels.numpy())
+        """Decode the pixels of some rows, uint8 (n, 3, S, S)."""
+        pixels = torch.empty((len(rows), self.size, self.size, 3), dtype=torch.uint8)
+        if get_worker_info() is not None:
+            # Decoding into memory that the main process reads saves a copy of the batch.
+            pixels.share_memory_()  # type: ignore[no-untyped-call]
+        self.decode(rows, pixels.numpy())
         return pixels.permute(0, 3, 1, 2)
 
     def decode(self, rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:

@@ -222,7 +222,7 @@ def low_resolution(images: Tensor, rows: Tensor, columns: Tensor | None = None) 
         columns: (n, W, W); the same as `rows` where None.
     """
     columns = rows if columns is None else columns
-    return rows[:, None] @ images @ columns[:, None].mT
+    return (rows[:, None] @ images @ columns[:, None].mT).clamp_(0, 1)
 
 
 def add_noise(images: Tensor, std: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -287,7 +287,8 @@ def _quantised(planes: Tensor, steps: Tensor, basis: Tensor) -> Tensor:
     planes = F.pad(planes, (0, 0, 0, -height % 8), mode="replicate")
     blocks = planes.unfold(2, 8, 8).unfold(3, 8, 8)
     steps = steps[:, :, None, None]
-    rounded = (basis @ blocks @ basis.T).div_(steps).round_().mul_(steps)
+    # The factor rounds halves away from zero, as libjpeg does.
+    rounded = (basis @ blocks @ basis.T).div_(steps).mul_(1 + 1e-6).round_().mul_(steps)
     decoded = (basis.T @ rounded @ basis).round_().clamp_(-128, 127)
     return decoded.transpose(3, 4).reshape(planes.shape)[:, :, :height]
 
@@ -301,7 +302,8 @@ def _jpeg_constants(device: torch.device) -> tuple[Tensor, ...]:
         basis = torch.cos((2 * at + 1) * at[:, None] * math.pi / 16) / 2
         basis[0] /= math.sqrt(2)
         to_ycc = torch.tensor(_TO_YCC)
-        return tuple(values.to(device) for values in (to_ycc, to_ycc.inverse(), basis))
+        constants = (to_ycc, to_ycc.inverse(), basis)
+        return tuple(values.to(device, non_blocking=True) for values in constants)
 
 
 def erase(images: Tensor, boxes: Tensor, colours: Tensor) -> Tensor:

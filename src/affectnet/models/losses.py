@@ -53,12 +53,12 @@ def _ccc_loss(pred: Tensor, target: Tensor, known: Tensor) -> Tensor:
     number = known.sum(dim=-1)
     n = number.clamp(min=1)
     # Deviations from the mean first, squares after: no digits cancel.
-    apart = (pred.sum(dim=-1) - target.sum(dim=-1)) / n
-    dev_p = torch.where(known, pred - (pred.sum(dim=-1) / n)[..., None], 0)
-    dev_t = torch.where(known, target - (target.sum(dim=-1) / n)[..., None], 0)
+    mean_p, mean_t = pred.sum(dim=-1) / n, target.sum(dim=-1) / n
+    dev_p = torch.where(known, pred - mean_p[..., None], 0)
+    dev_t = torch.where(known, target - mean_t[..., None], 0)
     covariance = (dev_p * dev_t).sum(dim=-1) / n
     spread = (dev_p.square() + dev_t.square()).sum(dim=-1) / n
-    denominator = spread + apart.square()
+    denominator = spread + (mean_p - mean_t).square()
     defined = (number > 1) & (denominator > NO_SPREAD)
     # The inner `where` avoids 0/0 in the backward pass, which would give NaN.
     ccc = 2 * covariance / torch.where(defined, denominator, 1)

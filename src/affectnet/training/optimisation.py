@@ -17,7 +17,7 @@ from affectnet.models.backbones import layer_depths
 
 
 class Muon(timm_muon.Muon):
-    """timm's Muon (plain, convolutions flattened) with matrices of similar shapes in one batch.
+    """timm's Muon (plain, convolutions flattened) with matrices of one shape in one batch.
 
     The steps are the same up to rounding. Many small operations keep a GPU waiting: one matrix at a
     time takes longer there than CVNet's forward and backward pass (benchmarks/RESULTS.md).
@@ -67,7 +67,7 @@ class Muon(timm_muon.Muon):
         directions: Sequence[Tensor] = momenta
         if group["nesterov"]:
             directions = torch._foreach_lerp(given, momenta, group["momentum"])
-        steps = _orthogonal(directions, group)
+        steps = _orthogonal(directions, group, together=directions[0].device.type != "cpu")
         kind = group["adjust_lr_fn"]
         scales = [-group["lr"] * timm_muon.get_lr_scale(one.shape, kind) for one in steps]
         torch._foreach_mul_(steps, scales)
@@ -83,48 +83,56 @@ def _laid_out(values: Tensor, weight: Tensor) -> Tensor:
 def _matrix(weight: Tensor) -> Tensor:
     """A view of the outputs by all the rest, in the order of memory.
 
-    The order of the columns changes nothing, and another one would need copies.
+    The order of the columns changes nothing, and another one would need copies. Raises
+    `RuntimeError` for parts of larger tensors whose last dimensions cannot be merged.
     """
     order = sorted(range(1, weight.ndim), key=weight.stride, reverse=True)
     return weight.permute(0, *order).view(len(weight), -1)
 
 
-def _orthogonal(matrices: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """The nearest orthogonal matrix of each, float32.
+_SMALL: Final = 1 << 18
+"""Numbers in a matrix up to which starting its operations takes a GPU longer than computing."""
 
-    Small ones with the same shorter side are computed together, padded with zeros to the longest,
-    which change nothing.
+
+def _orthogonal(
+    matrices: Sequence[Tensor], group: dict[str, Any], *, together: bool
+) -> list[Tensor]:
+    """The nearest orthogonal matrix of each, float32, those of one shape in one batch.
+
+    With `together`, which suits GPUs, small ones with the same shorter side are one batch, padded
+    with zeros to the longest, which change nothing.
     """
     shapes: dict[torch.Size, list[int]] = defaultdict(list)
     for number, matrix in enumerate(matrices):
         shapes[matrix.shape].append(number)
-    batches: dict[tuple[int, int], list[torch.Size]] = defaultdict(list)
+    batches: dict[tuple[int, ...], list[torch.Size]] = defaultdict(list)
     for shape in shapes:
-        batches[min(shape), 0 if shape.numel() <= _SMALL else max(shape)].append(shape)
+        alike = together and shape.numel() <= _SMALL
+        batches[(min(shape),) if alike else shape].append(shape)
     results: list[Tensor] = [*matrices]
-    for alike in batches.values():
-        longest = max(map(max, alike))
+    for batch in batches.values():
+        longest = max(map(max, batch))
         stacks = []
-        for shape in alike:
+        for shape in batch:
             stack = torch.stack([matrices[number] for number in shapes[shape]])
             wide = stack.mT if shape[0] > shape[1] else stack
             stacks.append(F.pad(wide, (0, longest - max(shape))) if max(shape) < longest else wide)
-        found = timm_muon.zeropower_via_newtonschulz(
-            torch.cat(stacks),
-            group["ns_steps"],
-            timm_muon.resolve_ns_coefficients(group["ns_coefficients"], timm_muon._COEFFICIENTS),
-            eps=group["eps"],
-            safety_factor=group["safety_factor"],
-        ).float()
-        for shape in alike:
+        found = iter(
+            timm_muon.zeropower_via_newtonschulz(
+                torch.cat(stacks),
+                group["ns_steps"],
+                timm_muon.resolve_ns_coefficients(
+                    group["ns_coefficients"], timm_muon._COEFFICIENTS
+                ),
+                eps=group["eps"],
+                safety_factor=group["safety_factor"],
+            ).float()
+        )
+        for shape in batch:
             for number in shapes[shape]:
-                first, found = found[0, :, : max(shape)], found[1:]
-                results[number] = first.mT if shape[0] > shape[1] else first
+                wide = next(found)[:, : max(shape)]
+                results[number] = wide.mT if shape[0] > shape[1] else wide
     return results
-
-
-_SMALL: Final = 1 << 18
-"""Numbers in a matrix up to which starting its operations takes a GPU longer than computing."""
 
 
 STAGES: Final = 4  # in which staged unfreezing adds the layers, a quarter at a time

@@ -32,7 +32,7 @@ from affectnet.training.checkpoints import (
 from affectnet.training.distributed import StopOnSignal
 from affectnet.training.progress import Bar, Pictures
 
-# Steps whose losses are copied from a GPU together.
+# Steps whose losses are copied from a GPU together, and read when the next ones are.
 _CHECK_EVERY: Final = 8
 _MOST_IDS: Final = 256  # faces that an error names, at most
 _NO_MEMORY: Final = re.compile(r"(not enough|out of|can('|no)t allocate) memory", re.IGNORECASE)
@@ -94,7 +94,7 @@ class FiniteLoss(Callback):
         """
         loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         self._steps.append((batch_idx, loss, batch["index"]))
-        if loss.device.type == "cpu":
+        if loss.device.type in ("cpu", "mps"):
             self._check(trainer, self._steps, [float(loss)])
             self._steps = []
             return
