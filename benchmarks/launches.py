@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import lightning as L
+import timm
 import torch
 from drawn import drawn_dataset
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -37,6 +38,7 @@ from torch.optim import optimizer
 from torch.utils import _foreach_utils, backend_registration
 from torch.utils._pytree import tree_flatten, tree_map
 
+import affectnet
 from affectnet.cli import parse
 from affectnet.commands import train as training
 from affectnet.commands.train_settings import with_defaults_of_data
@@ -60,6 +62,8 @@ READS: Final = (
 )
 """Operations whose result, or its size, the CPU must know before it goes on."""
 INDEXED: Final = ("index", "index_put", "index_put_", "_index_put_impl_")
+
+ROOTS: Final = [Path(str(package.__file__)).parent for package in (affectnet, timm)]
 
 launches: Counter[str] = Counter()
 waits: Counter[str] = Counter()
@@ -137,9 +141,10 @@ def plain(value: Any) -> Any:
 def place() -> str:
     """The line of this package, or of timm, that asked for an operation."""
     for frame in reversed(traceback.extract_stack()):
-        for package in ("affectnet", "timm"):
-            if f"/{package}/" in frame.filename and "benchmarks" not in frame.filename:
-                return f"{package}{frame.filename.rpartition(f'/{package}')[2]}:{frame.lineno}"
+        file = Path(frame.filename)
+        for root in ROOTS:
+            if file.is_relative_to(root):
+                return f"{file.relative_to(root.parent)}:{frame.lineno}"
     return "backward pass, and Lightning"
 
 
