@@ -269,8 +269,12 @@ def _changes(use: Augmentation, draws: dict[str, Tensor], height: int, width: in
             prepare=lambda line, turn: [image_ops.motion_taps(line, turn, math.ceil(longest / 2))],
         )
     if use.blur:
-        taps = image_ops.blur_taps(between("sigma", *use.blur_sigma))
-        change(image_ops.gaussian_blur, taps, some="blur")
+        change(
+            image_ops.gaussian_blur,
+            between("sigma", *use.blur_sigma),
+            some="blur",
+            prepare=lambda sigma: [image_ops.blur_taps(sigma)],
+        )
     if use.exposure:
         low, high = (math.log(bound) for bound in use.exposure_gamma)
         exponents = between("exponent", low, high).exp()
@@ -293,8 +297,12 @@ def _changes(use: Augmentation, draws: dict[str, Tensor], height: int, width: in
             prepare=lambda std, seeds: [std, seeds.tolist()],
         )
     if use.jpeg:
-        steps = image_ops.jpeg_steps(between("quality", *use.jpeg_quality).round())
-        change(image_ops.through_jpeg, steps, some="jpeg")
+        change(
+            image_ops.through_jpeg,
+            between("quality", *use.jpeg_quality).round(),
+            some="jpeg",
+            prepare=lambda quality: [image_ops.jpeg_steps(quality)],
+        )
     if use.erasing:
         area = between("area", *use.erasing_area) * height * width
         aspect = 3 ** between("aspect", -1, 1)
